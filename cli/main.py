@@ -1,0 +1,46 @@
+"""`mpdit`: the front door. Every command imports what it needs when it runs, so that --help is quick."""
+
+import signal
+import sys
+
+import typer
+
+from cli import runs, services, sweeping
+from mpdit.errors import BadInput
+
+BAD_INPUT = 2
+
+app = typer.Typer(
+    help="Which conditioning, which EMA width, which learning rate? Sweeps over magnitude-preserving "
+    "diffusion transformers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    sweeping.sweep,
+    sweeping.plan,
+    sweeping.status,
+    sweeping.rank,
+    sweeping.best,
+    runs.train,
+    runs.evaluate,
+    runs.sample,
+    services.ui,
+    services.doctor,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        app()
+    except BadInput as problem:
+        print(problem, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StorageOption = Annotated[
+    Path, typer.Option("--storage", envvar="MPDIT_STORAGE", help="The folder that holds sweeps and trials.")
+]
+DEFAULT_STORAGE = Path("runs")
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field of the file; may be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+SweepArgument = Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; the newest by default.")]
+SweepFile = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A sweep file, or one that comes with mpdit.")]
+ByOption = Annotated[str, typer.Option("--by", metavar="METRIC", help="frechet or magnitude_drift.")]

@@ -1,0 +1,153 @@
+"""Commands about one run: train it, score it, sample it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.options import DEFAULT_STORAGE, JsonOption, SetOption, StorageOption
+from mpdit.errors import refusal
+
+if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A trial's id, or a run's or bundle's folder.")]
+RESULT = "result.json"
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE|BUNDLE", help="A recipe's file, or a bundle's folder.")],
+    output: Annotated[Path | None, typer.Option(help="The run's folder; trained/ID by default.")] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train one recipe, or continue it, and score it at its own EMA width."""
+    from mpdit.run_folder import RECIPE, is_bundle
+    from pipelines.evaluation import Cell, Evaluation, evaluate
+    from pipelines.export import bundle_evaluation
+    from pipelines.recipe import Recipe, trial_id
+    from pipelines.training import Diverged, train
+    from pipelines.yaml_file import apply_settings, read_yaml, validate
+
+    file = recipe / RECIPE if recipe.is_dir() else recipe
+    asked = validate(Recipe, apply_settings(read_yaml(file), set_ or []))
+    evaluation = bundle_evaluation(recipe) if is_bundle(recipe) else Evaluation()
+    folder = output or Path("trained") / trial_id(asked)
+    if is_bundle(folder):
+        raise refusal(f"{folder} is a bundle, not a place to train in", given=folder, mend="choose another --output")
+    try:
+        settled = train(asked, folder, _progress_line(asked))
+    except Diverged as divergence:
+        typer.echo(f"{divergence}; the run is in {folder}", err=True)
+        raise typer.Exit(0) from None
+    results: list[dict[str, Any]] = []
+    evaluate(folder, settled, [Cell(settled.ema.sigma_rel, evaluation)], results.append)
+    (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")
+    _print_results(results, json_)
+    typer.echo(f"the run is in {folder}", err=True)
+
+
+def evaluate(
+    run: RunArgument,
+    ema: Annotated[str | None, typer.Option(metavar="W,W,…", help="EMA widths σ_rel; 0 is the raw weights.")] = None,
+    samples: Annotated[int | None, typer.Option(min=10, help="Samples to score with.")] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    json_: JsonOption = False,
+) -> None:
+    """Score a finished run or a bundle at one or more EMA widths."""
+    from mpdit.run_folder import is_bundle
+    from pipelines.evaluation import Cell, Evaluation, evaluate
+    from pipelines.export import bundle_evaluation
+    from pipelines.training import is_trained, read_recipe
+    from sweeps.storage import Storage
+
+    folder = Storage(storage).find_run(run)
+    recipe = read_recipe(folder)
+    if not is_bundle(folder) and not is_trained(folder):
+        raise refusal(f"the run in {folder} is not finished", mend=f"mpdit train {folder} --output {folder}")
+    evaluation = bundle_evaluation(folder) if is_bundle(folder) else Evaluation()
+    if samples:
+        evaluation = evaluation.model_copy(update={"samples": samples})
+    results: list[dict[str, Any]] = []
+    evaluate(folder, recipe, [Cell(width, evaluation) for width in _widths(ema, recipe)], results.append)
+    _print_results(results, json_)
+
+
+def sample(
+    run: RunArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The PNG to write.")] = Path("grid.png"),
+    classes: Annotated[
+        str | None, typer.Option(metavar="C,C,…", help="Classes, a column each; all by default.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(min=0, help="Guidance scale; 1 is none.")] = 1.0,
+    ema: Annotated[float | None, typer.Option(help="EMA width σ_rel; the recipe's own by default.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Samples of each class.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Draw a grid of samples, a column for each class."""
+    from mpdit import load
+    from pipelines.evaluation import sample_grid
+    from pipelines.pictures import write_grid
+    from sweeps.storage import Storage
+
+    folder = Storage(storage).find_run(run)
+    denoiser, _ = load(folder, ema)
+    known = denoiser.no_class
+    chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
+    write_grid(output, sample_grid(denoiser, chosen, rows, guidance, seed), len(chosen))
+    typer.echo(f"{rows} samples of each of {len(chosen)} classes are in {output}", err=True)
+
+
+def _class(text: str, known: int) -> int:
+    if not text.strip().isdigit() or int(text) >= known:
+        raise refusal(f"there is no class {text!r}", given=text, allowed=f"0 to {known - 1}, separated by commas")
+    return int(text)
+
+
+def _widths(text: str | None, recipe: "Recipe") -> list[float]:
+    if text is None:
+        return [recipe.ema.sigma_rel]
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise refusal("--ema takes numbers", given=text, allowed="widths from 0 to 0.288, as 0.05,0.1") from None
+
+
+def _progress_line(recipe: "Recipe") -> Any:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+
+    def show(line: dict[str, Any]) -> None:
+        metrics = line["metrics"]
+        rate = metrics["images_per_second"]
+        left = (recipe.steps - line["step"]) * recipe.batch / rate
+        end = "\r" if console.is_terminal and line["step"] < recipe.steps else "\n"
+        if console.is_terminal or line["step"] == recipe.steps:
+            text = (
+                f"step {line['step']}/{recipe.steps}  loss {metrics['loss']:.3f}  {rate:.0f} img/s  {left:.0f} s left  "
+            )
+            console.print(text, end=end, highlight=False)
+
+    return show
+
+
+def _print_results(results: list[dict[str, Any]], json_: bool) -> None:
+    from cli.tables import aligned, number
+
+    if json_:
+        print(json.dumps(results, indent=2))
+        return
+    rows = [
+        [
+            str(result["params"]["ema.sigma_rel"]),
+            number(result["value"]),
+            number(result["stderr"]),
+            number(result["magnitude_drift"], 2),
+        ]
+        for result in results
+    ]
+    print(aligned(["sigma_rel", results[0]["metric"], "±", "drift"], rows))
+    print(f"noise floor: {results[0]['noise_floor']:.3f}, what real images would score with as many samples")

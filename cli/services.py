@@ -1,0 +1,42 @@
+"""Commands around a storage: MLflow's pages, and a check of the machine."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.options import DEFAULT_STORAGE, StorageOption
+from mpdit.errors import refusal
+
+FAILED = 1
+
+
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5000,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Open MLflow over the storage, on this machine only."""
+    import os
+
+    from sweeps.storage import Storage
+    from sweeps.tracking import server_command
+
+    where = Storage(storage)
+    where.check()
+    if not where.database.exists():
+        raise refusal(f"there is nothing to show in {where.root}", mend="mpdit sweep conditioning")
+    print(f"MLflow over {where.root} at http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    command = server_command(where, port)
+    os.execvpe(command[0], command, dict(os.environ))
+
+
+def doctor(storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Check that a sweep could run here; every line says ok, warn or fail, and the mend."""
+    from sweeps.doctor import examine
+    from sweeps.storage import Storage
+
+    findings = examine(Storage(storage))
+    for finding in findings:
+        print(f"{finding.grade:<4}  {finding.what}" + (f"\n      → {finding.mend}" if finding.mend else ""))
+    if any(finding.grade == "fail" for finding in findings):
+        raise typer.Exit(FAILED)

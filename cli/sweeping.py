@@ -1,0 +1,233 @@
+"""Commands about sweeps: run one, plan one, look at one, take the best of one."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import (
+    DEFAULT_STORAGE,
+    ByOption,
+    JsonOption,
+    SetOption,
+    StorageOption,
+    SweepArgument,
+    SweepFile,
+)
+from mpdit.errors import nearest, refusal
+
+if TYPE_CHECKING:
+    from sweeps.ledger import Event
+    from sweeps.plan import Plan
+    from sweeps.storage import Storage
+
+FAILED, INTERRUPTED = 1, 130
+SHOWN_AT_THE_END = 10
+
+
+def sweep(
+    file: SweepFile,
+    storage: StorageOption = DEFAULT_STORAGE,
+    max_concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time; the machine's own number by default.")
+    ] = None,
+    set_: SetOption = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop the sweep when a trial fails.")] = False,
+) -> None:
+    """Run a sweep, or continue it: what is done is reused, what is new is run."""
+    from rich.console import Console
+
+    from cli.progress import SweepProgress
+    from sweeps.ledger import read
+    from sweeps.runner import run
+    from sweeps.storage import Storage
+
+    plan = _read_plan(file, set_)
+    where = Storage(storage)
+    ledger = where.ledger(plan.spec.name)
+    with SweepProgress(plan, read(ledger) if ledger.exists() else [], Console(stderr=True)) as progress:
+        end = run(plan, where, progress, max_concurrent, fail_fast)
+    if end.tracking_problem:
+        print(
+            f"MLflow was not reached ({end.tracking_problem}); the same command brings it up to date", file=sys.stderr
+        )
+    name = plan.spec.name
+    if end.outcome == "interrupted":
+        print(f"interrupted; everything reported is kept, and `mpdit sweep {file}` continues", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if not end.worked:
+        print("nothing to train or score: every cell is known\n")
+    events = read(ledger)
+    _print_ranking(plan, events, "frechet", SHOWN_AT_THE_END, alive=False)
+    option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"
+    print(f"\nnext:\n  mpdit rank {name}{option}\n  mpdit ui{option}\n  mpdit best {name} --export{option}")
+    if end.outcome == "failed":
+        _print_failures(plan, events, where)
+        raise typer.Exit(FAILED)
+
+
+def plan(
+    file: SweepFile,
+    storage: StorageOption = DEFAULT_STORAGE,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show what a sweep will do and cost; starts nothing."""
+    from cli.tables import plan_table
+    from sweeps.history import cost_of, known_events, unfinished
+    from sweeps.storage import Storage
+
+    where, made = Storage(storage), _read_plan(file, set_)
+    where.check()
+    events = known_events(where, made)
+    remaining = unfinished(made, events)
+    cost = cost_of(made, where, remaining)
+    if not json_:
+        print(plan_table(made, remaining, cost))
+        return
+    waiting = {trial.id for trial in remaining}
+    trials = [
+        {"id": t.id, "params": t.params, "parameters": t.parameters, "steps": t.recipe.steps} for t in made.trials
+    ]
+    document = {
+        "sweep": made.spec.name,
+        "trials": trials,
+        "cells": len(made.trials) * len(made.cells),
+        "training_axes": made.spec.training_axes,
+        "post_hoc_axes": made.spec.post_hoc_axes,
+        "estimate": cost.as_dict(),
+        "reused": [trial.id for trial in made.trials if trial.id not in waiting],
+    }
+    print(json.dumps(document, indent=2))
+
+
+def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE, json_: JsonOption = False) -> None:
+    """Show where each trial of a sweep stands."""
+    from cli.tables import trials_table
+    from sweeps.overview import trial_states
+    from sweeps.storage import Storage
+
+    where = Storage(storage)
+    found, made, events = _recorded(where, name)
+    alive = where.is_running(found)
+    rows = [state.as_dict() for state in trial_states(made, events, alive).values()]
+    if json_:
+        print(json.dumps({"sweep": found, "running": alive, "trials": rows}, indent=2))
+        return
+    print(f"{found}: {'running' if alive else 'not running'}\n")
+    print(trials_table(rows, made.spec.training_axes))
+
+
+def rank(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[SWEEP]…", help="Sweeps; the newest by default.")
+    ] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    json_: JsonOption = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="Only the best N.")] = None,
+    by: ByOption = "frechet",
+) -> None:
+    """List the cells of a sweep, best first."""
+    from sweeps.ranking import as_csv, rank
+    from sweeps.storage import Storage
+
+    _check_metric(by)
+    where = Storage(storage)
+    documents = []
+    for name in names or [None]:  # type: ignore[list-item]
+        found, made, events = _recorded(where, name)
+        alive = where.is_running(found)
+        rows = rank(made, events, by, alive)[:top]
+        if json_:
+            documents += [row.as_dict() for row in rows]
+        elif csv_:
+            print(as_csv(rows), end="")
+        else:
+            _print_ranking(made, events, by, top, alive)
+    if json_:
+        print(json.dumps(documents, indent=2))
+
+
+def best(
+    name: SweepArgument = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    by: ByOption = "frechet",
+    export: Annotated[bool, typer.Option("--export", help="Write the winner as a bundle.")] = False,
+    output: Annotated[Path | None, typer.Option(help="The bundle's folder; bundles/SWEEP by default.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show the best cell of a sweep, and export it."""
+    from sweeps.ranking import rank
+    from sweeps.storage import Storage
+    from sweeps.winner import export_winner
+
+    _check_metric(by)
+    where = Storage(storage)
+    found, made, events = _recorded(where, name)
+    rows = rank(made, events, by, where.is_running(found))
+    if rows[0].value is None:
+        raise refusal(f"no cell of {found} has a value yet", mend=f"mpdit status {found}")
+    bundle = None
+    if export:
+        bundle = export_winner(where, made, events, rows[0], output or Path("bundles") / found)
+    if json_:
+        print(json.dumps({**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}, indent=2))
+        return
+    _print_ranking(made, events, by, 1, alive=False)
+    if bundle:
+        print(f"\nwritten to {bundle}:")
+        print(f'  python -c "import mpdit; model, recipe = mpdit.load({str(bundle)!r})"')
+        print(f"  mpdit sample {bundle} -o grid.png\n  mpdit train {bundle}")
+
+
+def _read_plan(file: str, settings: list[str] | None) -> "Plan":
+    from sweeps.plan import make_plan
+    from sweeps.spec import read_spec, sweep_file
+
+    return make_plan(read_spec(sweep_file(file), settings))
+
+
+def _recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":
+    """The plan and the events of a sweep in the storage."""
+    from sweeps.ledger import read
+    from sweeps.plan import make_plan
+    from sweeps.spec import read_spec
+
+    found = storage.find_sweep(name)
+    return found, make_plan(read_spec(storage.sweep(found) / "sweep.yaml")), read(storage.ledger(found))
+
+
+def _check_metric(by: str) -> None:
+    from sweeps.ranking import METRICS
+
+    if by not in METRICS:
+        raise refusal(
+            f"no metric {by!r} to rank by", given=by, nearest=nearest(by, METRICS), allowed=", ".join(METRICS)
+        )
+
+
+def _print_ranking(made: "Plan", events: "list[Event]", by: str, top: int | None, alive: bool) -> None:
+    from cli.tables import ranking_table
+    from sweeps.ranking import noise_floor, rank
+
+    rows = rank(made, events, by, alive)
+    print(ranking_table(rows[:top], list(made.spec.axes)))
+    if top and len(rows) > top:
+        print(f"… and {len(rows) - top} more")
+    if any(row.tied_with_best for row in rows[:top]):
+        print("=  cannot be told from the best at these errors")
+    floor = noise_floor(events)
+    if by == "frechet" and floor is not None:
+        print(f"noise floor: {floor:.3f}, what real images would score with as many samples")
+
+
+def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> None:
+    from sweeps.overview import trial_states
+
+    for state in trial_states(made, events, alive=False).values():
+        if state.status in ("failed", "out_of_memory"):
+            log = storage.trial(state.trial.id) / "log.txt"
+            print(f"\n{state.trial.id}: {state.status}: {state.reason}\n  {log}", file=sys.stderr)

@@ -1,0 +1,117 @@
+"""Aligned text for people: rankings, plans, trials."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sweeps.plan import Estimate, Plan, Trial
+from sweeps.ranking import Row
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest entry, two spaces apart; numbers to the right."""
+    table = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in rows) and bool(rows) for column in range(len(header))]
+    lines = []
+    for row in table:
+        cells = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    return text == "–" or text.lstrip("-").replace(".", "", 1).replace(",", "").split(" ")[0].isdigit()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 3 min 10 s, 2 h 5 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def short(axis: str) -> str:
+    """An axis's last name, for a column: `model.modulation` → `modulation`."""
+    return axis.rsplit(".", 1)[-1]
+
+
+def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """The ranking; `=` marks what cannot be told from the best."""
+    shown = [axis for axis in axes if axis != "seed"]
+    metric = next((row.metric for row in rows if row.metric), "value")
+    header = ["", "rank", "trial", *[short(axis) for axis in shown], metric, "±", "drift", "status"]
+    body = [
+        [
+            "=" if row.tied_with_best else "",
+            str(row.rank),
+            row.trial,
+            *[str(row.params.get(axis, "–")) for axis in shown],
+            number(row.value),
+            number(row.stderr),
+            number(row.magnitude_drift, 2),
+            "" if row.status == "completed" else row.status,
+        ]
+        for row in rows
+    ]
+    if not any(line[-1] for line in body):
+        header, body = header[:-1], [line[:-1] for line in body]
+    return aligned(header, body)
+
+
+def plan_table(plan: Plan, remaining: Sequence[Trial], cost: Estimate) -> str:
+    """The trials of a plan and what they will cost."""
+    waiting = {trial.id for trial in remaining}
+    axes = plan.spec.training_axes
+    header = ["trial", *[short(axis) for axis in axes], "parameters", "steps", "state"]
+    body = [
+        [
+            trial.id,
+            *[str(trial.params[axis]) for axis in axes],
+            f"{trial.parameters:,}",
+            f"{trial.recipe.steps:,}",
+            "to do" if trial.id in waiting else "done",
+        ]
+        for trial in plan.trials
+    ]
+    time = "not known yet: nothing like it has been timed in this storage"
+    if cost.hours is not None and cost.gpu_hours is not None:
+        time = f"about {duration(cost.hours * 3600)}, {cost.gpu_hours:.2f} GPU-hours"
+    summary = [
+        f"{len(plan.trials)} trials ({', '.join(axes) or 'one recipe'}), {len(remaining)} to do",
+        f"× {len(plan.cells)} cells each ({', '.join(plan.spec.post_hoc_axes) or 'one'}; post-hoc, no training)"
+        f" = {len(plan.trials) * len(plan.cells)} cells",
+        f"time: {time}",
+        f"disk: about {cost.disk_gb:.2f} GB",
+    ]
+    return aligned(header, body) + "\n\n" + "\n".join(summary)
+
+
+def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str]) -> str:
+    """The trials of a sweep as they stand."""
+    header = ["trial", *[short(axis) for axis in axes], "status", "step", "loss", "cells", "best", "reason"]
+    body = [
+        [
+            row["trial"],
+            *[str(row["params"][axis]) for axis in axes],
+            row["status"],
+            f"{row['step']}/{row['steps']}",
+            number(row["loss"]),
+            f"{row['scored']}/{row['cells']}",
+            number(row["best"]),
+            row["reason"] or "",
+        ]
+        for row in rows
+    ]
+    if not any(line[-1] for line in body):
+        header, body = header[:-1], [line[:-1] for line in body]
+    return aligned(header, body)

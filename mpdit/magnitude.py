@@ -1,0 +1,80 @@
+"""Magnitude statistics: how far activations, weights and gradients are from unit magnitude.
+
+Observed from outside through hooks, so a network that is not being observed pays nothing.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mpdit.datasets import Dataset
+from mpdit.diffusion import Denoiser
+from mpdit.layers import magnitude, normalised_weights
+from mpdit.randomness import normal
+from mpdit.transformer import SubLayer
+
+PROBE_SAMPLES = 256
+
+
+@contextmanager
+def _observed(denoiser: Denoiser, seen: dict[str, Tensor]) -> Iterator[None]:
+    """While open, every forward pass leaves the token magnitudes (batch, tokens) of each observed place in `seen`."""
+    handles = []
+    for number, block in enumerate(denoiser.network.blocks):
+        for half in ("attention", "mlp"):
+            layer = getattr(block, half)
+            assert isinstance(layer, SubLayer)
+            for place, module in (("input", layer.modulate), ("residual", layer.residual)):
+                name = f"block{number}/{half}/{place}"
+
+                def keep(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
+                    seen[name] = magnitude(output)
+
+                handles.append(module.register_forward_hook(keep))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """{"block0/attention/residual": (mean, standard deviation)} of the token magnitudes on a fixed batch.
+
+    For each block's attention and MLP: the modulated input and the residual stream after it. The batch is the
+    data's first 256 samples at noise levels and with noise that never change.
+    """
+    device = next(denoiser.parameters()).device
+    images, labels = dataset.images[:PROBE_SAMPLES].to(device), dataset.labels[:PROBE_SAMPLES].to(device)
+    noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
+    sigma = denoiser.objective.noise_levels(noise[:, 0])
+    seen: dict[str, Tensor] = {}
+    with _observed(denoiser, seen):
+        denoiser(images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels)
+    return {name: (float(tokens.mean()), float(tokens.std())) for name, tokens in seen.items()}
+
+
+def magnitude_drift(magnitudes: dict[str, tuple[float, float]]) -> float:
+    """The largest |ln M| over blocks, M the mean magnitude of the residual stream after the block; 0 is kept."""
+    return max(abs(math.log(mean)) for name, (mean, _) in magnitudes.items() if name.endswith("mlp/residual"))
+
+
+@torch.no_grad()
+def weight_magnitude(module: nn.Module) -> float:
+    """Root mean square of all normalised weights; 1 under forced weight normalisation."""
+    return _root_mean_square([weight.detach() for weight in normalised_weights(module)])
+
+
+@torch.no_grad()
+def gradient_magnitude(module: nn.Module) -> float:
+    """Root mean square of the gradients that the last backward pass left; not finite when one of them is not."""
+    return _root_mean_square([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def _root_mean_square(tensors: list[Tensor]) -> float:
+    squares = torch.stack([tensor.float().square().sum() for tensor in tensors]).sum()
+    return float((squares / sum(tensor.numel() for tensor in tensors)).sqrt())

@@ -1,0 +1,40 @@
+"""Randomness as a function of (seed, step, purpose), never of history.
+
+A draw covers the whole global batch, so a sample's noise depends on its index in that batch
+and not on how many processes share it; a resumed run redraws exactly what it would have drawn.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator for one purpose ("noise", "order", …) at one step of one seed."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def normal(shape: tuple[int, ...], seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal values of the given shape."""
+    return torch.randn(shape, generator=generator(seed, step, purpose, device), device=device)
+
+
+def uniform(shape: tuple[int, ...], seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> Tensor:
+    """Values in [0, 1) of the given shape."""
+    return torch.rand(shape, generator=generator(seed, step, purpose, device), device=device)
+
+
+def sample_order(count: int, seed: int, first: int, size: int) -> Tensor:
+    """Which samples the positions first … first + size − 1 of the endless training stream show.
+
+    The stream is one random permutation of all `count` samples after another. Returns (size,) int64.
+    """
+    positions = torch.arange(first, first + size)
+    chosen = torch.empty(size, dtype=torch.int64)
+    for epoch in torch.div(positions, count, rounding_mode="floor").unique().tolist():
+        order = torch.randperm(count, generator=generator(seed, epoch, "order"))
+        here = torch.div(positions, count, rounding_mode="floor") == epoch
+        chosen[here] = order[positions[here] % count]
+    return chosen

@@ -1,0 +1,87 @@
+"""A finished run or a bundle on disk, and the model in it.
+
+A run: `recipe.yaml`, `checkpoints/step-…/`, `ema/step-….safetensors`. A bundle: `recipe.yaml`,
+`model.safetensors`. Each file of weights carries the network's architecture and objective in its header.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mpdit.diffusion import Denoiser, Edm
+from mpdit.ema import reconstruct
+from mpdit.errors import refusal
+from mpdit.layers import normalize_weights
+from mpdit.transformer import Architecture, Transformer
+
+BUNDLE_WEIGHTS = "model.safetensors"
+RECIPE = "recipe.yaml"
+EMA = "ema"
+RAW_WEIGHTS = "raw.safetensors"  # the weights after the last step, beside the snapshots
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether the folder is what `mpdit best --export` writes."""
+    return (folder / BUNDLE_WEIGHTS).exists()
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser, step: int) -> None:
+    """fp32 weights, with architecture, objective and step in the header, whole or not at all."""
+    header = {
+        "architecture": json.dumps(denoiser.network.architecture.as_dict()),
+        "objective": json.dumps(asdict(denoiser.objective)),
+        "step": str(step),
+    }
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata=header)
+    partial.replace(path)
+
+
+def read_weights(path: Path) -> tuple[Denoiser, int]:
+    """The denoiser that `write_weights` wrote, on the CPU, and its step."""
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    network = Transformer(Architecture(**json.loads(header["architecture"])))
+    denoiser = Denoiser(network, Edm(**json.loads(header["objective"])))
+    denoiser.load_state_dict(weights)
+    return denoiser.eval(), int(header["step"])
+
+
+def set_weights(denoiser: Denoiser, weights: Mapping[str, Tensor]) -> None:
+    """Put averaged weights into a denoiser, normalised as the trained ones are."""
+    denoiser.load_state_dict(dict(weights))
+    normalize_weights(denoiser)
+
+
+def load(bundle_or_run: str | Path, ema: float | None = None) -> tuple[Denoiser, dict[str, Any]]:
+    """The model of a bundle or of a finished run, ready to sample, and its recipe.
+
+    ema: σ_rel of the averaged weights; None takes the recipe's own, 0 the raw weights. A bundle has one width
+    only. The model maps (noisy images, σ, labels) to clean images. Raises BadInput where there is none.
+    """
+    folder = Path(bundle_or_run)
+    if not (folder / RECIPE).exists():
+        raise refusal(f"{folder} is neither a bundle nor a run", given=folder, allowed=f"a folder with a {RECIPE}")
+    recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    own = float(recipe["ema"]["sigma_rel"])
+    width = own if ema is None else ema
+    if is_bundle(folder):
+        if width != own:
+            raise refusal(f"{folder} holds the weights of one EMA width only", given=width, allowed=own)
+        return read_weights(folder / BUNDLE_WEIGHTS)[0], recipe
+    raw = folder / EMA / RAW_WEIGHTS
+    if not raw.exists():
+        raise refusal(f"the run in {folder} is not finished", mend=f"continue it, or wait for {raw.name}")
+    denoiser, step = read_weights(raw)
+    if width:
+        set_weights(denoiser, reconstruct(folder / EMA, [width], step)[0])
+    return denoiser, recipe

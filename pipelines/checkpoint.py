@@ -1,0 +1,78 @@
+"""Checkpoints: tensors and JSON, whole or not at all, with checksums; a damaged one falls back to the one before.
+
+`checkpoints/step-00000600/` holds `state.safetensors` and `manifest.json`; the folder appears by a rename.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+KEPT = 2
+STATE, MANIFEST = "state.safetensors", "manifest.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run continues from: tensors by name, and plain facts beside them."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint and drop all but the newest two."""
+    final = folder / f"step-{checkpoint.step:08d}"
+    partial = folder / f"partial-{checkpoint.step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}, partial / STATE
+    )
+    manifest = {"step": checkpoint.step, "sha256": {STATE: _sha256(partial / STATE)}, "facts": checkpoint.facts}
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    _flush(partial / STATE)
+    _flush(partial / MANIFEST)
+    shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+    partial.rename(final)
+    _flush(folder)
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is sound, or None; each damaged one is named in a warning."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+            if _sha256(path / STATE) != manifest["sha256"][STATE]:
+                raise ValueError("its checksum does not match")
+            return Checkpoint(manifest["step"], load_file(path / STATE), manifest["facts"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            log.warning("checkpoint %s is damaged (%s); using the one before", path, error)
+    return None

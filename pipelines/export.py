@@ -1,0 +1,99 @@
+"""Write a bundle: what is needed to use, judge and retrain one scored run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mpdit.ema import reconstruct
+from mpdit.fidelity import extractor_card
+from mpdit.run_folder import BUNDLE_WEIGHTS, EMA, RAW_WEIGHTS, RECIPE, read_weights, set_weights, write_weights
+from pipelines.evaluation import Evaluation
+from pipelines.provenance import git_state, machine, versions
+from pipelines.training import read_recipe
+from pipelines.yaml_file import write_yaml
+
+CARD, PROVENANCE = "README.md", "provenance.json"
+
+
+def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, Any]) -> Path:
+    """The bundle of one scored cell of a run, in the folder `output`.
+
+    result: the cell as `evaluate` reported it, with its "seeds" and their "mean" and "error" when there are several.
+    source: what else the provenance should tell (sweep, trial). Files of an earlier bundle are replaced.
+    """
+    recipe = read_recipe(run)
+    width = float(result["params"]["ema.sigma_rel"])
+    recipe = recipe.model_copy(update={"ema": recipe.ema.model_copy(update={"sigma_rel": width})})
+    denoiser, step = read_weights(run / EMA / RAW_WEIGHTS)
+    if width:
+        set_weights(denoiser, reconstruct(run / EMA, [width], step)[0])
+    output.mkdir(parents=True, exist_ok=True)
+    write_weights(output / BUNDLE_WEIGHTS, dict(denoiser.named_parameters()), denoiser, step)
+    write_yaml(output / RECIPE, recipe.model_dump())
+    provenance = {
+        **source,
+        "result": result,
+        "seed": recipe.seed,
+        "git": git_state(),
+        "versions": versions(),
+        "machine": machine(recipe.runtime.device),
+    }
+    (output / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    parameters = sum(parameter.numel() for parameter in denoiser.parameters())
+    (output / CARD).write_text(_card(recipe.model_dump(), result, parameters, output.name, source), encoding="utf-8")
+    return output
+
+
+def bundle_evaluation(bundle: Path) -> Evaluation:
+    """The evaluation that a bundle's figures were measured with."""
+    params = json.loads((bundle / PROVENANCE).read_text(encoding="utf-8"))["result"]["params"]
+    prefix = "evaluation."
+    return Evaluation(**{name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)})
+
+
+def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:
+    p, facts = result["params"], result["provenance"]
+    model, runtime = recipe["model"], recipe["runtime"]
+    accuracy = extractor_card(facts["extractor"])["held_out_accuracy"]
+    error = result["stderr"]
+    seeds = ""
+    if len(result.get("seeds", [])) > 1:
+        seeds = f"| mean over seeds {result['seeds']} | {result['mean']:.3f} ± {result['error']:.3f} |\n"
+    return f"""# {name}
+
+An MP-DiT ({model["size"]}, patch {model["patch"]}, {model["modulation"]}, {parameters:,} parameters) trained on \
+`{recipe["data"]["name"]}` for {recipe["steps"]} steps of {recipe["batch"]} images,
+chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).
+
+## Figures
+
+| what | value |
+|---|---|
+| `{result["metric"]}` (Fréchet distance, lower is better) | {result["value"]:.3f} ± {error:.3f} |
+{seeds}| the same for a perfect model (noise floor) | {result["noise_floor"]:.3f} |
+| magnitude drift (largest \\|ln M\\| over blocks; 0 is kept) | {result["magnitude_drift"]:.3f} |
+
+How it was measured: {p["evaluation.samples"]:,} samples, classes in turn, sampler `{p["evaluation.sampler"]}` with \
+{p["evaluation.steps"]} steps (NFE {facts["nfe"]}), guidance scale {p["evaluation.guidance"]}, noise seed \
+{p["evaluation.seed"]}; weights averaged at σ_rel = {p["ema.sigma_rel"]} (post-hoc EMA; 0 would be the raw weights); \
+features of the `{facts["extractor"]}` classifier (held-out accuracy {accuracy:.1%}, \
+{facts["extractor_weights"][:19]}…) against the statistics of {facts["reference_count"]:,} real images \
+({facts["reference"][:19]}…). The ± is the standard error over the samples of this one training; another training \
+seed moves the value by more.
+
+## Use
+
+```python
+import mpdit
+model, recipe = mpdit.load("{name}")      # model(noisy images, σ, labels) → clean images
+```
+
+```
+mpdit sample {name} -o grid.png
+mpdit train {name}                        # trains it again: {runtime["threads"]} thread(s), \
+{runtime["precision"]}, compile {str(runtime["compile"]).lower()}, on {runtime["device"]}
+mpdit train {name} --set seed=1           # a sibling
+```
+
+`provenance.json` names the code, versions, machine, data and extractor behind these figures.
+"""

@@ -1,0 +1,166 @@
+"""The recipe: everything one training run needs, checked, and the identity that follows from it."""
+
+import hashlib
+import json
+import os
+import shutil
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mpdit.datasets import DATASETS, Dataset, load_dataset
+from mpdit.diffusion import Edm
+from mpdit.ema import width_exponent
+from mpdit.errors import nearest, refusal
+from mpdit.modulation import modulation_name, parse_modulation
+from mpdit.transformer import SIZES, Architecture
+
+RECIPE_VERSION = 1  # part of every trial's id: raised when the same recipe comes to mean another training
+REPORTS = 20  # progress reports of a short run
+REPORT_AT_LEAST_EVERY = 1000  # steps
+COMPILE_PAYS_FROM = 5000  # steps; compiling takes about as long as hundreds of small steps
+
+
+class Settings(BaseModel):
+    """Strict, immutable settings: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def known(names: Any, what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in names:
+            raise refusal(f"no {what} {value!r}", given=value, nearest=nearest(value, names), allowed=", ".join(names))
+        return value
+
+    return AfterValidator(check)
+
+
+def _width(value: float) -> float:
+    if value:
+        width_exponent(value)
+    return value
+
+
+SigmaRel = Annotated[float, AfterValidator(_width)]
+Modulation = Annotated[str, AfterValidator(lambda text: modulation_name(parse_modulation(text)))]
+
+
+class Model(Settings):
+    """The network."""
+
+    size: Annotated[str, known(SIZES, "model size")] = "nano"
+    patch: int = Field(2, ge=1)
+    modulation: Modulation = "scale+shift+gate"
+
+
+class Data(Settings):
+    """What is learned."""
+
+    name: Annotated[str, known(DATASETS, "data set")] = "digits"
+
+
+class Objective(Settings):
+    """What the network is asked: see mpdit/diffusion.py."""
+
+    name: Literal["edm"] = "edm"
+    p_mean: float = -0.4
+    p_std: float = Field(1.0, gt=0)
+
+
+class Optimizer(Settings):
+    """Adam and its learning-rate schedule; `warmup` and `decay_from` are shares of the run."""
+
+    lr: float = Field(0.02, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    warmup: float = Field(0.03, ge=0, le=1)
+    decay_from: float = Field(0.4, gt=0, le=1)
+
+
+class Ema(Settings):
+    """The width that a single run is scored and sampled at; 0 is the raw weights. Not part of the training."""
+
+    sigma_rel: SigmaRel = 0.1
+
+
+class Runtime(Settings):
+    """How the run is computed; `auto` is resolved at its first start and kept with it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto"] | bool = "auto"
+
+
+class Recipe(Settings):
+    """Everything one training run needs."""
+
+    model: Model = Model()
+    data: Data = Data()
+    objective: Objective = Objective()
+    optimizer: Optimizer = Optimizer()
+    ema: Ema = Ema()
+    steps: int = Field(600, ge=1)
+    batch: int = Field(128, ge=1)
+    label_dropout: float = Field(0.1, ge=0, le=1)
+    seed: int = Field(0, ge=0)
+    runtime: Runtime = Runtime()
+
+    @property
+    def report_every(self) -> int:
+        """Steps between two reports, which are also the checkpoints."""
+        return max(1, min(REPORT_AT_LEAST_EVERY, self.steps // REPORTS))
+
+    def architecture(self, dataset: Dataset) -> Architecture:
+        """The network for this data. Raises BadInput where they do not fit."""
+        depth, width, heads = SIZES[self.model.size]
+        return Architecture(
+            depth=depth,
+            width=width,
+            heads=heads,
+            patch=self.model.patch,
+            modulation=self.model.modulation,
+            channels=dataset.channels,
+            resolution=dataset.resolution,
+            classes=dataset.classes,
+        )
+
+    def edm(self, dataset: Dataset) -> Edm:
+        """The objective for this data."""
+        return Edm(sigma_data=dataset.std, p_mean=self.objective.p_mean, p_std=self.objective.p_std)
+
+
+def trial_id(recipe: Recipe) -> str:
+    """Ten hexadecimal digits that name the training: the same recipe on the same data is the same trial.
+
+    Left out is what does not change what is learned: the EMA width read afterwards, device, threads, and
+    precision and compilation where they are left to the machine.
+    """
+    fields = recipe.model_dump()
+    del fields["ema"]
+    runtime = fields.pop("runtime")
+    fields["runtime"] = {key: runtime[key] for key in ("precision", "compile") if runtime[key] != "auto"}
+    fields["data"] = load_dataset(recipe.data.name).fingerprint
+    fields["recipe_version"] = RECIPE_VERSION
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def resolve_runtime(recipe: Recipe, threads: int | None = None) -> Recipe:
+    """The recipe with every `auto` of its runtime settled for this machine."""
+    import torch
+
+    asked = recipe.runtime
+    device = asked.device if asked.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise refusal(
+            "the recipe asks for a GPU and this machine shows none", given="device: cuda", mend="device: auto"
+        )
+    compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    settled = Runtime(
+        device=device,
+        threads=asked.threads if asked.threads != "auto" else threads or os.cpu_count() or 1,
+        precision=asked.precision if asked.precision != "auto" else ("bf16" if device == "cuda" else "fp32"),
+        compile=asked.compile if asked.compile != "auto" else compiler and recipe.steps >= COMPILE_PAYS_FROM,
+    )
+    return recipe.model_copy(update={"runtime": settled})

@@ -1,0 +1,221 @@
+"""The loop around mpdit/step.py: start or continue a run in its folder, report, checkpoint, finish.
+
+The folder is the run: `recipe.yaml`, `checkpoints/`, `ema/`, `log.txt`. Training the same folder again continues it.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor
+
+from mpdit.datasets import Dataset, load_dataset
+from mpdit.diffusion import build_denoiser
+from mpdit.ema import snapshot_steps, write_snapshot
+from mpdit.errors import refusal
+from mpdit.magnitude import activation_magnitudes, gradient_magnitude, magnitude_drift, weight_magnitude
+from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, write_weights
+from mpdit.step import TrainingState, draw_batch, learning_rate, new_state, train_step
+from pipelines import checkpoint
+from pipelines.recipe import Recipe, resolve_runtime, trial_id
+from pipelines.yaml_file import read_yaml, validate, write_yaml
+
+Report = Callable[[dict[str, Any]], None]
+MAGNITUDE_LIMIT = 1e4  # a token magnitude beyond this is divergence even while the loss is finite
+
+log = logging.getLogger(__name__)
+
+
+class Diverged(Exception):
+    """The training left the finite world: an outcome, not an error."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"diverged by step {step}: {reason}")
+        self.step, self.reason = step, reason
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether the run in this folder has taken its last step."""
+    return (folder / EMA / RAW_WEIGHTS).exists()
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file or in a run's or bundle's folder."""
+    return validate(Recipe, read_yaml(path / RECIPE if path.is_dir() else path))
+
+
+def settle_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> Recipe:
+    """The recipe as this folder trains it: what was settled at its first start, or settled and written now.
+
+    Raises BadInput when the folder belongs to another training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RECIPE).exists():
+        kept = read_recipe(folder)
+        if trial_id(kept.model_copy(update={"runtime": recipe.runtime})) != trial_id(recipe):
+            raise refusal(f"{folder} holds another training", given=trial_id(recipe), mend="choose another --output")
+        if kept.runtime.device != "cuda" or torch.cuda.is_available():
+            return kept.model_copy(update={"ema": recipe.ema})
+        log.warning("the run began on a GPU and continues on a CPU: its result will differ in the last digits")
+    settled = resolve_runtime(recipe, threads)
+    write_yaml(folder / RECIPE, settled.model_dump())
+    return settled
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """While open, what the four floors log goes to this file too."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    floors = [logging.getLogger(name) for name in ("mpdit", "pipelines", "sweeps")]
+    for floor in floors:
+        floor.addHandler(handler)
+        floor.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for floor in floors:
+            floor.removeHandler(handler)
+        handler.close()
+
+
+def fresh_accelerator(recipe: Recipe) -> Accelerator:
+    """An Accelerator for this recipe, whatever an earlier run in this process asked for."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=not several)  # its public twin resets only what one object made
+    GradientState._reset_state()
+    precision = {"fp32": "no", "bf16": "bf16"}[recipe.runtime.precision]
+    return Accelerator(cpu=recipe.runtime.device == "cpu", mixed_precision=precision)
+
+
+def train(recipe: Recipe, folder: Path, report: Report, threads: int | None = None) -> Recipe:
+    """Train to the recipe's last step, from wherever the folder stands; returns the recipe with its runtime settled.
+
+    report: called with {"step", "metrics"} before each checkpoint. A run that is finished reports nothing.
+    Raises Diverged; BadInput when the folder holds another training.
+    """
+    recipe = settle_recipe(recipe, folder, threads)
+    if is_trained(folder):
+        return recipe
+    torch.set_num_threads(int(recipe.runtime.threads))
+    with log_to(folder / "log.txt"):
+        _run(recipe, folder, report)
+    return recipe
+
+
+def _run(recipe: Recipe, folder: Path, report: Report) -> None:
+    accelerator = fresh_accelerator(recipe)
+    dataset = load_dataset(recipe.data.name)
+    if recipe.batch % accelerator.num_processes:
+        raise refusal(
+            f"a batch of {recipe.batch} cannot be shared by {accelerator.num_processes} processes", given=recipe.batch
+        )
+    denoiser = build_denoiser(recipe.architecture(dataset), recipe.edm(dataset), recipe.seed).to(accelerator.device)
+    state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
+    seconds = _restore(state, folder)
+    log.info("%s from step %d on %s", recipe.model.modulation, state.step, accelerator.device)
+    if recipe.runtime.compile:
+        for block in denoiser.network.blocks:
+            block.compile()
+    model = accelerator.prepare(denoiser)
+    share = _share(recipe.batch, accelerator)
+    snapshots = set(snapshot_steps(recipe.steps))
+    losses, started = torch.zeros((), device=accelerator.device), time.monotonic()
+    first, last_report = state.step, state.step
+    while state.step < recipe.steps:
+        batch = draw_batch(
+            dataset, recipe.seed, state.step + 1, recipe.batch, recipe.label_dropout, share, accelerator.device
+        )
+        lr = _learning_rate(recipe, state.step + 1)
+        with accelerator.autocast():
+            losses += train_step(state, model, denoiser.objective, batch, lr, accelerator.backward)
+        if state.step in snapshots and accelerator.is_main_process:
+            write_snapshot(folder / EMA, state.step, state.named_averages)
+        if state.step % recipe.report_every == 0 or state.step == recipe.steps:
+            loss = float(accelerator.reduce(losses, "mean")) / (state.step - last_report)
+            elapsed = time.monotonic() - started
+            metrics = _measure(state, dataset, loss) | {
+                "lr": lr,
+                "images_per_second": (state.step - first) * recipe.batch / elapsed,
+                "training_seconds": seconds + elapsed,
+            }
+            if accelerator.is_main_process:
+                report({"step": state.step, "metrics": metrics})
+                _save(state, folder, seconds + elapsed)
+            losses.zero_()
+            last_report = state.step
+    if accelerator.is_main_process:
+        write_weights(folder / EMA / RAW_WEIGHTS, dict(denoiser.named_parameters()), denoiser, state.step)
+    accelerator.wait_for_everyone()
+
+
+def _share(batch: int, accelerator: Accelerator) -> slice:
+    size = batch // accelerator.num_processes
+    return slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)
+
+
+def _learning_rate(recipe: Recipe, step: int) -> float:
+    o = recipe.optimizer
+    return learning_rate(step, recipe.steps, o.lr, o.warmup, o.decay_from)
+
+
+def _measure(state: TrainingState, dataset: Dataset, loss: float) -> dict[str, float]:
+    """The report's figures. Raises Diverged when one of them is not of this world."""
+    gradient = gradient_magnitude(state.denoiser)
+    for name, value in (("loss", loss), ("gradient", gradient)):
+        if not math.isfinite(value):
+            raise Diverged(state.step, f"the {name} is {value}")
+    magnitudes = activation_magnitudes(state.denoiser, dataset)
+    largest = max(mean for mean, _ in magnitudes.values())
+    if not largest <= MAGNITUDE_LIMIT:
+        raise Diverged(state.step, f"a token magnitude of {largest:.3g}")
+    metrics = {"loss": loss, "magnitude_drift": magnitude_drift(magnitudes)}
+    metrics |= {"magnitude/weights": weight_magnitude(state.denoiser), "magnitude/gradients": gradient}
+    for place, (mean, std) in magnitudes.items():
+        metrics |= {f"magnitude/{place}/mean": mean, f"magnitude/{place}/std": std}
+    return metrics
+
+
+def _save(state: TrainingState, folder: Path, seconds: float) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in state.denoiser.named_parameters():
+        tensors[f"weights/{name}"] = parameter
+        for key, value in state.optimizer.state[parameter].items():
+            tensors[f"adam/{key}/{name}"] = value
+    for index, average in enumerate(state.named_averages):
+        tensors |= {f"average{index}/{name}": tensor for name, tensor in average.items()}
+    checkpoint.save(
+        folder / "checkpoints", checkpoint.Checkpoint(state.step, tensors, {"training_seconds": round(seconds, 3)})
+    )
+
+
+def _restore(state: TrainingState, folder: Path) -> float:
+    """Bring the state to the newest sound checkpoint; returns the seconds of training behind it."""
+    found = checkpoint.latest(folder / "checkpoints")
+    if found is None:
+        return 0.0
+    state.step = found.step
+    with torch.no_grad():
+        for name, parameter in state.denoiser.named_parameters():
+            parameter.copy_(found.tensors[f"weights/{name}"])
+            state.optimizer.state[parameter] = {
+                key: found.tensors[f"adam/{key}/{name}"].to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        for index, average in enumerate(state.named_averages):
+            for name, tensor in average.items():
+                tensor.copy_(found.tensors[f"average{index}/{name}"])
+    return float(found.facts["training_seconds"])
+
+
+def training_seconds(folder: Path) -> float:
+    """How long a run has trained, over all its starts."""
+    found = checkpoint.latest(folder / "checkpoints")
+    return float(found.facts["training_seconds"]) if found else 0.0

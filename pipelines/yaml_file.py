@@ -1,0 +1,178 @@
+"""YAML files as people write them: every value knows its line, and a mistake gets one clear message."""
+
+import copy
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mpdit.errors import BadInput, nearest, refusal
+
+Model = TypeVar("Model", bound=BaseModel)
+Where = tuple[str | int, ...]
+
+
+@dataclass
+class Document:
+    """Plain data with its origin: `lines` maps the path of each key to its line in the file, counted from 1."""
+
+    data: Any
+    name: str
+    lines: dict[Where, int] = field(default_factory=dict)
+
+    def place(self, where: Where) -> str:
+        """`file, line 9` of the nearest known key at or above the path."""
+        for length in range(len(where), 0, -1):
+            if where[:length] in self.lines:
+                return f"{self.name}, line {self.lines[where[:length]]}"
+        return self.name
+
+    def under(self, prefix: Where) -> "Document":
+        """The part of the document below one key, with its lines."""
+        data = self.data
+        for key in prefix:
+            data = data[key]
+        lines = {where[len(prefix) :]: line for where, line in self.lines.items() if where[: len(prefix)] == prefix}
+        return Document(data, self.name, lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number (YAML 1.1, as PyYAML reads it, wants 1.0e-3)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def _record_lines(node: yaml.Node, where: Where, document: Document) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*where, key.value)
+            if here in document.lines:
+                raise refusal(
+                    f"{document.name}, line {key.start_mark.line + 1}: {key.value!r} is written twice",
+                    given=key.value,
+                    first=f"line {document.lines[here]}",
+                )
+            document.lines[here] = key.start_mark.line + 1
+            _record_lines(value, here, document)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            document.lines[(*where, index)] = item.start_mark.line + 1
+            _record_lines(item, (*where, index), document)
+
+
+def read_yaml(path: Path) -> Document:
+    """The document in a file. Raises BadInput for a missing file, broken YAML or a key written twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise refusal(f"there is no file {path}", given=path, mend="check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise refusal(f"{path} cannot be read", given=path, reason=error) from None
+    document = Document(None, str(path))
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _record_lines(node, (), document)
+            document.data = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise refusal(f"{path}{line}: this is not YAML", reason=error.problem) from None
+    except yaml.YAMLError as error:
+        raise refusal(f"{path}: this is not YAML", reason=error) from None
+    if not isinstance(document.data, dict):
+        raise refusal(f"{path} holds no settings", given=type(document.data).__name__, allowed="key: value lines")
+    return document
+
+
+def parse_value(text: str) -> Any:
+    """A value as it would be read from a file: `0.01` → a number, `[1, 2]` → a list."""
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise refusal(f"{text!r} is not a YAML value", reason=str(error).splitlines()[0]) from None
+
+
+def apply_settings(document: Document, settings: list[str]) -> Document:
+    """The document with `path=value` settings laid over it; a path starts at the file's own root."""
+    data, lines = copy.deepcopy(document.data), dict(document.lines)
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        if not separator or not path:
+            raise refusal(f"--set {setting!r} says no value", given=setting, allowed="PATH=VALUE, as seed=1")
+        keys = path.split(".")
+        if keys[0] == "axes" and len(keys) > 1:
+            keys = ["axes", ".".join(keys[1:])]  # an axis is one key with dots in it
+        place = data
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise refusal(f"--set {setting!r}: {key} holds no fields", given=setting)
+        place[keys[-1]] = parse_value(text)
+        lines = {where: line for where, line in lines.items() if where[: len(keys)] != tuple(keys)}
+    return Document(data, document.name, lines)
+
+
+def write_yaml(path: Path, data: dict[str, Any]) -> None:
+    """Plain data as YAML, keys in their own order, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8")
+    partial.replace(path)
+
+
+def field_names(model: type[BaseModel], where: Where = ()) -> list[str]:
+    """The fields that a model has at a path into it; empty where the path leads to no model."""
+    for key in where:
+        inner = model.model_fields.get(str(key))
+        if inner is None or not (isinstance(inner.annotation, type) and issubclass(inner.annotation, BaseModel)):
+            return []
+        model = inner.annotation
+    return list(model.model_fields)
+
+
+def validate(model: type[Model], document: Document) -> Model:
+    """The document as a model. Raises BadInput that names the file, line, key, what was given and what is allowed."""
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        raise _explain(model, document, error) from None
+
+
+def _explain(model: type[BaseModel], document: Document, error: ValidationError) -> BadInput:
+    problems = error.errors()
+    first = problems[0]
+    where: Where = tuple(first["loc"])
+    key, place = ".".join(str(part) for part in where), document.place(where)
+    more = f"{len(problems) - 1} more after this one" if len(problems) > 1 else None
+    if first["type"] == "extra_forbidden":
+        fields = field_names(model, where[:-1])
+        owner = ".".join(str(part) for part in where[:-1]) or "the file"
+        return refusal(
+            f"{place}: {owner} has no field {str(where[-1])!r}",
+            given=f"{where[-1]}: {first['input']}",
+            nearest=nearest(where[-1], fields),
+            allowed=", ".join(fields),
+            then=more,
+        )
+    if first["type"] == "missing":
+        return refusal(f"{place}: {key} is missing", mend=f"write a line `{where[-1]}: …`", then=more)
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, BadInput):
+        return BadInput(f"{place}: {key + ': ' if key else ''}{cause}")
+    return refusal(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(error), then=more)
+
+
+def rule(error: ValidationError) -> str:
+    """What the first refused value should have been."""
+    message = error.errors()[0]["msg"]
+    for prefix in ("Input should be ", "Value error, "):
+        message = message.removeprefix(prefix)
+    return message

@@ -1,0 +1,71 @@
+"""Where each trial of a sweep stands, folded from its events."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.ledger import Event
+from sweeps.plan import Plan, Trial
+
+
+@dataclass
+class TrialState:
+    """One trial as the last event left it."""
+
+    trial: Trial
+    cells: frozenset[str]  # keys of the plan's cells
+    status: str = "pending"
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    scored: int = 0
+    best: float | None = None
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `status --json` shows it."""
+        return {
+            "trial": self.trial.id,
+            "params": self.trial.params,
+            "status": self.status,
+            "step": self.step,
+            "steps": self.trial.recipe.steps,
+            "loss": self.metrics.get("loss"),
+            "scored": self.scored,
+            "cells": len(self.cells),
+            "best": self.best,
+            "reason": self.reason,
+        }
+
+
+def new_states(plan: Plan) -> dict[str, TrialState]:
+    """Every trial of the plan, before anything happened."""
+    cells = frozenset(planned.cell.key for planned in plan.cells)
+    return {trial.id: TrialState(trial, cells) for trial in plan.trials}
+
+
+def fold(states: dict[str, TrialState], line: Event) -> None:
+    """Take one event into the states."""
+    state = states.get(line["trial"] or "")
+    if state is None:
+        return
+    match line["event"]:
+        case "trial_started":
+            state.status, state.reason = "running", None
+        case "progress":
+            state.step, state.metrics = max(state.step, line["step"]), line["metrics"]
+        case "cell" if line["cell"] in state.cells:
+            state.scored += 1
+            if line["value"] is not None:
+                state.best = line["value"] if state.best is None else min(state.best, line["value"])
+        case "trial_ended":
+            state.status, state.reason = line["outcome"], line.get("reason")
+
+
+def trial_states(plan: Plan, events: list[Event], alive: bool) -> dict[str, TrialState]:
+    """Where every trial stands; without a living driver, what ran is interrupted."""
+    states = new_states(plan)
+    for line in events:
+        fold(states, line)
+    for state in states.values():
+        if state.status == "running" and not alive:
+            state.status = "interrupted"
+    return states

@@ -1,0 +1,130 @@
+"""What a sweep will do: its trials, its cells, and what they will cost. Starts nothing."""
+
+import itertools
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from mpdit.datasets import load_dataset
+from mpdit.ema import TRACKED_WIDTHS, snapshot_steps
+from mpdit.errors import BadInput
+from mpdit.transformer import parameter_count
+from pipelines.checkpoint import KEPT
+from pipelines.evaluation import Cell, Evaluation
+from pipelines.recipe import Recipe, trial_id
+from sweeps.ledger import Event
+from sweeps.spec import SweepSpec, split_axis, with_value
+
+FLOAT_BYTES = 4
+CHECKPOINT_COPIES = 3 + len(TRACKED_WIDTHS)  # weights, two Adam moments, the averages
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run: its recipe, its id, its value of every training axis."""
+
+    id: str
+    params: dict[str, Any]
+    recipe: Recipe
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of its model."""
+        return parameter_count(self.recipe.architecture(load_dataset(self.recipe.data.name)))
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One point to score in every trial, and its value of every post-hoc axis."""
+
+    cell: Cell
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Trials × cells."""
+
+    spec: SweepSpec
+    trials: list[Trial]
+    cells: list[PlannedCell]
+
+    @property
+    def steps(self) -> int:
+        """Training steps of all trials."""
+        return sum(trial.recipe.steps for trial in self.trials)
+
+
+def make_plan(spec: SweepSpec) -> Plan:
+    """Every combination of the axes. Raises BadInput for a combination that cannot be trained."""
+    trials, cells = [], []
+    for params in _combinations(spec, spec.training_axes):
+        recipe = spec.recipe
+        for path, value in params.items():
+            recipe = with_value(recipe, path, value)
+        try:
+            recipe.architecture(load_dataset(recipe.data.name))
+        except BadInput as problem:
+            raise BadInput(f"{params}: {problem}" if params else str(problem)) from None
+        trials.append(Trial(trial_id(recipe), params, recipe))
+    for params in _combinations(spec, spec.post_hoc_axes):
+        settings: dict[type, Any] = {Recipe: spec.recipe, Evaluation: spec.evaluation}
+        for path, value in params.items():
+            owner, inner = split_axis(path)
+            settings[owner] = with_value(settings[owner], inner, value)
+        cells.append(PlannedCell(Cell(settings[Recipe].ema.sigma_rel, settings[Evaluation]), params))
+    return Plan(spec, trials, cells)
+
+
+def _combinations(spec: SweepSpec, paths: list[str]) -> list[dict[str, Any]]:
+    values = itertools.product(*(spec.axes[path] for path in paths))
+    return [dict(zip(paths, chosen, strict=True)) for chosen in values]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the plan will cost; hours are None while nothing like it has been timed in this storage."""
+
+    hours: float | None
+    gpu_hours: float | None
+    disk_gb: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """As `plan --json` shows it."""
+        return {"hours": self.hours, "gpu_hours": self.gpu_hours, "disk_gb": self.disk_gb}
+
+
+def estimate(plan: Plan, finished: list[Event], remaining: list[Trial], concurrent: int, gpus: float) -> Estimate:
+    """The cost of the remaining trials, from the finished ones (`trial_ended` events) in the same storage.
+
+    Time is taken in proportion to parameters × images for training, and to parameters × samples × NFE for scoring.
+    """
+    parameters = {trial.id: trial.parameters for trial in remaining}
+    disk = sum(
+        parameters[trial.id]
+        * FLOAT_BYTES
+        * (len(TRACKED_WIDTHS) * len(snapshot_steps(trial.recipe.steps)) + KEPT * CHECKPOINT_COPIES + 1)
+        for trial in remaining
+    )
+    training = [line["training_seconds"] / line["training_work"] for line in finished if line.get("training_work")]
+    scoring = [line["scoring_seconds"] / line["scoring_work"] for line in finished if line.get("scoring_work")]
+    hours = gpu_hours = None
+    if training and scoring:
+        seconds = sum(
+            median(training) * training_work(trial.recipe, parameters[trial.id])
+            + median(scoring) * sum(scoring_work(planned.cell, parameters[trial.id]) for planned in plan.cells)
+            for trial in remaining
+        )
+        hours = round(seconds / 3600 / max(1, min(concurrent, len(remaining))), 4)
+        gpu_hours = round(seconds / 3600 * gpus, 4)
+    return Estimate(hours, gpu_hours, round(disk / 1e9, 3))
+
+
+def training_work(recipe: Recipe, parameters: int) -> float:
+    """What a training's time is in proportion to: parameters × images."""
+    return float(parameters) * recipe.steps * recipe.batch
+
+
+def scoring_work(cell: Cell, parameters: int) -> float:
+    """What a cell's time is in proportion to: parameters × samples × NFE."""
+    return float(parameters) * cell.evaluation.samples * cell.evaluation.network_evaluations

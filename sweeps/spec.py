@@ -1,0 +1,186 @@
+"""The sweep file: a recipe, an evaluation, their axes, and how to run them; checked before anything starts."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from mpdit.errors import BadInput, nearest, refusal
+from pipelines.evaluation import Evaluation
+from pipelines.recipe import Recipe, Settings
+from pipelines.yaml_file import Document, apply_settings, field_names, read_yaml, rule, validate
+
+SHIPPED = Path(__file__).parent
+POST_HOC_AXES = ("ema.sigma_rel", "evaluation.guidance", "evaluation.steps", "evaluation.sampler")
+
+
+class Search(Settings):
+    """How training axes are searched."""
+
+    algorithm: Literal["grid"] = "grid"
+
+
+class Scheduler(Settings):
+    """How trials are stopped early."""
+
+    kind: Literal["none"] = "none"
+
+
+class SweepObjective(Settings):
+    """What cells are ranked by."""
+
+    metric: Literal["frechet", "magnitude_drift"] = "frechet"
+    mode: Literal["min"] = "min"
+
+
+class Resources(Settings):
+    """What one trial gets. gpus_per_trial auto: one if there is one; 0: the CPU."""
+
+    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    cpus_per_trial: int = Field(1, ge=1)
+    workers_per_trial: Literal[1] = 1
+
+
+class Budget(Settings):
+    """Limits on a sweep; none can be set yet."""
+
+    hours: None = None
+    gpu_hours: None = None
+    trials: None = None
+
+
+class Tracking(Settings):
+    """Where MLflow's view is written. uri null: the storage's own database; experiment null: the sweep's name."""
+
+    uri: str | None = None
+    experiment: str | None = None
+
+
+class SweepSpec(Settings):
+    """One sweep file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    recipe: Recipe = Recipe()
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    search: Search = Search()
+    scheduler: Scheduler = Scheduler()
+    objective: SweepObjective = SweepObjective()
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+    budget: Budget = Budget()
+    tracking: Tracking = Tracking()
+
+    @property
+    def training_axes(self) -> list[str]:
+        """Axes whose every value needs a training run."""
+        return [path for path in self.axes if path not in POST_HOC_AXES]
+
+    @property
+    def post_hoc_axes(self) -> list[str]:
+        """Axes answered from a finished run."""
+        return [path for path in self.axes if path in POST_HOC_AXES]
+
+
+def axis_paths() -> list[str]:
+    """Every path that may be swept."""
+    leaves = _leaves(Recipe)
+    return [path for path in leaves if not path.startswith("runtime.")] + list(POST_HOC_AXES[1:])
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    found = []
+    for name in field_names(model):
+        inner = field_names(model, (name,))
+        annotation = model.model_fields[name].annotation
+        if inner and isinstance(annotation, type):
+            found += _leaves(annotation, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def with_value(settings: Recipe | Evaluation, path: str, value: Any) -> Any:
+    """The settings with one axis set, checked anew; `path` is relative to them. Raises pydantic's ValidationError."""
+    data = settings.model_dump()
+    *parents, last = path.split(".")
+    place = data
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return type(settings).model_validate(data)
+
+
+def value_at(settings: Recipe | Evaluation, path: str) -> Any:
+    """The value of one axis in the settings."""
+    found: Any = settings
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def split_axis(path: str) -> tuple[type[Recipe] | type[Evaluation], str]:
+    """Which settings an axis belongs to, and its path in them."""
+    if path.startswith("evaluation."):
+        return Evaluation, path.removeprefix("evaluation.")
+    return Recipe, path
+
+
+def sweep_file(name_or_path: str) -> Path:
+    """The file of that path, or the shipped sweep of that name. Raises BadInput where there is neither."""
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    shipped = {found.stem: found for found in SHIPPED.glob("*.yaml")}
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    raise refusal(
+        f"there is no sweep file {name_or_path}",
+        given=name_or_path,
+        nearest=nearest(path.stem, shipped),
+        allowed="a path, or one of " + ", ".join(sorted(shipped)),
+    )
+
+
+def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
+    """The sweep in a file, every axis value checked and in canonical form. Raises BadInput for anything wrong."""
+    document = apply_settings(read_yaml(path), settings or [])
+    spec = validate(SweepSpec, document)
+    if not spec.axes:
+        raise refusal(f"{document.place(('axes',))}: the sweep has no axes", allowed="axes: {PATH: [VALUE, …], …}")
+    axes = {name: _checked_axis(document, spec, name, values) for name, values in spec.axes.items()}
+    return spec.model_copy(update={"axes": axes})
+
+
+def _checked_axis(document: Document, spec: SweepSpec, path: str, values: list[Any]) -> list[Any]:
+    place = document.place(("axes", path))
+    if path not in axis_paths():
+        raise refusal(
+            f"{place}: axes has no field {path!r}",
+            given=f"{path}: {values}",
+            nearest=nearest(path, axis_paths()),
+            allowed=", ".join(axis_paths()),
+        )
+    if not values:
+        raise refusal(f"{place}: the axis {path} is empty", given=f"{path}: []", allowed="at least one value")
+    owner, inner = split_axis(path)
+    settings = spec.recipe if owner is Recipe else spec.evaluation
+    canonical = [_checked_value(document, settings, path, inner, at, value) for at, value in enumerate(values)]
+    for at, value in enumerate(canonical):
+        if value in canonical[:at]:
+            raise refusal(
+                f"{document.place(('axes', path, at))}: {path} has a value twice", given=values[at], same_as=value
+            )
+    return canonical
+
+
+def _checked_value(
+    document: Document, settings: Recipe | Evaluation, path: str, inner: str, at: int, value: Any
+) -> Any:
+    try:
+        return value_at(with_value(settings, inner, value), inner)
+    except ValidationError as error:
+        place = document.place(("axes", path, at))
+        cause = error.errors()[0].get("ctx", {}).get("error")
+        if isinstance(cause, BadInput):
+            raise BadInput(f"{place}: {path}: {cause}") from None
+        raise refusal(f"{place}: {path} cannot be {value!r}", given=value, allowed=rule(error)) from None

@@ -1,0 +1,295 @@
+"""MLflow: a view of the ledger that can be rebuilt from it at any time. The only module that knows MLflow.
+
+Experiment = sweep; parent run = the sweep, child = a trial, grandchild = a cell. A run is found again by its
+tags, so replaying events never doubles one. Everything is written by one thread of the driver, in ledger order.
+"""
+
+import logging
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mpdit.errors import refusal
+from pipelines.provenance import git_state, versions
+from sweeps.ledger import Event
+from sweeps.plan import Plan
+from sweeps.storage import Storage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SWEEP, TRIAL, CELL, MIRRORED = "mpdit.sweep", "mpdit.trial", "mpdit.cell", "mpdit.mirrored_lines"
+PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
+TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
+MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
+
+log = logging.getLogger(__name__)
+
+
+def quiet() -> None:
+    """No telemetry and no chatter from MLflow, unless the user has asked for it."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def tracking_uri(storage: Storage, uri: str | None) -> str:
+    """The absolute URI: the storage's own database unless another is given. Raises BadInput for a relative one."""
+    if uri is None:
+        return f"sqlite:///{storage.database}"
+    scheme = uri.split("://", 1)[0] if "://" in uri else ""
+    if scheme not in ("http", "https", "sqlite", "postgresql", "mysql", "databricks"):
+        raise refusal(
+            "this tracking URI cannot be used", given=uri, allowed="http(s)://host:port or sqlite:////absolute/path"
+        )
+    if scheme == "sqlite" and not uri.startswith("sqlite:////"):
+        raise refusal(
+            "a relative database would be another one in every process", given=uri, mend="sqlite:////ABSOLUTE"
+        )
+    return uri
+
+
+def create_database(storage: Storage) -> None:
+    """MLflow's tables in the storage's own SQLite file, which appears whole or not at all.
+
+    MLflow never again accepts a file whose first start was killed half-way.
+    """
+    if storage.database.exists():
+        return
+    quiet()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    partial = storage.database.with_name(f".{storage.database.name}.partial")
+    partial.unlink(missing_ok=True)
+    store = SqlAlchemyStore(f"sqlite:///{partial}", storage.artifacts.as_uri())
+    store.engine.dispose()
+    partial.replace(storage.database)
+
+
+def check_database(storage: Storage) -> None:
+    """Open the storage's database as a sweep would; raises what a sweep would."""
+    if storage.database.exists():
+        quiet()
+        from mlflow import MlflowClient
+
+        MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments(max_results=1)
+
+
+def server_command(storage: Storage, port: int) -> list[str]:
+    """The command that serves MLflow's pages over the storage on loopback."""
+    quiet()
+    options = [
+        "--backend-store-uri",
+        tracking_uri(storage, None),
+        "--default-artifact-root",
+        storage.artifacts.as_uri(),
+    ]
+    return [sys.executable, "-m", "mlflow", "server", *options, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def milliseconds(time: str) -> int:
+    """A ledger's time as MLflow's: the same event always has the same one, so writing it twice changes nothing."""
+    return round(datetime.fromisoformat(time).timestamp() * 1000)
+
+
+class View:
+    """The runs of one sweep in one tracking store, and how each kind of event shows in them."""
+
+    def __init__(self, client: "MlflowClient", experiment: str, sweep: str, plan: Plan, storage: Storage) -> None:
+        self.client, self.sweep, self.plan, self.storage = client, sweep, plan, storage
+        self.trials = {trial.id: trial for trial in plan.trials}
+        self.experiment = self._experiment(experiment)
+        self.runs: dict[tuple[str | None, str | None], str] = {}
+        self.named: set[str] = set()
+        self._find_runs()
+        git = git_state()
+        self.code_tags = {f"version.{name}": version for name, version in versions().items()}
+        self.code_tags |= {COMMIT: git["commit"] or "", "mpdit.git.diff": (git["diff"] or "")[:TAG_LIMIT]}
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        artifacts = (self.storage.artifacts / name).as_uri()
+        return str(self.client.create_experiment(name, artifact_location=artifacts))
+
+    def _find_runs(self) -> None:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], f"tags.`{SWEEP}` = '{self.sweep}'", max_results=1000, page_token=token
+            )
+            for run in page:
+                tags = run.data.tags
+                self.runs[tags.get(TRIAL), tags.get(CELL)] = run.info.run_id
+            token = page.token
+            if not token:
+                return
+
+    def _run(self, trial: str | None, cell: str | None, name: str, time: str, params: dict[str, Any]) -> str:
+        """The run of a sweep (None, None), trial (id, None) or cell, created when it is not there yet."""
+        if (trial, cell) in self.runs:
+            return self.runs[trial, cell]
+        tags = {SWEEP: self.sweep, **self.code_tags}
+        if trial:
+            tags |= {TRIAL: trial, PARENT: self.runs[(trial, None) if cell else (None, None)]}
+        if cell:
+            tags[CELL] = cell
+        run = self.client.create_run(self.experiment, start_time=milliseconds(time), tags=tags, run_name=name)
+        self.runs[trial, cell] = run.info.run_id
+        self._params(run.info.run_id, params)
+        return str(run.info.run_id)
+
+    def _params(self, run: str, params: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        self.client.log_batch(run, params=[Param(name, str(value)) for name, value in params.items()])
+
+    def _metrics(self, run: str, time: str, step: int, metrics: dict[str, float | None]) -> None:
+        from mlflow.entities import Metric
+
+        at = milliseconds(time)
+        known = [Metric(name, float(value), at, step) for name, value in metrics.items() if value is not None]
+        self.client.log_batch(run, metrics=known)
+
+    def _end(self, run: str, status: str, time: str) -> None:
+        self.client.set_terminated(run, status, end_time=milliseconds(time))
+
+    def show(self, line: Event) -> None:
+        """Mirror one event."""
+        handler = getattr(self, "_on_" + line["event"], None)
+        if handler and (line["trial"] is None or line["trial"] in self.trials):
+            handler(line)
+
+    def _parent(self, line: Event) -> str:
+        return self._run(None, None, self.plan.spec.name, line["time"], {})
+
+    def _child(self, line: Event) -> str:
+        trial = self.trials[line["trial"]]
+        name = " ".join(str(value) for value in trial.params.values()) or trial.id
+        return self._run(trial.id, None, name, line["time"], flat(trial.recipe.model_dump()))
+
+    def _on_sweep_started(self, line: Event) -> None:
+        run = self._parent(line)
+        self.client.update_run(run, status="RUNNING")
+        self.client.set_tag(run, NOTE, f"Sweep of {', '.join(self.plan.spec.axes)}; ranked by `mpdit rank`.")
+
+    def _on_trial_started(self, line: Event) -> None:
+        self.client.update_run(self._child(line), status="RUNNING")
+
+    def _on_progress(self, line: Event) -> None:
+        self._metrics(self._child(line), line["time"], line["step"], line["metrics"])
+
+    def _on_cell(self, line: Event) -> None:
+        from mlflow.entities import RunTag
+
+        self._child(line)
+        trial = self.trials[line["trial"]]
+        recipe = flat(trial.recipe.model_dump())
+        name = " ".join(str(value) for value in trial.params.values()) + f" σ {line['params']['ema.sigma_rel']}"
+        run = self._run(trial.id, line["cell"], name, line["time"], {**recipe, **line["params"]})
+        shown = {
+            "frechet": line["value"],
+            line["metric"]: line["value"],
+            "stderr": line["stderr"],
+            "magnitude_drift": line["magnitude_drift"],
+            "noise_floor": line["noise_floor"],
+        }
+        self._metrics(run, line["time"], line["step"], shown)
+        self.client.log_batch(run, tags=[RunTag(f"provenance.{k}", str(v)) for k, v in line["provenance"].items()])
+        picture = self.storage.trial(trial.id) / "samples" / f"{line['cell']}.png"
+        if picture.exists():
+            self.client.log_artifact(run, str(picture), "samples")
+        self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])
+
+    def _on_trial_ended(self, line: Event) -> None:
+        from mlflow.entities import RunTag
+
+        run = self._child(line)
+        facts = {"mpdit.outcome": line["outcome"], "mpdit.reason": line.get("reason", "")[:TAG_LIMIT]}
+        facts |= flat({"runtime": line.get("runtime", {}), "machine": line.get("machine", {})})
+        self.client.log_batch(run, tags=[RunTag(name, str(value)) for name, value in facts.items()])
+        recipe = self.storage.trial(line["trial"]) / "recipe.yaml"
+        if recipe.exists():
+            self.client.log_artifact(run, str(recipe))
+        self._end(run, MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
+
+    def _on_sweep_ended(self, line: Event) -> None:
+        self._end(self._parent(line), MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
+
+    def mirrored(self) -> int:
+        """How many ledger lines this store is known to show."""
+        parent = self.runs.get((None, None))
+        return int(self.client.get_run(parent).data.tags.get(MIRRORED, 0)) if parent else 0
+
+    def remember(self, lines: int) -> None:
+        """Note how many ledger lines are shown; what comes after is replayed at the next start."""
+        if (None, None) in self.runs:
+            self.client.set_tag(self.runs[None, None], MIRRORED, lines)
+
+
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted path."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+class Mirror(threading.Thread):
+    """Shows events in MLflow as they come, on a thread of its own: the sweep never waits for the tracking store.
+
+    A store that fails is left alone from then on; the next start of the sweep replays what it has not seen.
+    """
+
+    def __init__(self, storage: Storage, plan: Plan, sweep: str, past: Iterable[Event]) -> None:
+        super().__init__(name="mlflow-mirror", daemon=True)
+        self.uri = tracking_uri(storage, plan.spec.tracking.uri)
+        self.storage, self.plan, self.sweep = storage, plan, sweep
+        self.problem: Exception | None = None
+        self._past = list(past)
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+
+    def show(self, line: Event) -> None:
+        """Queue one event, after it has been written to the ledger."""
+        self._events.put(line)
+
+    def close(self) -> Exception | None:
+        """Wait until everything is shown; returns what went wrong, if anything did."""
+        self._events.put(None)
+        self.join()
+        return self.problem
+
+    def run(self) -> None:
+        """The thread's work."""
+        try:
+            self._mirror(self._open())
+        except Exception as problem:
+            log.warning("tracking at %s failed: %s", self.uri, problem)
+            self.problem = problem
+
+    def _open(self) -> View:
+        quiet()
+        if self.plan.spec.tracking.uri is None:
+            create_database(self.storage)
+        from mlflow import MlflowClient
+
+        spec = self.plan.spec
+        client = MlflowClient(tracking_uri=self.uri)
+        return View(client, spec.tracking.experiment or spec.name, self.sweep, self.plan, self.storage)
+
+    def _mirror(self, view: View) -> None:
+        shown = len(self._past)
+        for line in self._past[view.mirrored() :]:
+            view.show(line)
+        while (event := self._events.get()) is not None:
+            view.show(event)
+            shown += 1
+            if event["event"] == "trial_ended":
+                view.remember(shown)
+        view.remember(shown)

@@ -1,0 +1,80 @@
+"""What a Ray worker does for one trial: train it to its end, score its cells, report. It writes no ledger."""
+
+import logging
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpdit.datasets import load_dataset
+from mpdit.transformer import parameter_count
+from pipelines.evaluation import Cell, Evaluation, evaluate
+from pipelines.provenance import machine
+from pipelines.recipe import Recipe
+from pipelines.training import Diverged, Report, log_to, train, training_seconds
+from sweeps.ledger import event
+from sweeps.plan import scoring_work, training_work
+from sweeps.storage import locked
+
+LOCK_PATIENCE = 60  # seconds that a dead driver's last workers get to let go of the trial
+
+log = logging.getLogger(__name__)
+
+
+def run_in_worker(config: dict[str, Any]) -> None:
+    """Ray Tune's trainable: every event goes to the driver as one report."""
+    from ray import tune
+
+    def send(line: dict[str, Any]) -> None:
+        tune.report({"event": line})
+
+    job = config["job"]
+    cells = [Cell(sigma_rel, Evaluation(**settings)) for sigma_rel, settings in job["cells"]]
+    run_trial(job["trial"], Recipe(**job["recipe"]), Path(job["folder"]), cells, job["threads"], send)
+
+
+def run_trial(trial: str, recipe: Recipe, folder: Path, cells: list[Cell], threads: int, send: Report) -> None:
+    """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
+
+    Outcomes here: completed, diverged, out_of_memory, failed. Raises nothing that the trial itself caused.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scored = {"seconds": 0.0, "work": 0.0}
+    facts: dict[str, Any] = {}
+
+    def on_progress(line: dict[str, Any]) -> None:
+        send(event("progress", trial, line["step"], metrics=line["metrics"]))
+
+    try:
+        with locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE):
+            settled = train(recipe, folder, on_progress, threads)
+            parameters = _parameters(settled)
+            facts = {"runtime": settled.runtime.model_dump(), "machine": machine(settled.runtime.device)}
+            work = {cell.key: scoring_work(cell, parameters) for cell in cells}
+
+            def on_cell(result: dict[str, Any]) -> None:
+                scored["seconds"] += result["scoring_seconds"]
+                scored["work"] += work[result["cell"]]
+                send(event("cell", trial, recipe.steps, **result))
+
+            with log_to(folder / "log.txt"):
+                evaluate(folder, settled, cells, on_cell)
+        outcome: dict[str, Any] = {"outcome": "completed", "training_work": training_work(recipe, parameters)}
+    except Diverged as divergence:
+        outcome = {"outcome": "diverged", "reason": str(divergence)}
+    except Exception as error:
+        outcome = {"outcome": _failure(error), "reason": f"{type(error).__name__}: {error}"}
+        with log_to(folder / "log.txt"):
+            log.error("%s", traceback.format_exc())
+    totals = {"training_seconds": training_seconds(folder), "scoring_seconds": round(scored["seconds"], 3)}
+    send(event("trial_ended", trial, None, **outcome, **totals, scoring_work=scored["work"], **facts))
+
+
+def _parameters(recipe: Recipe) -> int:
+    return parameter_count(recipe.architecture(load_dataset(recipe.data.name)))
+
+
+def _failure(error: Exception) -> str:
+    out_of_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+    return "out_of_memory" if out_of_memory else "failed"
