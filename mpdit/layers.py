@@ -25,7 +25,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         inverse = (length / math.sqrt(x.shape[-1])).clamp_min(floor).reciprocal()
         return (x * inverse).to(x.dtype), inverse
 
@@ -39,7 +39,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _unused: Tensor) -> tuple[Tensor, None]:
         y, inverse = ctx.saved_tensors
-        along = (gradient * y).mean(-1, keepdim=True, dtype=torch.float32)
+        along = (gradient * y).mean(-1, keepdim=True, dtype=inverse.dtype)
         along = torch.where(inverse * ctx.floor < 1, along, 0)  # below the floor the map is linear
         return (torch.addcmul(gradient, y, along.to(y.dtype), value=-1) * inverse).to(gradient.dtype), None
 
@@ -47,7 +47,7 @@ class _Normalize(torch.autograd.Function):
 def normalize(x: Tensor, floor: float = 1e-4) -> Tensor:
     """Scale every vector of the last axis to unit magnitude. x: (..., channels) → (..., channels).
 
-    Computed in fp32 whatever the input's type. Vectors of a magnitude below `floor` are divided by
+    Computed in fp32 at least, whatever the input's type. Vectors of a magnitude below `floor` are divided by
     the floor, so that a zero stays a zero. Eq. 30 of arXiv 2312.02696.
     """
     y, _ = _Normalize.apply(x, floor)

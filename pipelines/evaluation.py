@@ -203,7 +203,7 @@ def _denoisers(run: Path, widths: list[float], step: int | None) -> Iterator[Den
         return
     raw, last = read_weights(run / EMA / RAW_WEIGHTS)
     averaged = [width for width in widths if width]
-    averages = dict(zip(averaged, reconstruct(run / EMA, averaged, step or last), strict=True))
+    averages = dict(zip(averaged, reconstruct(run / EMA, averaged, step or last), strict=True)) if averaged else {}
     for width in widths:
         denoiser = copy.deepcopy(raw)
         if width:

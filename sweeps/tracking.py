@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def quiet() -> None:
     """No telemetry and no chatter from MLflow, unless the user has asked for it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

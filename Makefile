@@ -1,0 +1,31 @@
+# Everything is done inside .venv; the only thing needed beforehand is Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: sweep test test-slow lint clean-venv
+.DEFAULT_GOAL := sweep
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+sweep: .venv/installed  ## run the conditioning sweep on the bundled digits
+	@$(BIN)/mpdit sweep sweeps/conditioning.yaml
+
+test: .venv/installed  ## the tests that take minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed  ## kills, whole sweeps, a browser
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed  ## format, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean-venv:
+	rm -rf .venv

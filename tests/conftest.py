@@ -1,0 +1,36 @@
+"""What several rooms' tests need: a small model, a small recipe, one thread."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mpdit.diffusion import Denoiser, Edm, build_denoiser
+from mpdit.transformer import Architecture
+from pipelines.recipe import Recipe
+
+SMALL = {"steps": 24, "batch": 16, "runtime": {"device": "cpu", "threads": 1}}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small_recipe() -> Recipe:
+    """24 steps of 16 digits: seconds on a CPU."""
+    return Recipe.model_validate(SMALL)
+
+
+def small_architecture(modulation: str = "scale+shift+gate", **changes: int) -> Architecture:
+    fields = {"depth": 2, "width": 32, "heads": 2, "patch": 2, "channels": 1, "resolution": 8, "classes": 10}
+    return Architecture(modulation=modulation, **{**fields, **changes})
+
+
+@pytest.fixture
+def small_denoiser() -> Denoiser:
+    return build_denoiser(small_architecture(), Edm(sigma_data=0.75), seed=0)
