@@ -14,6 +14,7 @@ from sweeps.overview import TrialState, fold, new_states
 from sweeps.plan import Plan
 
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+BACKWARD = 3  # a training step costs about three forward passes
 
 
 class SweepProgress:
@@ -24,6 +25,8 @@ class SweepProgress:
         self.states = new_states(plan)
         for line in past:
             fold(self.states, line)
+        evaluations = [planned.cell.evaluation for planned in plan.cells]
+        self.scoring = sum(evaluation.samples * evaluation.network_evaluations for evaluation in evaluations)
         self.work_before = self._work()
         self.started = self.last_line = time.monotonic()
         self.live = Live(console=console, get_renderable=self._table, refresh_per_second=2, transient=True)
@@ -58,14 +61,18 @@ class SweepProgress:
         return f"{state.trial.id} {settings}: {state.status}{best} {line.get('reason', '')}".rstrip()
 
     def _work(self) -> float:
-        """The share of the sweep that is done; scoring counts as half of each trial."""
-        done = [
-            (state.step / state.trial.recipe.steps + state.scored / max(1, len(self.plan.cells))) / 2
-            if state.status != "diverged"
-            else 1.0
-            for state in self.states.values()
-        ]
-        return sum(done) / len(done)
+        """The share of the sweep that is done, in network evaluations."""
+        done = total = 0.0
+        for state in self.states.values():
+            recipe = state.trial.recipe
+            training = BACKWARD * recipe.steps * recipe.batch
+            whole = training + self.scoring
+            total += whole
+            if state.status == "diverged":
+                done += whole
+            else:
+                done += training * state.step / recipe.steps + self.scoring * state.scored / len(self.plan.cells)
+        return done / total
 
     def _total(self) -> str:
         done = self._work()

@@ -69,15 +69,19 @@ def mp_silu(x: Tensor) -> Tensor:
     return F.silu(x) / SILU_MAGNITUDE
 
 
-class MPSum(nn.Module):
-    """`mp_sum` as a module, so that the residual stream after it can be observed."""
+class ResidualSum(nn.Module):
+    """`mp_sum` of stream and branch, brought back to unit magnitude token by token: (…, channels) → (…, channels).
+
+    Eq. 88 keeps magnitude only while the two are uncorrelated. They are so by chance at initialisation (to about
+    1/√channels) and not after training: branches learn to point along the stream, and a plain sum doubles it.
+    """
 
     def __init__(self, t: float) -> None:
         super().__init__()
         self.t = t
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return mp_sum(a, b, self.t)
+    def forward(self, stream: Tensor, branch: Tensor) -> Tensor:
+        return normalize(mp_sum(stream, branch, self.t))
 
 
 class MPLinear(nn.Module):

@@ -16,7 +16,7 @@ from mpdit.layers import (
     FourierFeatures,
     MPEmbedding,
     MPLinear,
-    MPSum,
+    ResidualSum,
     initialize_weights,
     mp_silu,
     mp_sum,
@@ -127,14 +127,14 @@ class MLP(nn.Module):
 
 
 class SubLayer(nn.Module):
-    """x ← mp_sum(x, gate(branch(modulate(x)))): one half of a block. Eq. 4 of arXiv 2505.19122."""
+    """x ← normalize(mp_sum(x, gate(branch(modulate(x))))): one half of a block. Eq. 4 of arXiv 2505.19122."""
 
     def __init__(self, branch: nn.Module, width: int, kinds: tuple[str, ...]) -> None:
         super().__init__()
         self.conditioner = Conditioner(width, kinds)
         self.modulate = Modulate()
         self.branch = branch
-        self.residual = MPSum(RESIDUAL_BLEND)
+        self.residual = ResidualSum(RESIDUAL_BLEND)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         amounts, gains = self.conditioner(condition), self.conditioner.gains
@@ -195,7 +195,7 @@ class Transformer(nn.Module):
     def forward(self, images: Tensor, level: Tensor, labels: Tensor) -> Tensor:
         a = self.architecture
         patches = F.pad(patchify(images, a.patch), (0, 1), value=1.0)
-        x = mp_sum(self.patches(patches), self.positions, EMBEDDING_BLEND)
+        x = normalize(mp_sum(self.patches(patches), self.positions, EMBEDDING_BLEND))
         noise = self.level_out(mp_silu(self.level(level)))
         condition = mp_sum(noise, self.label(labels), EMBEDDING_BLEND)
         for block in self.blocks:

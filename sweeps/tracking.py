@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SWEEP, TRIAL, CELL, MIRRORED = "mpdit.sweep", "mpdit.trial", "mpdit.cell", "mpdit.mirrored_lines"
+KIND = "mpdit.kind"  # sweep, trial or cell: what to filter MLflow's table by
 PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
 MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
@@ -135,7 +136,7 @@ class View:
         """The run of a sweep (None, None), trial (id, None) or cell, created when it is not there yet."""
         if (trial, cell) in self.runs:
             return self.runs[trial, cell]
-        tags = {SWEEP: self.sweep, **self.code_tags}
+        tags = {SWEEP: self.sweep, KIND: "cell" if cell else "trial" if trial else "sweep", **self.code_tags}
         if trial:
             tags |= {TRIAL: trial, PARENT: self.runs[(trial, None) if cell else (None, None)]}
         if cell:

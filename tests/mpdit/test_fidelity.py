@@ -139,7 +139,9 @@ def test_changed_weights_are_refused(tmp_path, monkeypatch) -> None:
     fidelity.load_extractor.cache_clear()
 
 
-@pytest.mark.parametrize(("samples", "name"), [(2000, "fd_digits_2k"), (10_000, "fd_digits_10k"), (1797, "fd_digits_1797")])
+@pytest.mark.parametrize(
+    ("samples", "name"), [(2000, "fd_digits_2k"), (10_000, "fd_digits_10k"), (1797, "fd_digits_1797")]
+)
 def test_a_metrics_name_says_its_count(samples: int, name: str) -> None:
     assert fidelity.metric_name("digits", samples) == name
 

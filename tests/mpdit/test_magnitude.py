@@ -13,7 +13,9 @@ from tests.conftest import small_architecture
 
 def test_every_observed_place_is_told(small_denoiser: Denoiser) -> None:
     found = magnitude.activation_magnitudes(small_denoiser, load_dataset("digits"))
-    wanted = {f"block{b}/{half}/{place}" for b in (0, 1) for half in ("attention", "mlp") for place in ("input", "residual")}
+    wanted = {
+        f"block{b}/{half}/{place}" for b in (0, 1) for half in ("attention", "mlp") for place in ("input", "residual")
+    }
     assert set(found) == wanted
     assert all(mean > 0 and std > 0 for mean, std in found.values())
 

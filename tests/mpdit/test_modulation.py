@@ -35,7 +35,9 @@ def test_any_order_has_one_canonical_name(kinds: tuple[str, ...]) -> None:
     assert modulation_name(kinds) == ("+".join(kinds) or "none")
 
 
-@pytest.mark.parametrize(("text", "says"), [("scale+shfit", "shift"), ("scale+scale", "twice"), ("", "allowed"), ("+", "any")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("scale+shfit", "shift"), ("scale+scale", "twice"), ("", "allowed"), ("+", "any")]
+)
 def test_a_typo_is_refused_with_the_nearest_name(text: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         parse_modulation(text)

@@ -28,8 +28,12 @@ def test_only_two_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000030", "step-00000040"]
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "no tensors", "no manifest", "broken manifest", "empty manifest"])
-def test_a_damaged_one_falls_back_to_the_one_before(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "damage", ["flip", "truncate", "no tensors", "no manifest", "broken manifest", "empty manifest"]
+)
+def test_a_damaged_one_falls_back_to_the_one_before(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for step in (10, 20):
         kept(tmp_path, step)
     state, manifest = (tmp_path / "step-00000020" / name for name in (checkpoint.STATE, checkpoint.MANIFEST))

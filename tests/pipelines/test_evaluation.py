@@ -75,7 +75,9 @@ def test_every_class_is_asked_for_equally_often() -> None:
 def test_real_images_score_zero_against_themselves() -> None:
     from mpdit.datasets import to_bytes
 
-    value, _ = measure(to_bytes(load_dataset("digits").images), load_extractor("digits"), reference("digits", "digits", 60))
+    value, _ = measure(
+        to_bytes(load_dataset("digits").images), load_extractor("digits"), reference("digits", "digits", 60)
+    )
     assert value == pytest.approx(0, abs=1e-6)
 
 

@@ -57,7 +57,14 @@ def test_a_bundle_has_one_width_only(exported: tuple[Path, dict[str, Any]]) -> N
 def test_the_card_says_what_was_measured(exported: tuple[Path, dict[str, Any]]) -> None:
     bundle, result = exported
     card = (bundle / "README.md").read_text()
-    for part in (f"{result['value']:.3f}", f"{result['noise_floor']:.3f}", "fd_digits_60", "dpm++2m", "0.05", "mpdit.load"):
+    for part in (
+        f"{result['value']:.3f}",
+        f"{result['noise_floor']:.3f}",
+        "fd_digits_60",
+        "dpm++2m",
+        "0.05",
+        "mpdit.load",
+    ):
         assert part in card
 
 

@@ -139,9 +139,7 @@ def test_a_report_tells_the_magnitudes(tmp_path: Path, small_recipe: Recipe) -> 
 
 
 def test_a_loss_that_is_not_finite_is_a_divergence(tmp_path: Path, small_recipe: Recipe) -> None:
-    wild = small_recipe.model_copy(
-        update={"objective": small_recipe.objective.model_copy(update={"p_mean": 300.0})}
-    )
+    wild = small_recipe.model_copy(update={"objective": small_recipe.objective.model_copy(update={"p_mean": 300.0})})
     with pytest.raises(Diverged, match="diverged by step 1: the loss is"):
         trained(wild, tmp_path)
     assert not is_trained(tmp_path)

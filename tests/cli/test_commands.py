@@ -1,0 +1,210 @@
+"""The command line as a person meets it: real processes, what they print and how they end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps.ledger import Ledger, event
+from sweeps.spec import read_spec
+from sweeps.storage import Storage
+from tests.sweeps.conftest import ended, plan_of, scored
+
+MPDIT = [sys.executable, "-m", "cli.main"]
+SWEEP = """\
+name: mine
+recipe: {steps: 8, batch: 16}
+axes:
+  model.modulation: [scale, rotation]
+  ema.sigma_rel: [0.05, 0.1]
+"""
+
+
+def mpdit(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    code = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(code), "COLUMNS": "120"}
+    environment.pop("MPDIT_STORAGE", None)
+    command = [*MPDIT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+
+
+def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
+    done = mpdit(*arguments, cwd=cwd)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with a sweep in it whose ledger is made up; its trials have no weights."""
+    storage = Storage(tmp_path_factory.mktemp("storage"))
+    storage.prepare()
+    plan = plan_of({"model.modulation": ["scale", "rotation"], "ema.sigma_rel": [0.05, 0.1]})
+    from pipelines.yaml_file import write_yaml
+
+    storage.sweep("made").mkdir()
+    write_yaml(storage.sweep("made") / "sweep.yaml", plan.spec.model_dump())
+    ledger = Ledger(storage.ledger("made"))
+    ledger.append(event("sweep_started", sweep="s", max_concurrent=2, axes=plan.spec.axes))
+    for trial, cell, value in ((0, 0, 3.0), (0, 1, 3.1), (1, 0, 2.0), (1, 1, None)):
+        ledger.append(scored(plan, trial, cell, value))
+    for trial in (0, 1):
+        ledger.append(ended(plan, trial))
+    return storage.root
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    code = "import sys, cli.main; heavy = {'torch', 'ray', 'mlflow', 'numpy', 'pydantic_core', 'sklearn', 'yaml'}\n"
+    code += "print(sorted(heavy & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_names_every_command() -> None:
+    text = mpdit("--help").stdout
+    for name in ("sweep", "plan", "status", "rank", "best", "train", "evaluate", "sample", "ui", "doctor"):
+        assert f" {name} " in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("axes:", "axis:", ["line 3", "'axis'", "axes"]),
+        ("model.modulation", "model.modulatoin", ["line 4", "model.modulation"]),
+        ("rotation]", "rotatoin]", ["line 4", "rotation"]),
+        ("[scale, rotation]", "[]", ["line 4", "empty"]),
+        ("ema.sigma_rel: [0.05, 0.1]", "optimizer.lr: [-0.1]", ["line 5", "-0.1", "greater than 0"]),
+        ("axes:", "axes: [", ["not YAML"]),
+    ],
+)
+def test_a_mistake_in_a_sweep_file_ends_with_one_message(old: str, new: str, says: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SWEEP.replace(old, new))
+    message = refused("sweep", path, "--storage", tmp_path / "runs")
+    assert all(part in message for part in says), message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sweep", "none.yaml"], ["there is no sweep file none.yaml", "conditioning"]),
+        (["sweep", "conditioning", "--storage", "/proc/none"], ["not writable", "MPDIT_STORAGE"]),
+        (["sweep", "conditioning", "--set", "recipe.stepz=3"], ["stepz", "steps"]),
+        (["plan", "none"], ["there is no sweep file"]),
+        (["best", "--storage", "nothing"], ["there is no sweep in", "mpdit sweep"]),
+        (["rank", "--storage", "nothing"], ["there is no sweep in"]),
+        (["status", "other", "--storage", "nothing"], ["there is no sweep in"]),
+        (["train", "none.yaml"], ["there is no file none.yaml"]),
+        (["evaluate", "none"], ["there is no run 'none'"]),
+        (["sample", "none"], ["there is no run 'none'"]),
+        (["ui", "--storage", "nothing"], ["nothing to show"]),
+        (["sweep"], ["Missing argument"]),
+        (["swep"], ["No such command"]),
+    ],
+)
+def test_what_cannot_be_done_is_refused(arguments: list[str], says: list[str], tmp_path: Path) -> None:
+    message = refused(*arguments, cwd=tmp_path)
+    assert all(part in message for part in says), message
+
+
+def test_rank_prints_the_cells_best_first(finished: Path) -> None:
+    text = mpdit("rank", "--storage", finished).stdout
+    lines = text.splitlines()
+    assert lines[0].split() == ["rank", "trial", "modulation", "sigma_rel", "fd_digits_2k", "±", "drift", "status"]
+    assert [line.split()[2] for line in lines[1:5]] == ["rotation", "scale", "scale", "rotation"]
+    assert lines[4].endswith("diverged")
+    assert "noise floor: 0.200" in text
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_rank_as_json_is_one_document(finished: Path) -> None:
+    rows = json.loads(mpdit("rank", "made", "--storage", finished, "--json").stdout)
+    assert [row["value"] for row in rows] == [2.0, 3.0, 3.1, None]
+    assert rows[0]["params"] == {"model.modulation": "rotation", "ema.sigma_rel": 0.05}
+    assert rows[0]["metric"] == "fd_digits_2k"
+    best_two = json.loads(mpdit("rank", "--storage", finished, "--json", "--top", "2").stdout)
+    assert best_two == rows[:2]
+
+
+def test_rank_by_another_metric(finished: Path) -> None:
+    rows = json.loads(mpdit("rank", "--storage", finished, "--json", "--by", "magnitude_drift").stdout)
+    assert {row["metric"] for row in rows} == {"magnitude_drift"}
+    assert "nearest" in refused("rank", "--storage", finished, "--by", "magnitude_drif")
+
+
+def test_rank_as_comma_separated_values(finished: Path) -> None:
+    lines = mpdit("rank", "--storage", finished, "--csv").stdout.splitlines()
+    assert lines[0].startswith("model.modulation,ema.sigma_rel,rank,trial")
+    assert len(lines) == 5
+
+
+def test_status_shows_each_trial(finished: Path) -> None:
+    assert "made: not running" in mpdit("status", "--storage", finished).stdout
+    found = json.loads(mpdit("status", "--storage", finished, "--json").stdout)
+    assert [row["status"] for row in found["trials"]] == ["completed", "completed"]
+    assert [row["best"] for row in found["trials"]] == [3.0, 2.0]
+
+
+def test_best_shows_the_winner_and_exports_only_what_is_there(finished: Path) -> None:
+    best = json.loads(mpdit("best", "--storage", finished, "--json").stdout)
+    assert best["value"] == 2.0
+    assert best["bundle"] is None
+    assert "are not in" in refused("best", "--storage", finished, "--export")
+
+
+def test_plan_shows_trials_cells_and_cost(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SWEEP)
+    text = mpdit("plan", path, "--storage", tmp_path / "runs").stdout
+    assert "2 trials (model.modulation), 2 to do" in text
+    assert "= 4 cells" in text
+    assert "not known yet" in text
+    found = json.loads(mpdit("plan", path, "--storage", tmp_path / "runs", "--json").stdout)
+    assert list(found) == ["sweep", "trials", "cells", "training_axes", "post_hoc_axes", "estimate", "reused"]
+    assert found["cells"] == 4
+    assert found["estimate"]["hours"] is None
+    assert list(found["trials"][0]) == ["id", "params", "parameters", "steps"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_set_changes_one_field(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SWEEP)
+    settings = ["--set", "recipe.steps=99", "--set", "axes.optimizer.lr=[0.01, 0.02]"]
+    found = json.loads(mpdit("plan", path, "--storage", tmp_path / "runs", "--json", *settings).stdout)
+    assert [trial["steps"] for trial in found["trials"]] == [99] * 4
+    assert read_spec(path).recipe.steps == 8
+
+
+def test_train_evaluate_and_sample_one_run(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("steps: 4\nbatch: 16\nruntime: {device: cpu, threads: 1}\n")
+    done = mpdit("train", "recipe.yaml", "--output", "run", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["metric"] == "fd_digits_2k"
+    scores = mpdit("evaluate", "run", "--ema", "0,0.05", "--samples", "50", "--json", cwd=tmp_path)
+    assert [found["params"]["ema.sigma_rel"] for found in json.loads(scores.stdout)] == [0.0, 0.05]
+    assert mpdit("sample", "run", "-o", "grid.png", "--classes", "3,1", "--rows", "2", cwd=tmp_path).returncode == 0
+    from PIL import Image
+
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.size == (2 * 64, 2 * 64)
+    assert "no class '12'" in refused("sample", "run", "--classes", "12", cwd=tmp_path)
+    assert "--ema takes numbers" in refused("evaluate", "run", "--ema", "wide", cwd=tmp_path)
+    assert "0.288" in refused("evaluate", "run", "--ema", "0.4", cwd=tmp_path)
+    assert "no field 'stps'" in refused("train", "recipe.yaml", "--set", "stps=3", cwd=tmp_path)
+
+
+def test_doctor_finds_nothing_that_stops_a_sweep(tmp_path: Path) -> None:
+    done = mpdit("doctor", "--storage", tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "fail" not in {line.split()[0] for line in done.stdout.splitlines()}
+    (tmp_path / "VERSION").write_text("99\n")
+    done = mpdit("doctor", "--storage", tmp_path)
+    assert done.returncode == 1
+    assert "fail" in {line.split()[0] for line in done.stdout.splitlines()}

@@ -1,0 +1,105 @@
+"""MLflow's pages in a real browser. `python -m tests.slow.mlflow_pages STORAGE FOLDER` makes the README's pictures."""
+
+import json
+import shutil
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.slow.conftest import start
+
+BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PATIENCE = 120  # seconds
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def served(storage: Path) -> Iterator[str]:
+    """`mpdit ui` over a storage; yields its address."""
+    port = free_port()
+    server = start("ui", "--storage", storage, "--port", str(port))
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.communicate(timeout=PATIENCE)
+
+
+@contextmanager
+def browser_page() -> Iterator[tuple[Page, list[str]]]:
+    """A page of Debian's chromium, and the list in which its errors collect."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise RuntimeError("chromium is not installed: apt-get install chromium")
+    with sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page, errors
+        browser.close()
+
+
+def runs_page(page: Page, address: str, experiment: str) -> None:
+    """The experiment's table of runs, with the metric's column."""
+    page.goto(f"{address}/#/experiments/{experiment}/runs")
+    page.get_by_text("frechet").first.wait_for(timeout=PATIENCE * 1000)
+
+
+def compare_page(page: Page, address: str, experiment: str, runs: list[str]) -> None:
+    """The comparison of some cells, with its parallel coordinates."""
+    query = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
+    page.goto(f"{address}/#/compare-runs?{query}")
+    page.get_by_text("Parallel Coordinates Plot").first.wait_for(timeout=PATIENCE * 1000)
+    page.locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE * 1000)
+
+
+def cells_of(storage: Path, name: str) -> tuple[str, list[str]]:
+    """The experiment's id and the run ids of its scored cells, best first."""
+    from mlflow import MlflowClient
+
+    from sweeps.storage import Storage
+    from sweeps.tracking import CELL, tracking_uri
+
+    client = MlflowClient(tracking_uri=tracking_uri(Storage(storage), None))
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], order_by=["metrics.frechet ASC"])
+    return experiment.experiment_id, [run.info.run_id for run in found if CELL in run.data.tags]
+
+
+def main(storage: Path, folder: Path) -> None:
+    experiment, cells = cells_of(storage, "conditioning")
+    with served(storage) as address, browser_page() as (page, _):
+        runs_page(page, address, experiment)
+        page.wait_for_timeout(4000)
+        page.screenshot(path=folder / "mlflow-runs.png")
+        compare_page(page, address, experiment, cells)
+        page.wait_for_timeout(4000)
+        page.screenshot(path=folder / "mlflow-compare.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,91 @@
+"""The shipped sweep, end to end on real digits: does it learn, can its winner be used and made again?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mpdit
+from pipelines.evaluation import Cell, evaluate
+from pipelines.export import bundle_evaluation
+from pipelines.training import read_recipe
+from tests.slow.conftest import mpdit as run
+from tests.slow.conftest import mpdit_json
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def bundle(whole_sweep: Path) -> Path:
+    run("best", "--export", "--storage", "runs", cwd=whole_sweep)
+    return whole_sweep / "bundles" / "conditioning"
+
+
+def test_every_cell_is_scored_and_ranked(whole_sweep: Path) -> None:
+    rows = mpdit_json("rank", "--storage", "runs", cwd=whole_sweep)
+    assert len(rows) == 30
+    assert {row["status"] for row in rows} == {"completed"}
+    values = [row["value"] for row in rows]
+    assert values == sorted(values)
+    assert rows[0]["metric"] == "fd_digits_2k"
+
+
+def test_running_it_again_trains_nothing(whole_sweep: Path) -> None:
+    ledger = whole_sweep / "runs/sweeps/conditioning/ledger.jsonl"
+    before = ledger.read_bytes()
+    text = run("sweep", "conditioning", "--storage", "runs", cwd=whole_sweep)
+    assert "nothing to train or score" in text
+    assert ledger.read_bytes() == before
+
+
+def test_learning_is_real(whole_sweep: Path) -> None:
+    best = mpdit_json("best", "--storage", "runs", cwd=whole_sweep)
+    folder = whole_sweep / "runs/trials" / best["trial"]
+    recipe = read_recipe(folder)
+    tenth = max(
+        int(p.stem.split("-")[1]) for p in (folder / "ema").glob("step-*") if int(p.stem[5:]) <= recipe.steps / 10
+    )
+    assert tenth >= recipe.steps / 10 * 0.8
+    early: list[dict[str, Any]] = []
+    from pipelines.evaluation import Evaluation
+
+    cell = Cell(best["params"]["ema.sigma_rel"], Evaluation())
+    evaluate(folder, recipe, [cell], early.append, step=tenth)
+    assert best["value"] <= early[0]["value"] / 4
+
+
+def test_the_bundle_is_the_winner(bundle: Path, whole_sweep: Path) -> None:
+    best = mpdit_json("best", "--storage", "runs", cwd=whole_sweep)
+    found = mpdit_json("evaluate", bundle, cwd=whole_sweep)
+    assert found[0]["value"] == best["value"]
+    model, recipe = mpdit.load(bundle)
+    assert recipe["model"]["modulation"] == best["params"]["model.modulation"]
+    assert model(torch.zeros(1, 1, 8, 8), torch.ones(1), torch.tensor([3])).shape == (1, 1, 8, 8)
+
+
+def test_training_the_bundle_again_gives_it_bit_for_bit(bundle: Path, whole_sweep: Path) -> None:
+    found = mpdit_json("train", bundle, "--output", "again", cwd=whole_sweep)
+    told = json.loads((bundle / "provenance.json").read_text())["result"]
+    assert (found[0]["value"], found[0]["stderr"]) == (told["value"], told["stderr"])
+    one, two = mpdit.load(bundle)[0], mpdit.load(whole_sweep / "again")[0]
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert bundle_evaluation(bundle).samples == 2000
+
+
+def test_a_sibling_differs_by_its_seed_alone(bundle: Path, whole_sweep: Path) -> None:
+    settings = ["--set", "seed=1", "--set", "steps=20"]
+    mpdit_json("train", bundle, "--output", "sibling", *settings, cwd=whole_sweep)
+    own, sibling = read_recipe(bundle), read_recipe(whole_sweep / "sibling")
+    assert sibling == own.model_copy(update={"seed": 1, "steps": 20})
+
+
+def test_the_plan_of_a_finished_sweep_reuses_everything(whole_sweep: Path) -> None:
+    found = mpdit_json("plan", "conditioning", "--storage", "runs", cwd=whole_sweep)
+    assert len(found["reused"]) == 6
+    more = ["--set", "axes.optimizer.lr=[0.01, 0.02, 0.03]"]
+    found = mpdit_json("plan", "conditioning", "--storage", "runs", *more, cwd=whole_sweep)
+    assert len(found["reused"]) == 6
+    assert len(found["trials"]) == 9
+    assert found["estimate"]["hours"] > 0

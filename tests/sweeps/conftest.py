@@ -1,0 +1,41 @@
+"""A plan and made-up events for the tests that need no training."""
+
+from typing import Any
+
+import pytest
+
+from sweeps.ledger import Event, event
+from sweeps.plan import Plan, make_plan
+from sweeps.spec import SweepSpec
+
+
+def plan_of(axes: dict[str, list[Any]], **fields: Any) -> Plan:
+    return make_plan(SweepSpec.model_validate({"name": "made", "axes": axes, **fields}))
+
+
+@pytest.fixture
+def small_plan() -> Plan:
+    """2 modulations × 2 seeds, 2 widths."""
+    return plan_of({"model.modulation": ["scale", "rotation"], "seed": [0, 1], "ema.sigma_rel": [0.05, 0.1]})
+
+
+def scored(plan: Plan, trial: int, cell: int, value: float | None, stderr: float = 0.1, drift: float = 0.2) -> Event:
+    planned = plan.cells[cell]
+    return event(
+        "cell",
+        plan.trials[trial].id,
+        600,
+        params=planned.cell.params,
+        cell=planned.cell.key,
+        metric="fd_digits_2k",
+        value=value,
+        stderr=None if value is None else stderr,
+        magnitude_drift=drift,
+        noise_floor=0.2,
+        scoring_seconds=1.0,
+        provenance={"extractor": "digits"},
+    )
+
+
+def ended(plan: Plan, trial: int, outcome: str = "completed", **facts: Any) -> Event:
+    return event("trial_ended", plan.trials[trial].id, outcome=outcome, **facts)

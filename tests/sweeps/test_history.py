@@ -1,0 +1,44 @@
+from pathlib import Path
+
+from sweeps.history import finished_elsewhere, known_events, missing_cells, unfinished
+from sweeps.ledger import Ledger, event
+from sweeps.plan import Plan
+from sweeps.storage import Storage
+from tests.sweeps.conftest import ended, plan_of, scored
+
+
+def done(plan: Plan, trial: int) -> list:
+    start = event("trial_started", plan.trials[trial].id)
+    return [start, *(scored(plan, trial, cell, 1.0) for cell in range(len(plan.cells))), ended(plan, trial)]
+
+
+def test_what_is_done_needs_no_worker(small_plan: Plan) -> None:
+    assert unfinished(small_plan, []) == small_plan.trials
+    assert unfinished(small_plan, done(small_plan, 0)) == small_plan.trials[1:]
+
+
+def test_a_new_width_needs_only_its_cells(small_plan: Plan) -> None:
+    events = done(small_plan, 0)
+    wider = plan_of({**small_plan.spec.axes, "ema.sigma_rel": [0.05, 0.1, 0.2]})
+    missing = missing_cells(wider, events, wider.trials[0])
+    assert [planned.params for planned in missing] == [{"ema.sigma_rel": 0.2}]
+    assert wider.trials[0] in unfinished(wider, events)
+
+
+def test_a_diverged_trial_is_final_and_a_failed_one_is_not(small_plan: Plan) -> None:
+    events = [ended(small_plan, 0, "diverged"), ended(small_plan, 1, "failed")]
+    assert small_plan.trials[0] not in unfinished(small_plan, events)
+    assert small_plan.trials[1] in unfinished(small_plan, events)
+
+
+def test_finished_trials_of_other_sweeps_are_found_with_their_origin(tmp_path: Path, small_plan: Plan) -> None:
+    storage = Storage(tmp_path)
+    storage.prepare()
+    storage.sweep("other").mkdir()
+    other = Ledger(storage.ledger("other"))
+    for line in [event("sweep_started"), *done(small_plan, 0), event("trial_started", small_plan.trials[1].id)]:
+        other.append(line)
+    found = finished_elsewhere(storage, "made", small_plan.trials)
+    assert {line["trial"] for line in found} == {small_plan.trials[0].id}
+    assert {line["from"] for line in found} == {"other"}
+    assert unfinished(small_plan, known_events(storage, small_plan)) == small_plan.trials[1:]

@@ -1,0 +1,72 @@
+import pytest
+
+from mpdit.errors import BadInput
+from pipelines.recipe import Recipe, trial_id
+from sweeps.ledger import event
+from sweeps.plan import estimate, scoring_work, training_work
+from tests.sweeps.conftest import plan_of
+
+WIDTHS = [0.01 * number for number in range(2, 11)]
+
+
+def test_ema_widths_cost_no_training() -> None:
+    plan = plan_of(
+        {
+            "model.modulation": ["scale", "shift", "rotation", "gate"],
+            "optimizer.lr": [0.005, 0.01, 0.02],
+            "ema.sigma_rel": WIDTHS,
+        }
+    )
+    assert len(plan.trials) == 12
+    assert len(plan.cells) == 9
+    assert plan.steps == 12 * 600
+
+
+def test_every_post_hoc_axis_makes_cells() -> None:
+    plan = plan_of(
+        {"evaluation.guidance": [1.0, 2.0], "evaluation.sampler": ["ddim", "heun"], "evaluation.steps": [4, 8]}
+    )
+    assert len(plan.trials) == 1
+    assert len({planned.cell.key for planned in plan.cells}) == 8
+
+
+def test_a_trial_is_its_recipe() -> None:
+    trial = plan_of({"optimizer.lr": [0.005]}).trials[0]
+    assert trial.id == trial_id(Recipe.model_validate({"optimizer": {"lr": 0.005}}))
+    assert trial.params == {"optimizer.lr": 0.005}
+
+
+def test_the_same_training_in_two_sweeps_is_one_trial() -> None:
+    one, two = plan_of({"optimizer.lr": [0.005, 0.01]}), plan_of({"seed": [0]}, recipe={"optimizer": {"lr": 0.01}})
+    assert one.trials[1].id == two.trials[0].id
+
+
+def test_a_combination_that_cannot_be_built_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"model.patch.*3.*does not divide"):
+        plan_of({"model.patch": [2, 3]})
+
+
+def test_the_estimate_follows_the_work() -> None:
+    plan = plan_of({"steps": [100, 200], "ema.sigma_rel": [0.05, 0.1]})
+    small = plan.trials[0]
+    seen = event(
+        "trial_ended",
+        "another",
+        outcome="completed",
+        training_seconds=10.0,
+        training_work=training_work(small.recipe, small.parameters),
+        scoring_seconds=2.0,
+        scoring_work=scoring_work(plan.cells[0].cell, small.parameters),
+    )
+    cost = estimate(plan, [seen], plan.trials, concurrent=1, gpus=0)
+    assert cost.hours == pytest.approx((10 + 20 + 4 * 2) / 3600, abs=1e-4)
+    assert estimate(plan, [seen], plan.trials, concurrent=2, gpus=0).hours == pytest.approx(cost.hours / 2, abs=1e-4)
+    assert cost.gpu_hours == 0
+
+
+def test_without_anything_timed_the_hours_are_not_known() -> None:
+    plan = plan_of({"seed": [0]})
+    cost = estimate(plan, [], plan.trials, concurrent=1, gpus=0)
+    assert cost.hours is None
+    assert cost.gpu_hours is None
+    assert cost.disk_gb > 0

@@ -1,0 +1,104 @@
+import csv
+import io
+import math
+
+import pytest
+
+from sweeps.plan import Plan
+from sweeps.ranking import as_csv, noise_floor, rank
+from tests.sweeps.conftest import ended, plan_of, scored
+
+
+def finished(plan: Plan, values: dict[tuple[int, int], float | None], **facts: float) -> list:
+    events = [scored(plan, trial, cell, value, **facts) for (trial, cell), value in values.items()]
+    return events + [ended(plan, trial) for trial in {trial for trial, _ in values}]
+
+
+def test_the_best_comes_first_and_what_has_no_value_last() -> None:
+    plan = plan_of({"model.modulation": ["scale", "shift", "gate"]})
+    rows = rank(plan, finished(plan, {(0, 0): 3.0, (2, 0): 1.0}))
+    assert [row.params["model.modulation"] for row in rows] == ["gate", "scale", "shift"]
+    assert [row.rank for row in rows] == [1, 2, 3]
+    assert [row.status for row in rows] == ["completed", "completed", "pending"]
+
+
+def test_seeds_are_merged(small_plan: Plan) -> None:
+    events = finished(small_plan, {(0, 0): 4.0, (1, 0): 2.0, (0, 1): 5.0, (1, 1): 5.0, (2, 0): 9.0, (2, 1): 9.0})
+    best = rank(small_plan, events)[0]
+    assert best.value == 3.0
+    assert best.stderr == pytest.approx(math.sqrt(2) / math.sqrt(2))
+    assert best.trials == [trial.id for trial in small_plan.trials[:2]]
+    assert best.trial == small_plan.trials[1].id
+    assert best.seeds == 2
+    assert "seed" not in best.params
+
+
+def test_a_group_with_a_seed_missing_has_no_value_yet(small_plan: Plan) -> None:
+    rows = rank(small_plan, finished(small_plan, {(2, 0): 9.0}))
+    row = next(row for row in rows if row.params == {"model.modulation": "rotation", "ema.sigma_rel": 0.05})
+    assert row.value is None
+    assert row.status == "pending"
+
+
+@pytest.mark.parametrize(("other", "tied"), [(1.2, True), (1.3, False)])
+def test_ties_are_what_the_errors_cannot_tell_apart(other: float, tied: bool) -> None:
+    plan = plan_of({"model.modulation": ["scale", "shift"]})
+    rows = rank(plan, finished(plan, {(0, 0): 1.0, (1, 0): other}, stderr=0.1))
+    assert [row.tied_with_best for row in rows] == [False, tied]
+
+
+@pytest.mark.parametrize("outcome", ["diverged", "failed", "out_of_memory", "interrupted"])
+def test_an_outcome_without_a_value_is_told(outcome: str) -> None:
+    plan = plan_of({"model.modulation": ["scale", "shift"]})
+    rows = rank(plan, [*finished(plan, {(0, 0): 3.0}), ended(plan, 1, outcome)])
+    assert rows[-1].status == outcome
+    assert rows[-1].value is None
+
+
+def test_a_cell_without_finite_samples_is_last() -> None:
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1]})
+    rows = rank(plan, finished(plan, {(0, 0): None, (0, 1): 3.0}))
+    assert [row.status for row in rows] == ["completed", "diverged"]
+
+
+def test_a_running_trial_is_running_only_while_its_driver_lives() -> None:
+    from sweeps.ledger import event
+
+    plan = plan_of({"seed": [0]})
+    started = [event("trial_started", plan.trials[0].id)]
+    assert rank(plan, started, alive=True)[0].status == "running"
+    assert rank(plan, started)[0].status == "interrupted"
+
+
+def test_ranking_by_magnitude_drift() -> None:
+    plan = plan_of({"model.modulation": ["scale", "shift"]})
+    events = [scored(plan, 0, 0, 1.0, drift=0.5), scored(plan, 1, 0, 2.0, drift=0.1), ended(plan, 0), ended(plan, 1)]
+    best = rank(plan, events, by="magnitude_drift")[0]
+    assert (best.params["model.modulation"], best.value, best.metric) == ("shift", 0.1, "magnitude_drift")
+
+
+def test_the_row_has_the_fields_of_the_contract(small_plan: Plan) -> None:
+    assert list(rank(small_plan, [])[0].as_dict()) == [
+        "rank",
+        "trial",
+        "status",
+        "params",
+        "metric",
+        "value",
+        "stderr",
+        "seeds",
+        "trials",
+        "tied_with_best",
+        "magnitude_drift",
+    ]
+
+
+def test_comma_separated_values_have_a_column_an_axis(small_plan: Plan) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(rank(small_plan, [])))))
+    assert len(rows) == 4
+    assert rows[0]["model.modulation"] == "scale"
+
+
+def test_the_noise_floor_is_the_one_that_was_measured(small_plan: Plan) -> None:
+    assert noise_floor([]) is None
+    assert noise_floor(finished(small_plan, {(0, 0): 1.0})) == 0.2

@@ -1,0 +1,118 @@
+"""Real Ray, real training, real MLflow: a very small sweep from its first start to its reuse."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpdit.errors import BadInput
+from sweeps.history import unfinished
+from sweeps.ledger import Event, read
+from sweeps.plan import Plan
+from sweeps.ranking import rank
+from sweeps.runner import SweepEnd, run
+from sweeps.storage import Storage, locked
+from tests.sweeps.conftest import plan_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's and MLflow's own
+
+SMALL: dict[str, Any] = {
+    "recipe": {"steps": 8, "batch": 16, "runtime": {"device": "cpu"}},
+    "evaluation": {"samples": 40, "steps": 3},
+}
+AXES = {"model.modulation": ["scale", "rotation"], "ema.sigma_rel": [0.05, 0.1]}
+
+
+def small(axes: dict[str, list[Any]] = AXES, **fields: Any) -> Plan:
+    return plan_of(axes, **{**SMALL, **fields})
+
+
+def ran(plan: Plan, storage: Storage) -> tuple[SweepEnd, list[Event]]:
+    events: list[Event] = []
+    return run(plan, storage, events.append), events
+
+
+def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    end, events = ran(small(), storage)
+    assert end == SweepEnd("completed", worked=2)
+    assert events == read(storage.ledger("made"))
+    kinds = Counter(line["event"] for line in events)
+    assert kinds == {
+        "sweep_started": 1,
+        "trial_started": 2,
+        "progress": 16,
+        "cell": 4,
+        "trial_ended": 2,
+        "sweep_ended": 1,
+    }
+    first = {tuple(row.params.values()): row.value for row in rank(small(), events)}
+    assert all(value is not None for value in first.values())
+
+    # again: finishes at once and writes nothing
+    before = storage.ledger("made").read_bytes()
+    assert ran(small(), storage) == (SweepEnd("completed", worked=0), [])
+    assert storage.ledger("made").read_bytes() == before
+
+    # a new value of a training axis and a new width: trains and scores only what is new
+    wider = small({"model.modulation": ["scale", "rotation", "gate"], "ema.sigma_rel": [0.05, 0.1, 0.2]})
+    end, events = ran(wider, storage)
+    new = wider.trials[2].id
+    assert end.outcome == "completed"
+    assert {line["trial"] for line in events if line["event"] == "progress"} == {new}
+    scored = Counter(line["trial"] for line in events if line["event"] == "cell")
+    assert scored == {wider.trials[0].id: 1, wider.trials[1].id: 1, new: 3}
+    second = {tuple(row.params.values()): row.value for row in rank(wider, read(storage.ledger("made")))}
+    assert second.items() >= first.items()
+
+    # another sweep over the same training: nothing is trained
+    other = small(name="other")
+    end, events = ran(other, storage)
+    assert end == SweepEnd("completed", worked=0)
+    copied = [line for line in read(storage.ledger("other")) if line["event"] == "cell"]
+    assert {line["from"] for line in copied} == {"made"}
+    assert not unfinished(other, read(storage.ledger("other")))
+
+
+def test_a_trial_that_diverges_is_an_outcome_and_one_that_fails_an_error(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    wild = small({"objective.p_mean": [0.0, 300.0], "ema.sigma_rel": [0.1]})
+    (storage.trial(wild.trials[0].id) / "ema").mkdir(parents=True)
+    (
+        storage.trial(wild.trials[0].id) / "ema" / "step-00000001.safetensors"
+    ).mkdir()  # its first snapshot cannot be written
+    end, events = ran(wild, storage)
+    ended = {line["trial"]: line for line in events if line["event"] == "trial_ended"}
+    assert end.outcome == "failed"
+    assert ended[wild.trials[1].id]["outcome"] == "diverged"
+    assert ended[wild.trials[0].id]["outcome"] == "failed"
+    assert "IsADirectoryError" in ended[wild.trials[0].id]["reason"]
+    assert "Traceback" in (storage.trial(wild.trials[0].id) / "log.txt").read_text()
+    assert [row.status for row in rank(wild, events)] == ["failed", "diverged"]
+
+
+def test_another_recipe_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    from sweeps.runner import _keep_spec
+
+    storage = Storage(tmp_path)
+    storage.prepare()
+    storage.sweep("made").mkdir()
+    _keep_spec(storage.sweep("made") / "sweep.yaml", small().spec)
+    changed = small(recipe={**SMALL["recipe"], "batch": 32})
+    with pytest.raises(BadInput, match=r"recipe\.batch was 16, is 32"):
+        ran(changed, storage)
+    with pytest.raises(BadInput, match=r"evaluation\.samples was 40, is 50"):
+        ran(small(evaluation={"samples": 50, "steps": 3}), storage)
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.prepare()
+    with locked(storage.lock("made"), "sweep made"), pytest.raises(BadInput, match="is being run by another process"):
+        ran(small(), storage)
+
+
+def test_more_cores_than_there_are_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cpus_per_trial: 10000"):
+        ran(small(resources={"cpus_per_trial": 10_000}), Storage(tmp_path))

@@ -1,0 +1,119 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from mpdit.errors import BadInput
+from sweeps.ledger import Event, event
+from sweeps.plan import Plan
+from sweeps.storage import Storage
+from sweeps.tracking import CELL, PARENT, TRIAL, Mirror, create_database, tracking_uri
+from tests.sweeps.conftest import ended, scored
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    made = Storage(tmp_path_factory.mktemp("storage"))
+    made.prepare()
+    create_database(made)
+    return made
+
+
+def story(plan: Plan) -> list[Event]:
+    trial = plan.trials[0].id
+    return [
+        event("sweep_started", sweep="s1", max_concurrent=2, axes=plan.spec.axes),
+        event("trial_started", trial),
+        event("progress", trial, 10, metrics={"loss": 0.5, "magnitude/block0/mlp/residual/mean": 1.1}),
+        event("progress", trial, 20, metrics={"loss": 0.4, "magnitude/block0/mlp/residual/mean": 1.2}),
+        scored(plan, 0, 0, 3.0),
+        scored(plan, 0, 1, None),
+        ended(plan, 0, machine={"host": "here"}, runtime={"threads": 1}),
+        event("sweep_ended", outcome="completed"),
+    ]
+
+
+def mirror(storage: Storage, plan: Plan, past: list[Event], new: list[Event], sweep: str = "s1") -> None:
+    thread = Mirror(storage, plan, sweep, past)
+    thread.start()
+    for line in new:
+        thread.show(line)
+    assert thread.close() is None
+
+
+def runs(storage: Storage, sweep: str) -> list[Any]:
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    experiment = client.get_experiment_by_name("made")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.`mpdit.sweep` = '{sweep}'"))
+
+
+def test_a_sweep_shows_as_parent_child_and_grandchildren(storage: Storage, small_plan: Plan) -> None:
+    mirror(storage, small_plan, [], story(small_plan))
+    found = runs(storage, "s1")
+    parent = next(run for run in found if TRIAL not in run.data.tags)
+    child = next(run for run in found if TRIAL in run.data.tags and CELL not in run.data.tags)
+    cells = [run for run in found if CELL in run.data.tags]
+    assert len(found) == 4
+    assert child.data.tags[PARENT] == parent.info.run_id
+    assert {cell.data.tags[PARENT] for cell in cells} == {child.info.run_id}
+    assert parent.info.status == child.info.status == "FINISHED"
+    assert sorted(cell.info.status for cell in cells) == ["FAILED", "FINISHED"]
+    best = next(cell for cell in cells if cell.info.status == "FINISHED")
+    assert best.data.metrics["fd_digits_2k"] == best.data.metrics["frechet"] == 3.0
+    assert best.data.params["model.modulation"] == "scale"
+    assert best.data.params["ema.sigma_rel"] == "0.05"
+    assert best.data.params["evaluation.sampler"] == "dpm++2m"
+    assert best.data.tags["provenance.extractor"] == "digits"
+    assert child.data.metrics["loss"] == 0.4
+    assert child.data.tags["machine.host"] == "here"
+
+
+@pytest.mark.parametrize("shown", range(9))
+def test_wherever_the_driver_was_killed_the_view_becomes_whole(shown: int, storage: Storage, small_plan: Plan) -> None:
+    sweep, events = f"killed-{shown}", story(small_plan)
+    mirror(storage, small_plan, [], events[:shown], sweep)
+    mirror(storage, small_plan, events, [], sweep)
+    mirror(storage, small_plan, events, [], sweep)
+    found = runs(storage, sweep)
+    assert len(found) == 4
+    assert all(run.info.status in ("FINISHED", "FAILED") for run in found)
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    child = next(run for run in found if TRIAL in run.data.tags and CELL not in run.data.tags)
+    history = client.get_metric_history(child.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(10, 0.5), (20, 0.4)]
+
+
+def test_a_store_that_is_away_does_not_stop_the_sweep(tmp_path: Path, small_plan: Plan) -> None:
+    storage = Storage(tmp_path)
+    storage.prepare()
+    storage.database.mkdir()
+    thread = Mirror(storage, small_plan, "s1", [])
+    thread.start()
+    thread.show(story(small_plan)[0])
+    assert thread.close() is not None
+
+
+def test_a_database_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.prepare()
+    (tmp_path / ".mlflow.db.partial").write_bytes(b"left by a kill")
+    create_database(storage)
+    assert not (tmp_path / ".mlflow.db.partial").exists()
+    assert MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments()
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "sqlite:///mlflow.db", "file:///tmp/mlruns", "htp://host"])
+def test_a_uri_that_would_differ_between_processes_is_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput):
+        tracking_uri(Storage(tmp_path), uri)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "sqlite:////abs/mlflow.db"])
+def test_an_absolute_uri_is_taken_as_it_is(uri: str, tmp_path: Path) -> None:
+    assert tracking_uri(Storage(tmp_path), uri) == uri
