@@ -147,7 +147,8 @@ def validate(model: type[Model], document: Document) -> Model:
 
 
 def _explain(model: type[BaseModel], document: Document, error: ValidationError) -> BadInput:
-    problems = error.errors()
+    # a field that is missing has often been written under another name: tell that name first
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     where: Where = tuple(first["loc"])
     key, place = ".".join(str(part) for part in where), document.place(where)
@@ -167,12 +168,11 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, BadInput):
         return BadInput(f"{place}: {key + ': ' if key else ''}{cause}")
-    return refusal(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(error), then=more)
+    return refusal(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(first["msg"]), then=more)
 
 
-def rule(error: ValidationError) -> str:
-    """What the first refused value should have been."""
-    message = error.errors()[0]["msg"]
+def rule(message: str) -> str:
+    """What a refused value should have been, from pydantic's own message."""
     for prefix in ("Input should be ", "Value error, "):
         message = message.removeprefix(prefix)
     return message

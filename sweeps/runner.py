@@ -25,6 +25,7 @@ from sweeps.trial import run_in_worker
 Listener = Callable[[Event], None]
 FIXED = ("recipe", "evaluation", "objective")  # what one name stands for
 OBJECT_STORE_BYTES = 100_000_000  # reports are small; Ray would take a third of the memory
+LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see whether it is free
 RETRIES = 2  # of a trial whose worker died; errors inside a trial are outcomes and are not retried
 
 log = logging.getLogger(__name__)
@@ -54,14 +55,14 @@ def run(
     storage.prepare()
     _check_resources(spec)
     folder = storage.sweep(spec.name)
-    with locked(storage.lock(spec.name), f"sweep {spec.name}"):
+    with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
         _keep_spec(folder / "sweep.yaml", spec)
         ledger = Ledger(storage.ledger(spec.name))
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
         for line in reused:
             ledger.append(line)
         todo = unfinished(plan, ledger.events)
-        if not todo and not reused and ledger.events[-1]["event"] == "sweep_ended":
+        if not todo and not reused and ledger.events[-1].get("outcome") == "completed":
             return SweepEnd("completed", 0)
         return _run(plan, storage, ledger, todo, listener, max_concurrent, fail_fast)
 

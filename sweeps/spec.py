@@ -183,4 +183,6 @@ def _checked_value(
         cause = error.errors()[0].get("ctx", {}).get("error")
         if isinstance(cause, BadInput):
             raise BadInput(f"{place}: {path}: {cause}") from None
-        raise refusal(f"{place}: {path} cannot be {value!r}", given=value, allowed=rule(error)) from None
+        raise refusal(
+            f"{place}: {path} cannot be {value!r}", given=value, allowed=rule(error.errors()[0]["msg"])
+        ) from None

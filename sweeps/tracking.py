@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SWEEP, TRIAL, CELL, MIRRORED = "mpdit.sweep", "mpdit.trial", "mpdit.cell", "mpdit.mirrored_lines"
 KIND = "mpdit.kind"  # sweep, trial or cell: what to filter MLflow's table by
 PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
+PATIENCE = 60  # seconds without a sign of life after which a tracking store is given up
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
 MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
 
@@ -35,6 +36,7 @@ def quiet() -> None:
     """No telemetry and no chatter from MLflow, unless the user has asked for it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -171,6 +173,7 @@ class View:
         return self._run(None, None, self.plan.spec.name, line["time"], {})
 
     def _child(self, line: Event) -> str:
+        self._parent(line)
         trial = self.trials[line["trial"]]
         name = " ".join(str(value) for value in trial.params.values()) or trial.id
         return self._run(trial.id, None, name, line["time"], flat(trial.recipe.model_dump()))
@@ -253,6 +256,7 @@ class Mirror(threading.Thread):
         self.uri = tracking_uri(storage, plan.spec.tracking.uri)
         self.storage, self.plan, self.sweep = storage, plan, sweep
         self.problem: Exception | None = None
+        self.shown = 0  # events mirrored so far
         self._past = list(past)
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
 
@@ -261,9 +265,17 @@ class Mirror(threading.Thread):
         self._events.put(line)
 
     def close(self) -> Exception | None:
-        """Wait until everything is shown; returns what went wrong, if anything did."""
+        """Wait until everything is shown; returns what went wrong, if anything did.
+
+        A store that shows nothing more for a while is given up: MLflow itself would go on trying for many minutes.
+        """
         self._events.put(None)
-        self.join()
+        shown = -1
+        while self.is_alive() and shown != self.shown:
+            shown = self.shown
+            self.join(PATIENCE)
+        if self.is_alive():
+            self.problem = TimeoutError(f"no answer in {PATIENCE} s")
         return self.problem
 
     def run(self) -> None:
@@ -285,12 +297,15 @@ class Mirror(threading.Thread):
         return View(client, spec.tracking.experiment or spec.name, self.sweep, self.plan, self.storage)
 
     def _mirror(self, view: View) -> None:
-        shown = len(self._past)
-        for line in self._past[view.mirrored() :]:
+        known = view.mirrored()
+        for line in self._past[known:]:
             view.show(line)
+            self.shown += 1
+        total = len(self._past)
         while (event := self._events.get()) is not None:
             view.show(event)
-            shown += 1
+            self.shown += 1
+            total += 1
             if event["event"] == "trial_ended":
-                view.remember(shown)
-        view.remember(shown)
+                view.remember(total)
+        view.remember(total)

@@ -9,7 +9,7 @@ from mpdit.diffusion import Denoiser, Edm, build_denoiser
 from mpdit.transformer import Architecture
 from pipelines.recipe import Recipe
 
-SMALL = {"steps": 24, "batch": 16, "runtime": {"device": "cpu", "threads": 1}}
+SMALL = {"steps": 10, "batch": 8, "runtime": {"device": "cpu", "threads": 1}}
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def small_recipe() -> Recipe:
-    """24 steps of 16 digits: seconds on a CPU."""
+    """10 steps of 8 digits: a second on a CPU."""
     return Recipe.model_validate(SMALL)
 
 

@@ -1,19 +1,20 @@
-"""The command line as a person meets it: real processes, what they print and how they end."""
+"""The command line as a person meets it: what it prints and how it ends."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from cli.main import main
 from sweeps.ledger import Ledger, event
 from sweeps.spec import read_spec
 from sweeps.storage import Storage
 from tests.sweeps.conftest import ended, plan_of, scored
 
-MPDIT = [sys.executable, "-m", "cli.main"]
 SWEEP = """\
 name: mine
 recipe: {steps: 8, batch: 16}
@@ -23,20 +24,53 @@ axes:
 """
 
 
-def mpdit(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    code = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(code), "COLUMNS": "120"}
-    environment.pop("MPDIT_STORAGE", None)
-    command = [*MPDIT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
-    done = mpdit(*arguments, cwd=cwd)
-    assert done.returncode == 2, done
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    return done.stderr
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def mpdit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """The command line, in this process: what it prints and how it ends."""
+    monkeypatch.delenv("MPDIT_STORAGE", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str | Path, cwd: Path | None = None) -> Done:
+        if cwd:
+            monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["mpdit", *map(str, arguments)])
+        capfd.readouterr()
+        code: int | str | None = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capfd.readouterr()
+        return Done(int(code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def refused(mpdit: Command) -> Callable[..., str]:
+    """The message of a command that must be refused."""
+
+    def run(*arguments: str | Path, cwd: Path | None = None) -> str:
+        done = mpdit(*arguments, cwd=cwd)
+        assert done.returncode == 2, done
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    return run
+
+
+Refused = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +99,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_help_names_every_command() -> None:
+def test_help_names_every_command(mpdit: Command) -> None:
     text = mpdit("--help").stdout
     for name in ("sweep", "plan", "status", "rank", "best", "train", "evaluate", "sample", "ui", "doctor"):
         assert f" {name} " in text
@@ -82,7 +116,9 @@ def test_help_names_every_command() -> None:
         ("axes:", "axes: [", ["not YAML"]),
     ],
 )
-def test_a_mistake_in_a_sweep_file_ends_with_one_message(old: str, new: str, says: list[str], tmp_path: Path) -> None:
+def test_a_mistake_in_a_sweep_file_ends_with_one_message(
+    old: str, new: str, says: list[str], tmp_path: Path, refused: Refused
+) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(SWEEP.replace(old, new))
     message = refused("sweep", path, "--storage", tmp_path / "runs")
@@ -108,12 +144,14 @@ def test_a_mistake_in_a_sweep_file_ends_with_one_message(old: str, new: str, say
         (["swep"], ["No such command"]),
     ],
 )
-def test_what_cannot_be_done_is_refused(arguments: list[str], says: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_refused(
+    arguments: list[str], says: list[str], tmp_path: Path, refused: Refused
+) -> None:
     message = refused(*arguments, cwd=tmp_path)
     assert all(part in message for part in says), message
 
 
-def test_rank_prints_the_cells_best_first(finished: Path) -> None:
+def test_rank_prints_the_cells_best_first(finished: Path, mpdit: Command) -> None:
     text = mpdit("rank", "--storage", finished).stdout
     lines = text.splitlines()
     assert lines[0].split() == ["rank", "trial", "modulation", "sigma_rel", "fd_digits_2k", "±", "drift", "status"]
@@ -123,7 +161,7 @@ def test_rank_prints_the_cells_best_first(finished: Path) -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_rank_as_json_is_one_document(finished: Path) -> None:
+def test_rank_as_json_is_one_document(finished: Path, mpdit: Command) -> None:
     rows = json.loads(mpdit("rank", "made", "--storage", finished, "--json").stdout)
     assert [row["value"] for row in rows] == [2.0, 3.0, 3.1, None]
     assert rows[0]["params"] == {"model.modulation": "rotation", "ema.sigma_rel": 0.05}
@@ -132,33 +170,33 @@ def test_rank_as_json_is_one_document(finished: Path) -> None:
     assert best_two == rows[:2]
 
 
-def test_rank_by_another_metric(finished: Path) -> None:
+def test_rank_by_another_metric(finished: Path, mpdit: Command, refused: Refused) -> None:
     rows = json.loads(mpdit("rank", "--storage", finished, "--json", "--by", "magnitude_drift").stdout)
     assert {row["metric"] for row in rows} == {"magnitude_drift"}
     assert "nearest" in refused("rank", "--storage", finished, "--by", "magnitude_drif")
 
 
-def test_rank_as_comma_separated_values(finished: Path) -> None:
+def test_rank_as_comma_separated_values(finished: Path, mpdit: Command) -> None:
     lines = mpdit("rank", "--storage", finished, "--csv").stdout.splitlines()
     assert lines[0].startswith("model.modulation,ema.sigma_rel,rank,trial")
     assert len(lines) == 5
 
 
-def test_status_shows_each_trial(finished: Path) -> None:
+def test_status_shows_each_trial(finished: Path, mpdit: Command) -> None:
     assert "made: not running" in mpdit("status", "--storage", finished).stdout
     found = json.loads(mpdit("status", "--storage", finished, "--json").stdout)
     assert [row["status"] for row in found["trials"]] == ["completed", "completed"]
     assert [row["best"] for row in found["trials"]] == [3.0, 2.0]
 
 
-def test_best_shows_the_winner_and_exports_only_what_is_there(finished: Path) -> None:
+def test_best_shows_the_winner_and_exports_only_what_is_there(finished: Path, mpdit: Command, refused: Refused) -> None:
     best = json.loads(mpdit("best", "--storage", finished, "--json").stdout)
     assert best["value"] == 2.0
     assert best["bundle"] is None
     assert "are not in" in refused("best", "--storage", finished, "--export")
 
 
-def test_plan_shows_trials_cells_and_cost(tmp_path: Path) -> None:
+def test_plan_shows_trials_cells_and_cost(tmp_path: Path, mpdit: Command) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(SWEEP)
     text = mpdit("plan", path, "--storage", tmp_path / "runs").stdout
@@ -173,7 +211,7 @@ def test_plan_shows_trials_cells_and_cost(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_set_changes_one_field(tmp_path: Path) -> None:
+def test_set_changes_one_field(tmp_path: Path, mpdit: Command) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(SWEEP)
     settings = ["--set", "recipe.steps=99", "--set", "axes.optimizer.lr=[0.01, 0.02]"]
@@ -182,7 +220,7 @@ def test_set_changes_one_field(tmp_path: Path) -> None:
     assert read_spec(path).recipe.steps == 8
 
 
-def test_train_evaluate_and_sample_one_run(tmp_path: Path) -> None:
+def test_train_evaluate_and_sample_one_run(tmp_path: Path, mpdit: Command, refused: Refused) -> None:
     (tmp_path / "recipe.yaml").write_text("steps: 4\nbatch: 16\nruntime: {device: cpu, threads: 1}\n")
     done = mpdit("train", "recipe.yaml", "--output", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -200,7 +238,7 @@ def test_train_evaluate_and_sample_one_run(tmp_path: Path) -> None:
     assert "no field 'stps'" in refused("train", "recipe.yaml", "--set", "stps=3", cwd=tmp_path)
 
 
-def test_doctor_finds_nothing_that_stops_a_sweep(tmp_path: Path) -> None:
+def test_doctor_finds_nothing_that_stops_a_sweep(tmp_path: Path, mpdit: Command) -> None:
     done = mpdit("doctor", "--storage", tmp_path)
     assert done.returncode == 0, done.stdout
     assert "fail" not in {line.split()[0] for line in done.stdout.splitlines()}

@@ -18,7 +18,7 @@ FEW = Evaluation(samples=60, steps=4)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
     folder = tmp_path_factory.mktemp("run")
-    recipe = Recipe.model_validate({"steps": 24, "batch": 16, "runtime": {"device": "cpu", "threads": 1}})
+    recipe = Recipe.model_validate({"steps": 10, "batch": 8, "runtime": {"device": "cpu", "threads": 1}})
     return folder, train(recipe, folder, lambda _line: None)
 
 

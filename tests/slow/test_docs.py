@@ -34,7 +34,8 @@ def test_every_command_runs(whole_sweep: Path) -> None:
             with served(whole_sweep / "runs"):
                 continue
         mpdit(*words, cwd=whole_sweep)
-    assert {words[0] for words in done} >= {"plan", "sweep", "status", "rank", "best", "train", "evaluate", "sample", "ui"}
+    named = {words[0] for words in done}
+    assert named >= {"plan", "sweep", "status", "rank", "best", "train", "evaluate", "sample", "ui"}
 
 
 def test_every_sweep_file_is_valid(tmp_path: Path) -> None:

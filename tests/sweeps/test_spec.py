@@ -44,7 +44,7 @@ def test_a_resolved_spec_reads_back_as_itself(tmp_path: Path) -> None:
     assert read_spec(tmp_path / "resolved.yaml") == spec
 
 
-@pytest.mark.parametrize("path", SHIPPED.glob("*.yaml"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_sweep_is_valid_and_found_by_name(path: Path) -> None:
     assert read_spec(sweep_file(path.stem)).name == path.stem
 

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from mlflow import MlflowClient
 from mpdit.errors import BadInput
 from sweeps.ledger import Event, event
 from sweeps.plan import Plan
+from sweeps.spec import Tracking
 from sweeps.storage import Storage
 from sweeps.tracking import CELL, PARENT, TRIAL, Mirror, create_database, tracking_uri
 from tests.sweeps.conftest import ended, scored
@@ -89,11 +91,12 @@ def test_wherever_the_driver_was_killed_the_view_becomes_whole(shown: int, stora
     assert [(point.step, point.value) for point in history] == [(10, 0.5), (20, 0.4)]
 
 
-def test_a_store_that_is_away_does_not_stop_the_sweep(tmp_path: Path, small_plan: Plan) -> None:
-    storage = Storage(tmp_path)
-    storage.prepare()
-    storage.database.mkdir()
-    thread = Mirror(storage, small_plan, "s1", [])
+def test_a_store_that_is_away_does_not_hold_the_sweep_up(
+    tmp_path: Path, small_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.PATIENCE", 0.2)
+    away = small_plan.spec.model_copy(update={"tracking": Tracking(uri="http://127.0.0.1:9")})
+    thread = Mirror(Storage(tmp_path), dataclasses.replace(small_plan, spec=away), "s1", [])
     thread.start()
     thread.show(story(small_plan)[0])
     assert thread.close() is not None
