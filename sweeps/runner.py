@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -209,6 +210,7 @@ def local_ray() -> Iterator[Callable[[], dict[str, float]]]:
     import ray
 
     folder = _short_temporary_folder()
+    on_termination = signal.getsignal(signal.SIGTERM)
     ray.init(
         num_cpus=_cores(),
         include_dashboard=False,
@@ -217,6 +219,8 @@ def local_ray() -> Iterator[Callable[[], dict[str, float]]]:
         object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=str(folder),
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_termination)  # ray.init takes it, and ends the driver by abort
     try:
         yield ray.cluster_resources
     finally:
