@@ -92,7 +92,7 @@ class SweepProgress:
         for state in self.states.values():
             table.add_row(*self._cells(state, axes))
         bar = ProgressBar(total=1, completed=self._work(), width=40)
-        return Group(table, Text(), bar, Text(self._total()))
+        return Group(table, Text(), bar, Text("  " + self._total()))
 
     def _cells(self, state: TrialState, axes: list[str]) -> list[str]:
         rate = state.metrics.get("images_per_second")

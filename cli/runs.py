@@ -27,7 +27,7 @@ def train(
     from pipelines.evaluation import Cell, Evaluation, evaluate
     from pipelines.export import bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
-    from pipelines.training import Diverged, train
+    from pipelines.training import Diverged, is_main_process, train
     from pipelines.yaml_file import apply_settings, read_yaml, validate
 
     file = recipe / RECIPE if recipe.is_dir() else recipe
@@ -41,6 +41,8 @@ def train(
     except Diverged as divergence:
         typer.echo(f"{divergence}; the run is in {folder}", err=True)
         raise typer.Exit(0) from None
+    if not is_main_process():
+        return
     results: list[dict[str, Any]] = []
     evaluate(folder, settled, [Cell(settled.ema.sigma_rel, evaluation)], results.append)
     (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")

@@ -55,7 +55,7 @@ def sweep(
         )
     name = plan.spec.name
     if end.outcome == "interrupted":
-        print(f"interrupted; everything reported is kept, and `mpdit sweep {file}` continues", file=sys.stderr)
+        print("interrupted; everything reported is kept, and the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if not end.worked:
         print("nothing to train or score: every cell is known\n")

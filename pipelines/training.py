@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
 from mpdit.datasets import Dataset, load_dataset
@@ -120,7 +120,8 @@ def _run(recipe: Recipe, folder: Path, report: Report) -> None:
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.edm(dataset), recipe.seed).to(accelerator.device)
     state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
     seconds = _restore(state, folder)
-    log.info("%s from step %d on %s", recipe.model.modulation, state.step, accelerator.device)
+    number, count = accelerator.process_index + 1, accelerator.num_processes
+    log.info("from step %d on %s, process %d of %d", state.step, accelerator.device, number, count)
     if recipe.runtime.compile:
         for block in denoiser.network.blocks:
             block.compile()
@@ -213,6 +214,11 @@ def _restore(state: TrainingState, folder: Path) -> float:
             for name, tensor in average.items():
                 tensor.copy_(found.tensors[f"average{index}/{name}"])
     return float(found.facts["training_seconds"])
+
+
+def is_main_process() -> bool:
+    """Whether this process scores and prints: the only one, or the first of several."""
+    return bool(PartialState().is_main_process)
 
 
 def training_seconds(folder: Path) -> float:
