@@ -1,6 +1,7 @@
 """Commands about sweeps: run one, plan one, look at one, take the best of one."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,8 +62,9 @@ def sweep(
         print("nothing to train or score: every cell is known\n")
     events = read(ledger)
     _print_ranking(plan, events, "frechet", SHOWN_AT_THE_END, alive=False)
+    program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
     option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"
-    print(f"\nnext:\n  mpdit rank {name}{option}\n  mpdit ui{option}\n  mpdit best {name} --export{option}")
+    print(f"\nnext:\n  {program} rank {name}{option}\n  {program} ui{option}\n  {program} best {name} --export{option}")
     if end.outcome == "failed":
         _print_failures(plan, events, where)
         raise typer.Exit(FAILED)

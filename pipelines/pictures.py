@@ -2,21 +2,29 @@
 
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-ENLARGED_TO = 64  # pixels a side, for images smaller than that
+SIDE = 64  # pixels a side that smaller images are enlarged to
+GAP = 8  # pixels between images
 
 
 def write_grid(path: Path, images: Tensor, columns: int) -> None:
-    """A PNG of uint8 images (count, 1 or 3 channels, height, width), `columns` to a row, small ones enlarged."""
-    count, channels, height, width = images.shape
-    factor = max(1, ENLARGED_TO // height)
+    """A PNG of uint8 images (count, 1 or 3 channels, height, width), `columns` to a row; small ones are enlarged."""
+    factor = max(1, SIDE // images.shape[-1])
+    x = images.cpu().float()
+    if factor > 1:
+        x = F.interpolate(x, scale_factor=factor, mode="bicubic").round().clamp(0, 255)
+    count, channels, height, width = x.shape
     rows = -(-count // columns)
-    canvas = images.new_zeros((rows * columns, channels, height, width))
-    canvas[:count] = images
-    grid = canvas.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
-    pixels = grid.reshape(rows * height, columns * width, channels).cpu().numpy()
+    cells = torch.full((rows * columns, channels, height + GAP, width + GAP), 255.0)
+    cells[:count, :, :height, :width] = x
+    grid = cells.reshape(rows, columns, channels, height + GAP, width + GAP).permute(0, 3, 1, 4, 2)
+    pixels = (
+        grid.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP].to(torch.uint8).numpy()
+    )
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST).save(path, format="PNG")
+    picture.save(path, format="PNG")

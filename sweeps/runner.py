@@ -57,13 +57,13 @@ def run(
     _check_resources(spec)
     folder = storage.sweep(spec.name)
     with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
-        _keep_spec(folder / "sweep.yaml", spec)
+        changed = _keep_spec(folder / "sweep.yaml", spec)
         ledger = Ledger(storage.ledger(spec.name))
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
         for line in reused:
             ledger.append(line)
         todo = unfinished(plan, ledger.events)
-        if not todo and not reused and ledger.events[-1].get("outcome") == "completed":
+        if not todo and not reused and not changed and ledger.events[-1].get("outcome") == "completed":
             return SweepEnd("completed", 0)
         return _run(plan, storage, ledger, todo, listener, max_concurrent, fail_fast)
 
@@ -97,14 +97,22 @@ def _run(
 
 
 def _started(plan: Plan, sweep: str, concurrent: int) -> Event:
-    return event("sweep_started", sweep=sweep, max_concurrent=concurrent, axes=plan.spec.axes)
+    may_change = ("axes", "search", "scheduler", "budget", "resources", "tracking")
+    return event(
+        "sweep_started", sweep=sweep, max_concurrent=concurrent, **plan.spec.model_dump(include=set(may_change))
+    )
+
+
+def _cut_off(trial: str, outcome: str, reason: str) -> Event:
+    """The end of a trial that could not tell it itself."""
+    return event("trial_ended", trial, outcome=outcome, reason=reason, training_seconds=None, scoring_seconds=None)
 
 
 def _close(plan: Plan, ledger: Ledger, recorder: "_Recorder") -> str:
     """Say in the ledger how the sweep and each trial that was cut off ended."""
     for trial, status in trial_statuses(ledger.events, alive=True).items():
         if status == "running":
-            recorder.record(event("trial_ended", trial, outcome="interrupted"))
+            recorder.record(_cut_off(trial, "interrupted", "the driver was stopped"))
     statuses = trial_statuses(ledger.events)
     if {statuses[trial.id] for trial in plan.trials} & {"failed", "out_of_memory"}:
         outcome = "failed"
@@ -114,11 +122,11 @@ def _close(plan: Plan, ledger: Ledger, recorder: "_Recorder") -> str:
     return outcome
 
 
-def _keep_spec(path: Path, spec: SweepSpec) -> None:
-    """Write the resolved spec; under one name, recipe, evaluation and objective cannot change."""
+def _keep_spec(path: Path, spec: SweepSpec) -> bool:
+    """Write the resolved spec and say whether it is new; recipe, evaluation and objective cannot change."""
     new = spec.model_dump()
-    if path.exists():
-        old = read_yaml(path).data
+    old = read_yaml(path).data if path.exists() else None
+    if old is not None:
         for part in FIXED:
             changed = _differences(old[part], new[part], part)
             if changed:
@@ -128,6 +136,7 @@ def _keep_spec(path: Path, spec: SweepSpec) -> None:
                     mend="give the file a new `name:`",
                 )
     write_yaml(path, new)
+    return bool(old != new)
 
 
 def _differences(old: Any, new: Any, path: str) -> list[str]:
@@ -292,8 +301,7 @@ def _tune(
                 signal.raise_signal(signal.SIGINT)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            reason = f"its worker died {RETRIES + 1} times"
-            recorder.record(event("trial_ended", trial.config["job"]["trial"], outcome="failed", reason=reason))
+            recorder.record(_cut_off(trial.config["job"]["trial"], "failed", f"its worker died {RETRIES + 1} times"))
 
     tuner = tune.Tuner(
         tune.with_resources(run_in_worker, resources),

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from mpdit.datasets import load_dataset
 from mpdit.errors import refusal
 from pipelines.provenance import git_state, versions
 from sweeps.ledger import Event
@@ -141,6 +142,8 @@ class View:
         tags = {SWEEP: self.sweep, KIND: "cell" if cell else "trial" if trial else "sweep", **self.code_tags}
         if trial:
             tags |= {TRIAL: trial, PARENT: self.runs[(trial, None) if cell else (None, None)]}
+            recipe = self.trials[trial].recipe
+            tags |= {"mpdit.seed": str(recipe.seed), "mpdit.data": load_dataset(recipe.data.name).fingerprint}
         if cell:
             tags[CELL] = cell
         run = self.client.create_run(self.experiment, start_time=milliseconds(time), tags=tags, run_name=name)
@@ -215,7 +218,7 @@ class View:
         from mlflow.entities import RunTag
 
         run = self._child(line)
-        facts = {"mpdit.outcome": line["outcome"], "mpdit.reason": line.get("reason", "")[:TAG_LIMIT]}
+        facts = {"mpdit.outcome": line["outcome"], "mpdit.reason": (line.get("reason") or "")[:TAG_LIMIT]}
         facts |= flat({"runtime": line.get("runtime", {}), "machine": line.get("machine", {})})
         self.client.log_batch(run, tags=[RunTag(name, str(value)) for name, value in facts.items()])
         recipe = self.storage.trial(line["trial"]) / "recipe.yaml"

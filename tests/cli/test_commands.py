@@ -231,7 +231,7 @@ def test_train_evaluate_and_sample_one_run(tmp_path: Path, mpdit: Command, refus
     from PIL import Image
 
     with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.size == (2 * 64, 2 * 64)
+        assert picture.size == (2 * 64 + 8, 2 * 64 + 8)
     assert "no class '12'" in refused("sample", "run", "--classes", "12", cwd=tmp_path)
     assert "--ema takes numbers" in refused("evaluate", "run", "--ema", "wide", cwd=tmp_path)
     assert "0.288" in refused("evaluate", "run", "--ema", "0.4", cwd=tmp_path)

@@ -72,6 +72,15 @@ def runs_page(page: Page, address: str, experiment: str) -> None:
     close_assistant(page)
 
 
+def show_columns(page: Page, names: list[str]) -> None:
+    """Tick columns of the table, as a person would."""
+    page.get_by_role("button", name="Columns").click()
+    for name in names:
+        page.get_by_text(name, exact=True).last.click()
+    page.keyboard.press("Escape")
+    page.mouse.click(900, 60)
+
+
 def close_assistant(page: Page) -> None:
     """MLflow opens a chat panel on the first visit; it hides a third of the page."""
     for button in page.get_by_role("button", name="Close").all():
@@ -104,7 +113,9 @@ def cells_of(storage: Path, name: str) -> tuple[str, list[str]]:
 def main(storage: Path, folder: Path) -> None:
     experiment, cells = cells_of(storage, "conditioning")
     with served(storage) as address, browser_page() as (page, _):
+        page.set_viewport_size({"width": 1900, "height": 800})
         runs_page(page, address, experiment)
+        show_columns(page, ["fd_digits_2k", "stderr", "ema.sigma_rel", "model.modulation", "optimizer.lr"])
         page.wait_for_timeout(4000)
         page.screenshot(path=folder / "mlflow-runs.png")
         compare_page(page, address, experiment, cells)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from mpdit.errors import BadInput
 from sweeps.history import unfinished
@@ -65,6 +66,15 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     assert scored == {wider.trials[0].id: 1, wider.trials[1].id: 1, new: 3}
     second = {tuple(row.params.values()): row.value for row in rank(wider, read(storage.ledger("made")))}
     assert second.items() >= first.items()
+
+    # another tracking store: nothing is trained, and the store shows the whole sweep
+    elsewhere = {"uri": f"sqlite:///{tmp_path / 'elsewhere.db'}"}
+    moved = plan_of(wider.spec.axes, **SMALL, tracking=elsewhere)
+    assert ran(moved, storage)[0] == SweepEnd("completed", worked=0)
+    client = MlflowClient(tracking_uri=elsewhere["uri"])
+    experiment = client.get_experiment_by_name("made")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 1 + 3 + 9
 
     # another sweep over the same training: nothing is trained
     other = small(name="other")
