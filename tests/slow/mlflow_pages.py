@@ -68,13 +68,13 @@ def runs_page(page: Page, address: str, experiment: str) -> None:
         {"searchFilter": "tags.`mpdit.kind` = 'cell'", "orderByKey": "metrics.`frechet`", "orderByAsc": "true"}
     )
     page.goto(f"{address}/#/experiments/{experiment}/runs?{query}")
-    page.get_by_text("matching runs").first.wait_for(timeout=PATIENCE * 1000)
+    page.get_by_text("σ").first.wait_for(timeout=PATIENCE * 1000)  # the first row: a cell is named for its width
     close_assistant(page)
 
 
 def show_columns(page: Page, names: list[str]) -> None:
     """Tick columns of the table, as a person would."""
-    page.get_by_role("button", name="Columns").click()
+    page.get_by_role("button", name="Columns", exact=True).click()
     for name in names:
         page.get_by_text(name, exact=True).last.click()
     page.keyboard.press("Escape")
