@@ -43,6 +43,8 @@ class SweepProgress:
     def __call__(self, line: Event) -> None:
         """Take one event in."""
         fold(self.states, line)
+        if line["event"] == "sweep_started":
+            self.started = time.monotonic()  # the time before is Ray's own start
         if self.console.is_terminal:
             return
         now = time.monotonic()

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cli.options import DEFAULT_STORAGE, StorageOption
-from mpdit.errors import refusal
 
 FAILED = 1
 
@@ -16,18 +15,15 @@ def ui(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Open MLflow over the storage, on this machine only."""
-    import os
-
+    from sweeps.pages import served
     from sweeps.storage import Storage
-    from sweeps.tracking import server_command
 
     where = Storage(storage)
     where.check()
-    if not where.database.exists():
-        raise refusal(f"there is nothing to show in {where.root}", mend="mpdit sweep conditioning")
-    print(f"MLflow over {where.root} at http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    command = server_command(where, port)
-    os.execvpe(command[0], command, dict(os.environ))
+    print("starting MLflow …", file=sys.stderr, flush=True)
+    with served(where, port) as server:
+        print(f"{where.root} is at http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        server.wait()
 
 
 def doctor(storage: StorageOption = DEFAULT_STORAGE) -> None:

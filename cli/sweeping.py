@@ -42,14 +42,17 @@ def sweep(
 
     from cli.progress import SweepProgress
     from sweeps.ledger import read
-    from sweeps.runner import run
+    from sweeps.runner import SweepEnd, run
     from sweeps.storage import Storage
 
     plan = _read_plan(file, set_)
     where = Storage(storage)
     ledger = where.ledger(plan.spec.name)
-    with SweepProgress(plan, read(ledger) if ledger.exists() else [], Console(stderr=True)) as progress:
-        end = run(plan, where, progress, max_concurrent, fail_fast)
+    try:
+        with SweepProgress(plan, read(ledger) if ledger.exists() else [], Console(stderr=True)) as progress:
+            end = run(plan, where, progress, max_concurrent, fail_fast)
+    except KeyboardInterrupt:  # before or after Ray Tune's own time
+        end = SweepEnd("interrupted", 0)
     if end.tracking_problem:
         print(
             f"MLflow was not reached ({end.tracking_problem}); the same command brings it up to date", file=sys.stderr
@@ -78,16 +81,18 @@ def plan(
 ) -> None:
     """Show what a sweep will do and cost; starts nothing."""
     from cli.tables import plan_table
-    from sweeps.history import cost_of, known_events, unfinished
+    from sweeps.history import cost_of, known_events, unfinished, untrained
+    from sweeps.spec import check_unchanged
     from sweeps.storage import Storage
 
     where, made = Storage(storage), _read_plan(file, set_)
     where.check()
+    check_unchanged(where.spec(made.spec.name), made.spec)
     events = known_events(where, made)
     remaining = unfinished(made, events)
-    cost = cost_of(made, where, remaining)
+    cost = cost_of(made, where, events)
     if not json_:
-        print(plan_table(made, remaining, cost))
+        print(plan_table(made, untrained(made, events), remaining, cost))
         return
     waiting = {trial.id for trial in remaining}
     trials = [
@@ -174,7 +179,7 @@ def best(
         raise refusal(f"no cell of {found} has a value yet", mend=f"mpdit status {found}")
     bundle = None
     if export:
-        bundle = export_winner(where, made, events, rows[0], output or Path("bundles") / found)
+        bundle = export_winner(where, made, events, rows, output or Path("bundles") / found)
     if json_:
         print(json.dumps({**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}, indent=2))
         return
@@ -199,7 +204,7 @@ def _recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Ev
     from sweeps.spec import read_spec
 
     found = storage.find_sweep(name)
-    return found, make_plan(read_spec(storage.sweep(found) / "sweep.yaml")), read(storage.ledger(found))
+    return found, make_plan(read_spec(storage.spec(found))), read(storage.ledger(found))
 
 
 def _check_metric(by: str) -> None:
@@ -218,7 +223,8 @@ def _print_ranking(made: "Plan", events: "list[Event]", by: str, top: int | None
     rows = rank(made, events, by, alive)
     print(ranking_table(rows[:top], list(made.spec.axes)))
     if top and len(rows) > top:
-        print(f"… and {len(rows) - top} more")
+        tied = sum(row.tied_with_best for row in rows[top:])
+        print(f"… and {len(rows) - top} more" + (f", {tied} of them not to be told from the best" if tied else ""))
     if any(row.tied_with_best for row in rows[:top]):
         print("=  cannot be told from the best at these errors")
     floor = noise_floor(events)

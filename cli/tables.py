@@ -68,9 +68,9 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
     return aligned(header, body)
 
 
-def plan_table(plan: Plan, remaining: Sequence[Trial], cost: Estimate) -> str:
-    """The trials of a plan and what they will cost."""
-    waiting = {trial.id for trial in remaining}
+def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:
+    """The trials of a plan (those to train, those that need any work) and what they will cost."""
+    state = {trial.id: "to score" for trial in remaining} | {trial.id: "to train" for trial in train}
     axes = plan.spec.training_axes
     header = ["trial", *[short(axis) for axis in axes], "parameters", "steps", "state"]
     body = [
@@ -79,7 +79,7 @@ def plan_table(plan: Plan, remaining: Sequence[Trial], cost: Estimate) -> str:
             *[str(trial.params[axis]) for axis in axes],
             f"{trial.parameters:,}",
             f"{trial.recipe.steps:,}",
-            "to do" if trial.id in waiting else "done",
+            state.get(trial.id, "done"),
         ]
         for trial in plan.trials
     ]
@@ -87,7 +87,8 @@ def plan_table(plan: Plan, remaining: Sequence[Trial], cost: Estimate) -> str:
     if cost.hours is not None and cost.gpu_hours is not None:
         time = f"about {duration(cost.hours * 3600)}, {cost.gpu_hours:.2f} GPU-hours"
     summary = [
-        f"{len(plan.trials)} trials ({', '.join(axes) or 'one recipe'}), {len(remaining)} to do",
+        f"{len(plan.trials)} trials ({', '.join(axes) or 'one recipe'}): {len(train)} to train, "
+        f"{len(remaining) - len(train)} only to score",
         f"× {len(plan.cells)} cells each ({', '.join(plan.spec.post_hoc_axes) or 'one'}; post-hoc, no training)"
         f" = {len(plan.trials) * len(plan.cells)} cells",
         f"time: {time}",

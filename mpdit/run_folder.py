@@ -76,7 +76,8 @@ def load(bundle_or_run: str | Path, ema: float | None = None) -> tuple[Denoiser,
     width = own if ema is None else ema
     if is_bundle(folder):
         if width != own:
-            raise refusal(f"{folder} holds the weights of one EMA width only", given=width, allowed=own)
+            mend = "score the run that it came from: mpdit evaluate TRIAL --ema WIDTH"
+            raise refusal(f"{folder} holds the weights of one EMA width only", given=width, allowed=own, mend=mend)
         return read_weights(folder / BUNDLE_WEIGHTS)[0], recipe
     raw = folder / EMA / RAW_WEIGHTS
     if not raw.exists():

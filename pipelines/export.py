@@ -40,7 +40,7 @@ def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, An
     }
     (output / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in denoiser.parameters())
-    (output / CARD).write_text(_card(recipe.model_dump(), result, parameters, output.name, source), encoding="utf-8")
+    (output / CARD).write_text(_card(recipe.model_dump(), result, parameters, str(output), source), encoding="utf-8")
     return output
 
 
@@ -59,11 +59,13 @@ def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name:
     seeds = ""
     if len(result.get("seeds", [])) > 1:
         seeds = f"| mean over seeds {result['seeds']} | {result['mean']:.3f} ± {result['error']:.3f} |\n"
-    return f"""# {name}
+    tied = source.get("tied", 0)
+    doubt = f" {tied} other cells of the sweep cannot be told from it at these errors." if tied else ""
+    return f"""# {Path(name).name}
 
 An MP-DiT ({model["size"]}, patch {model["patch"]}, {model["modulation"]}, {parameters:,} parameters) trained on \
 `{recipe["data"]["name"]}` for {recipe["steps"]} steps of {recipe["batch"]} images,
-chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).
+chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}
 
 ## Figures
 
@@ -85,7 +87,9 @@ seed moves the value by more.
 
 ```python
 import mpdit
-model, recipe = mpdit.load("{name}")      # model(noisy images, σ, labels) → clean images
+model, recipe = mpdit.load("{name}")
+# model(images (batch, channels, height, width), σ (batch,), classes (batch,) int64) → clean images;
+# the class model.no_class asks for none
 ```
 
 ```

@@ -60,7 +60,8 @@ def settle_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> R
     if (folder / RECIPE).exists():
         kept = read_recipe(folder)
         if trial_id(kept.model_copy(update={"runtime": recipe.runtime})) != trial_id(recipe):
-            raise refusal(f"{folder} holds another training", given=trial_id(recipe), mend="choose another --output")
+            there, asked = trial_id(kept), trial_id(recipe)
+            raise refusal(f"{folder} holds another training", there=there, given=asked, mend="choose another --output")
         if kept.runtime.device != "cuda" or torch.cuda.is_available():
             return kept.model_copy(update={"ema": recipe.ema})
         log.warning("the run began on a GPU and continues on a CPU: its result will differ in the last digits")

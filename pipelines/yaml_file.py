@@ -17,7 +17,7 @@ Where = tuple[str | int, ...]
 
 @dataclass
 class Document:
-    """Plain data with its origin: `lines` maps the path of each key to its line in the file, counted from 1."""
+    """Plain data with its origin: `lines` maps the path of each key to its line, from 1, or to 0 if --set wrote it."""
 
     data: Any
     name: str
@@ -26,8 +26,9 @@ class Document:
     def place(self, where: Where) -> str:
         """`file, line 9` of the nearest known key at or above the path."""
         for length in range(len(where), 0, -1):
-            if where[:length] in self.lines:
-                return f"{self.name}, line {self.lines[where[:length]]}"
+            line = self.lines.get(where[:length])
+            if line is not None:
+                return f"{self.name}, line {line}" if line else "--set " + ".".join(str(key) for key in where[:length])
         return self.name
 
     def under(self, prefix: Where) -> "Document":
@@ -89,7 +90,8 @@ def read_yaml(path: Path) -> Document:
     except yaml.YAMLError as error:
         raise refusal(f"{path}: this is not YAML", reason=error) from None
     if not isinstance(document.data, dict):
-        raise refusal(f"{path} holds no settings", given=type(document.data).__name__, allowed="key: value lines")
+        given = "nothing" if document.data is None else f"a {type(document.data).__name__}"
+        raise refusal(f"{path} holds no settings", given=given, allowed="lines of `key: value`")
     return document
 
 
@@ -118,6 +120,7 @@ def apply_settings(document: Document, settings: list[str]) -> Document:
                 raise refusal(f"--set {setting!r}: {key} holds no fields", given=setting)
         place[keys[-1]] = parse_value(text)
         lines = {where: line for where, line in lines.items() if where[: len(keys)] != tuple(keys)}
+        lines[tuple(keys)] = 0
     return Document(data, document.name, lines)
 
 
@@ -168,11 +171,23 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, BadInput):
         return BadInput(f"{place}: {key + ': ' if key else ''}{cause}")
-    return refusal(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(first["msg"]), then=more)
+    return refusal(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(first), then=more)
 
 
-def rule(message: str) -> str:
-    """What a refused value should have been, from pydantic's own message."""
-    for prefix in ("Input should be ", "Value error, "):
-        message = message.removeprefix(prefix)
-    return message
+RULES = {  # pydantic's own words where they are plain, ours where they are not
+    "list_type": "a list, as [0.01, 0.02]",
+    "dict_type": "fields, as {name: value}",
+    "model_type": "fields, as {name: value}",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "string_pattern_mismatch": "letters, digits and . _ - (64 at most, a letter or digit first)",
+    "none_required": "null: this cannot be set yet",
+}
+
+
+def rule(problem: Any) -> str:
+    """What a refused value should have been, from one of pydantic's errors."""
+    message: str = problem["msg"]
+    return RULES.get(problem["type"], message.removeprefix("Input should be ").removeprefix("Value error, "))

@@ -40,16 +40,26 @@ def missing_cells(plan: Plan, events: list[Event], trial: Trial) -> list[Planned
     return [planned for planned in plan.cells if planned.cell.key not in scored]
 
 
+def untrained(plan: Plan, events: list[Event]) -> list[Trial]:
+    """The trials that have not been trained to their end."""
+    statuses = trial_statuses(events)
+    trained = {line["trial"] for line in events if line["event"] == "cell"}
+    return [trial for trial in plan.trials if statuses[trial.id] not in FINAL and trial.id not in trained]
+
+
 def unfinished(plan: Plan, events: list[Event]) -> list[Trial]:
     """The trials that need a worker: not trained to the end, or with cells to score."""
     statuses = trial_statuses(events)
     return [trial for trial in plan.trials if statuses[trial.id] not in FINAL or missing_cells(plan, events, trial)]
 
 
-def cost_of(plan: Plan, storage: Storage, remaining: list[Trial]) -> Estimate:
-    """What the remaining trials will cost, judged by every trial that has been timed in this storage."""
-    events = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
-    ended = [line for line in events if line["event"] == "trial_ended" and "from" not in line]
-    started = [line["max_concurrent"] for line in events if line["event"] == "sweep_started" and line["max_concurrent"]]
+def cost_of(plan: Plan, storage: Storage, events: list[Event]) -> Estimate:
+    """What is still to do will cost, judged by every trial that has been timed in this storage."""
+    everything = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
+    ended = [line for line in everything if line["event"] == "trial_ended" and "from" not in line]
+    slots = [
+        line["max_concurrent"] for line in everything if line["event"] == "sweep_started" and line["max_concurrent"]
+    ]
     on_gpu = any(line.get("runtime", {}).get("device") == "cuda" for line in ended)
-    return estimate(plan, ended, remaining, started[-1] if started else 1, 1.0 if on_gpu else 0.0)
+    cells = [(trial, missing_cells(plan, events, trial)) for trial in unfinished(plan, events)]
+    return estimate(ended, untrained(plan, events), cells, slots[-1] if slots else 1, 1.0 if on_gpu else 0.0)

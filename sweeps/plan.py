@@ -94,28 +94,32 @@ class Estimate:
         return {"hours": self.hours, "gpu_hours": self.gpu_hours, "disk_gb": self.disk_gb}
 
 
-def estimate(plan: Plan, finished: list[Event], remaining: list[Trial], concurrent: int, gpus: float) -> Estimate:
-    """The cost of the remaining trials, from the finished ones (`trial_ended` events) in the same storage.
+def estimate(
+    finished: list[Event],
+    train: list[Trial],
+    cells: list[tuple[Trial, list[PlannedCell]]],
+    concurrent: int,
+    gpus: float,
+) -> Estimate:
+    """The cost of training some trials and scoring cells of some, judged by finished ones (`trial_ended` events).
 
     Time is taken in proportion to parameters × images for training, and to parameters × samples × NFE for scoring.
     """
-    parameters = {trial.id: trial.parameters for trial in remaining}
+    parameters = {trial.id: trial.parameters for trial, _ in cells}
     disk = sum(
         parameters[trial.id]
         * FLOAT_BYTES
         * (len(TRACKED_WIDTHS) * len(snapshot_steps(trial.recipe.steps)) + KEPT * CHECKPOINT_COPIES + 1)
-        for trial in remaining
+        for trial in train
     )
     training = [line["training_seconds"] / line["training_work"] for line in finished if line.get("training_work")]
     scoring = [line["scoring_seconds"] / line["scoring_work"] for line in finished if line.get("scoring_work")]
     hours = gpu_hours = None
     if training and scoring:
-        seconds = sum(
-            median(training) * training_work(trial.recipe, parameters[trial.id])
-            + median(scoring) * sum(scoring_work(planned.cell, parameters[trial.id]) for planned in plan.cells)
-            for trial in remaining
-        )
-        hours = round(seconds / 3600 / max(1, min(concurrent, len(remaining))), 4)
+        work = sum(training_work(trial.recipe, parameters[trial.id]) for trial in train)
+        scored = sum(scoring_work(p.cell, parameters[trial.id]) for trial, planned in cells for p in planned)
+        seconds = median(training) * work + median(scoring) * scored
+        hours = round(seconds / 3600 / max(1, min(concurrent, len(cells))), 4)
         gpu_hours = round(seconds / 3600 * gpus, 4)
     return Estimate(hours, gpu_hours, round(disk / 1e9, 3))
 

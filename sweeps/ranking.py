@@ -108,6 +108,6 @@ def _row(
 
 def _placed(row: Row, number: int, best: Row) -> Row:
     tied = False
-    if number > 1 and row.value is not None and best.value is not None:
-        tied = row.value - best.value <= Z * math.hypot(row.stderr or 0, best.stderr or 0)
+    if number > 1 and row.value is not None and best.value is not None and row.stderr and best.stderr:
+        tied = row.value - best.value <= Z * math.hypot(row.stderr, best.stderr)
     return Row(**{**asdict(row), "rank": number, "tied_with_best": tied})

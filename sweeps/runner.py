@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.errors import refusal
-from pipelines.yaml_file import read_yaml, write_yaml
+from pipelines.yaml_file import write_yaml
 from sweeps.history import finished_elsewhere, missing_cells, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses
 from sweeps.plan import Plan, Trial
-from sweeps.spec import SweepSpec
+from sweeps.spec import FIXED, SweepSpec, check_unchanged
 from sweeps.storage import Storage, locked
 from sweeps.tracking import Mirror
 from sweeps.trial import run_in_worker
 
 Listener = Callable[[Event], None]
-FIXED = ("recipe", "evaluation", "objective")  # what one name stands for
 OBJECT_STORE_BYTES = 100_000_000  # reports are small; Ray would take a third of the memory
 LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see whether it is free
 RETRIES = 2  # of a trial whose worker died; errors inside a trial are outcomes and are not retried
@@ -55,15 +54,15 @@ def run(
     spec = plan.spec
     storage.prepare()
     _check_resources(spec)
-    folder = storage.sweep(spec.name)
     with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
-        changed = _keep_spec(folder / "sweep.yaml", spec)
+        unchanged = check_unchanged(storage.spec(spec.name), spec)
+        write_yaml(storage.spec(spec.name), spec.model_dump())
         ledger = Ledger(storage.ledger(spec.name))
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
         for line in reused:
             ledger.append(line)
         todo = unfinished(plan, ledger.events)
-        if not todo and not reused and not changed and ledger.events[-1].get("outcome") == "completed":
+        if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
             return SweepEnd("completed", 0)
         return _run(plan, storage, ledger, todo, listener, max_concurrent, fail_fast)
 
@@ -97,10 +96,8 @@ def _run(
 
 
 def _started(plan: Plan, sweep: str, concurrent: int) -> Event:
-    may_change = ("axes", "search", "scheduler", "budget", "resources", "tracking")
-    return event(
-        "sweep_started", sweep=sweep, max_concurrent=concurrent, **plan.spec.model_dump(include=set(may_change))
-    )
+    changeable = plan.spec.model_dump(exclude={"name", *FIXED})
+    return event("sweep_started", sweep=sweep, max_concurrent=concurrent, **changeable)
 
 
 def _cut_off(trial: str, outcome: str, reason: str) -> Event:
@@ -120,30 +117,6 @@ def _close(plan: Plan, ledger: Ledger, recorder: "_Recorder") -> str:
         outcome = "interrupted" if unfinished(plan, ledger.events) else "completed"
     recorder.record(event("sweep_ended", outcome=outcome))
     return outcome
-
-
-def _keep_spec(path: Path, spec: SweepSpec) -> bool:
-    """Write the resolved spec and say whether it is new; recipe, evaluation and objective cannot change."""
-    new = spec.model_dump()
-    old = read_yaml(path).data if path.exists() else None
-    if old is not None:
-        for part in FIXED:
-            changed = _differences(old[part], new[part], part)
-            if changed:
-                raise refusal(
-                    f"there is another sweep named {spec.name!r} in this storage",
-                    differs="; ".join(changed),
-                    mend="give the file a new `name:`",
-                )
-    write_yaml(path, new)
-    return bool(old != new)
-
-
-def _differences(old: Any, new: Any, path: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = list(dict.fromkeys([*old, *new]))
-        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}.{key}")]
-    return [] if old == new else [f"{path} was {old}, is {new}"]
 
 
 def _cores() -> int:

@@ -11,6 +11,7 @@ from pipelines.recipe import Recipe, Settings
 from pipelines.yaml_file import Document, apply_settings, field_names, read_yaml, rule, validate
 
 SHIPPED = Path(__file__).parent
+FIXED = ("recipe", "evaluation", "objective")  # what one name stands for
 POST_HOC_AXES = ("ema.sigma_rel", "evaluation.guidance", "evaluation.steps", "evaluation.sampler")
 
 
@@ -125,6 +126,31 @@ def split_axis(path: str) -> tuple[type[Recipe] | type[Evaluation], str]:
     return Recipe, path
 
 
+def check_unchanged(path: Path, spec: SweepSpec) -> bool:
+    """Whether the spec is the one kept at `path`; False also where there is none yet.
+
+    Raises BadInput when its recipe, evaluation or objective is another: one name stands for one of each.
+    """
+    if not path.exists():
+        return False
+    old, new = read_yaml(path).data, spec.model_dump()
+    changed = [line for part in FIXED for line in _differences(old[part], new[part], part)]
+    if changed:
+        raise refusal(
+            f"there is another sweep named {spec.name!r} in this storage",
+            differs="; ".join(changed),
+            mend="give it a new name: in the file, or with --set name=NAME",
+        )
+    return bool(old == new)
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}.{key}")]
+    return [] if old == new else [f"{path} was {old}, is {new}"]
+
+
 def sweep_file(name_or_path: str) -> Path:
     """The file of that path, or the shipped sweep of that name. Raises BadInput where there is neither."""
     path = Path(name_or_path)
@@ -168,7 +194,10 @@ def _checked_axis(document: Document, spec: SweepSpec, path: str, values: list[A
     for at, value in enumerate(canonical):
         if value in canonical[:at]:
             raise refusal(
-                f"{document.place(('axes', path, at))}: {path} has a value twice", given=values[at], same_as=value
+                f"{document.place(('axes', path, at))}: {path} has a value twice",
+                given=values[at],
+                same_as=value,
+                mend="write it once",
             )
     return canonical
 
@@ -183,6 +212,4 @@ def _checked_value(
         cause = error.errors()[0].get("ctx", {}).get("error")
         if isinstance(cause, BadInput):
             raise BadInput(f"{place}: {path}: {cause}") from None
-        raise refusal(
-            f"{place}: {path} cannot be {value!r}", given=value, allowed=rule(error.errors()[0]["msg"])
-        ) from None
+        raise refusal(f"{place}: {path} cannot be {value!r}", given=value, allowed=rule(error.errors()[0])) from None

@@ -57,6 +57,10 @@ class Storage:
         """A sweep's folder."""
         return self.sweeps / name
 
+    def spec(self, name: str) -> Path:
+        """A sweep's resolved file."""
+        return self.sweep(name) / "sweep.yaml"
+
     def ledger(self, name: str) -> Path:
         """A sweep's ledger."""
         return self.sweep(name) / "ledger.jsonl"
@@ -84,7 +88,7 @@ class Storage:
         self.check()
         names = self.sweep_names()
         if not names:
-            raise refusal(f"there is no sweep in {self.root}", mend="mpdit sweep conditioning")
+            raise refusal(f"there is no sweep in {self.root}", mend=f"mpdit sweep conditioning --storage {self.root}")
         if name is None:
             return names[0]
         if name not in names:

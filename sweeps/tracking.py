@@ -7,7 +7,6 @@ tags, so replaying events never doubles one. Everything is written by one thread
 import logging
 import os
 import queue
-import sys
 import threading
 from collections.abc import Iterable
 from datetime import datetime
@@ -82,18 +81,6 @@ def check_database(storage: Storage) -> None:
         from mlflow import MlflowClient
 
         MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments(max_results=1)
-
-
-def server_command(storage: Storage, port: int) -> list[str]:
-    """The command that serves MLflow's pages over the storage on loopback."""
-    quiet()
-    options = [
-        "--backend-store-uri",
-        tracking_uri(storage, None),
-        "--default-artifact-root",
-        storage.artifacts.as_uri(),
-    ]
-    return [sys.executable, "-m", "mlflow", "server", *options, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def milliseconds(time: str) -> int:

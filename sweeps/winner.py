@@ -11,8 +11,9 @@ from sweeps.ranking import Row
 from sweeps.storage import Storage
 
 
-def export_winner(storage: Storage, plan: Plan, events: list[Event], row: Row, output: Path) -> Path:
-    """Write the bundle of a ranked row's best seed. Raises BadInput when its weights are no longer there."""
+def export_winner(storage: Storage, plan: Plan, events: list[Event], rows: list[Row], output: Path) -> Path:
+    """Write the bundle of the first row's best seed. Raises BadInput when its weights are no longer there."""
+    row = rows[0]
     run = storage.trial(row.trial)
     if not is_trained(run):
         raise refusal(f"the weights of trial {row.trial} are not in {storage.root}", given=run)
@@ -24,4 +25,5 @@ def export_winner(storage: Storage, plan: Plan, events: list[Event], row: Row, o
     result |= {"seeds": [seeds[trial] for trial in row.trials], "mean": row.value, "error": row.stderr}
     started = next(line for line in events if line["event"] == "sweep_started")
     source = {"sweep": plan.spec.name, "sweep_id": started["sweep"], "trial": row.trial, "params": row.params}
+    source["tied"] = sum(other.tied_with_best for other in rows)
     return export(run, result, output, source)

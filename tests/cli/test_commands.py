@@ -1,6 +1,7 @@
 """The command line as a person meets it: what it prints and how it ends."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,7 +132,7 @@ def test_a_mistake_in_a_sweep_file_ends_with_one_message(
     [
         (["sweep", "none.yaml"], ["there is no sweep file none.yaml", "conditioning"]),
         (["sweep", "conditioning", "--storage", "/proc/none"], ["not writable", "MPDIT_STORAGE"]),
-        (["sweep", "conditioning", "--set", "recipe.stepz=3"], ["stepz", "steps"]),
+        (["sweep", "conditioning", "--set", "recipe.stepz=3"], ["--set recipe.stepz", "'stepz'", "steps"]),
         (["plan", "none"], ["there is no sweep file"]),
         (["best", "--storage", "nothing"], ["there is no sweep in", "mpdit sweep"]),
         (["rank", "--storage", "nothing"], ["there is no sweep in"]),
@@ -196,11 +197,28 @@ def test_best_shows_the_winner_and_exports_only_what_is_there(finished: Path, mp
     assert "are not in" in refused("best", "--storage", finished, "--export")
 
 
+def test_a_taken_port_is_refused(finished: Path, refused: Refused) -> None:
+    (finished / "mlflow.db").touch()
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert f"port {port} cannot be used" in refused("ui", "--storage", finished, "--port", port)
+
+
+def test_plan_refuses_what_sweep_would_refuse(finished: Path, tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "made.yaml"
+    path.write_text(SWEEP.replace("name: mine", "name: made"))
+    message = refused("plan", path, "--storage", finished)
+    assert "there is another sweep named 'made'" in message
+    assert "recipe.steps was 600, is 8" in message
+
+
 def test_plan_shows_trials_cells_and_cost(tmp_path: Path, mpdit: Command) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(SWEEP)
     text = mpdit("plan", path, "--storage", tmp_path / "runs").stdout
-    assert "2 trials (model.modulation), 2 to do" in text
+    assert "2 trials (model.modulation): 2 to train, 0 only to score" in text
     assert "= 4 cells" in text
     assert "not known yet" in text
     found = json.loads(mpdit("plan", path, "--storage", tmp_path / "runs", "--json").stdout)

@@ -1,6 +1,8 @@
 """Every command and snippet in the README and the docs does what it says there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,14 @@ def test_every_command_runs(whole_sweep: Path) -> None:
         mpdit(*words, cwd=whole_sweep)
     named = {words[0] for words in done}
     assert named >= {"plan", "sweep", "status", "rank", "best", "train", "evaluate", "sample", "ui"}
+
+
+def test_every_snippet_runs(whole_sweep: Path) -> None:
+    mpdit("best", "--export", cwd=whole_sweep)
+    found = blocks("python")
+    assert found
+    for snippet in found:
+        subprocess.run([sys.executable, "-c", snippet], cwd=whole_sweep, check=True)
 
 
 def test_every_sweep_file_is_valid(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from sweeps.history import finished_elsewhere, known_events, missing_cells, unfinished
+from sweeps.history import finished_elsewhere, known_events, missing_cells, unfinished, untrained
 from sweeps.ledger import Ledger, event
 from sweeps.plan import Plan
 from sweeps.storage import Storage
@@ -23,6 +23,7 @@ def test_a_new_width_needs_only_its_cells(small_plan: Plan) -> None:
     missing = missing_cells(wider, events, wider.trials[0])
     assert [planned.params for planned in missing] == [{"ema.sigma_rel": 0.2}]
     assert wider.trials[0] in unfinished(wider, events)
+    assert wider.trials[0] not in untrained(wider, events)
 
 
 def test_a_diverged_trial_is_final_and_a_failed_one_is_not(small_plan: Plan) -> None:

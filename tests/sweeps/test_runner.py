@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mpdit.errors import BadInput
+from pipelines.yaml_file import write_yaml
 from sweeps.history import unfinished
 from sweeps.ledger import Event, read
 from sweeps.plan import Plan
@@ -103,12 +104,10 @@ def test_a_trial_that_diverges_is_an_outcome_and_one_that_fails_an_error(tmp_pat
 
 
 def test_another_recipe_under_the_same_name_is_refused(tmp_path: Path) -> None:
-    from sweeps.runner import _keep_spec
-
     storage = Storage(tmp_path)
     storage.prepare()
     storage.sweep("made").mkdir()
-    _keep_spec(storage.sweep("made") / "sweep.yaml", small().spec)
+    write_yaml(storage.sweep("made") / "sweep.yaml", small().spec.model_dump())
     changed = small(recipe={**SMALL["recipe"], "batch": 32})
     with pytest.raises(BadInput, match=r"recipe\.batch was 16, is 32"):
         ran(changed, storage)

@@ -70,7 +70,7 @@ def test_every_shipped_sweep_is_valid_and_found_by_name(path: Path) -> None:
         ("name: mine", "title: mine", ["name", "title"]),
         ("axes:", "search: {algorithm: tpe}\naxes:", ["line 4", "search.algorithm", "tpe", "grid"]),
         ("axes:", "resources: {cpus_per_trial: 0}\naxes:", ["resources.cpus_per_trial", "greater than or equal to 1"]),
-        ("axes:", "budget: {hours: 2}\naxes:", ["budget.hours", "None"]),
+        ("axes:", "budget: {hours: 2}\naxes:", ["budget.hours", "null"]),
         ("ema.sigma_rel", "runtime.threads", ["axes has no field 'runtime.threads'"]),
         ("ema.sigma_rel", "evaluation.samples", ["axes has no field 'evaluation.samples'"]),
     ],
