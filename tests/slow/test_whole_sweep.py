@@ -84,7 +84,7 @@ def test_a_sibling_differs_by_its_seed_alone(bundle: Path, whole_sweep: Path) ->
 def test_the_plan_of_a_finished_sweep_reuses_everything(whole_sweep: Path) -> None:
     found = mpdit_json("plan", "conditioning", "--storage", "runs", cwd=whole_sweep)
     assert len(found["reused"]) == 6
-    more = ["--set", "axes.optimizer.lr=[0.01, 0.02, 0.03]"]
+    more = ["--set", "axes.optimizer.lr=[0.01, 0.04, 0.03]"]
     found = mpdit_json("plan", "conditioning", "--storage", "runs", *more, cwd=whole_sweep)
     assert len(found["reused"]) == 6
     assert len(found["trials"]) == 9
