@@ -39,9 +39,9 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest(tmp_path: Path) -
     ("text", "says"),
     [
         ("optimizer: {lr: -0.1}", ["line 1", "optimizer.lr", "-0.1", "greater than 0"]),
-        ("steps: many", ["line 1", "steps", "'many'", "integer"]),
-        ("steps: true", ["steps", "integer"]),
-        ("steps: 2.5", ["steps", "integer"]),
+        ("steps: many", ["line 1", "steps", "'many'", "whole number"]),
+        ("steps: true", ["steps", "whole number"]),
+        ("steps: 2.5", ["steps", "whole number"]),
         ("optimizer: {lr: .nan}", ["optimizer.lr", "finite"]),
         ("model:\n  modulation: scale+rotatoin", ["line 2", "rotatoin", "rotation"]),
         ("model: {size: nanno}", ["line 1", "nanno", "nano"]),
