@@ -8,7 +8,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,20 +78,18 @@ def _run(
 ) -> SweepEnd:
     past = list(ledger.events)
     sweep = next((line["sweep"] for line in past if line["event"] == "sweep_started"), uuid.uuid4().hex)
-    mirror = Mirror(storage, plan, sweep, past)
-    recorder = _Recorder(ledger, mirror, listener)
-    mirror.start()
-    try:
-        if todo:
-            with local_ray() as resources:
-                concurrent = min(max_concurrent or len(todo), _slots(plan.spec, resources()))
-                recorder.record(_started(plan, sweep, concurrent))
+    with local_ray() if todo else nullcontext() as resources:
+        concurrent = min(max_concurrent or len(todo), _slots(plan.spec, resources())) if resources else 0
+        mirror = Mirror(storage, plan, sweep, past)
+        recorder = _Recorder(ledger, mirror, listener)
+        recorder.record(_started(plan, sweep, concurrent))
+        mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
+        try:
+            if todo:
                 _tune(plan, storage, ledger, todo, recorder, concurrent, fail_fast)
-        else:
-            recorder.record(_started(plan, sweep, 0))
-    finally:
-        outcome = _close(plan, ledger, recorder)
-        problem = mirror.close()
+        finally:
+            outcome = _close(plan, ledger, recorder)
+            problem = mirror.close()
     return SweepEnd(outcome, len(todo), problem)
 
 
@@ -193,14 +191,17 @@ def local_ray() -> Iterator[Callable[[], dict[str, float]]]:
 
     folder = _short_temporary_folder()
     on_termination = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        num_cpus=_cores(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=str(folder),
-    )
+    try:
+        ray.init(
+            num_cpus=_cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
+        )
+    except SystemExit:  # SIGTERM while Ray had the signal: to us it is an interruption like any other
+        raise KeyboardInterrupt from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_termination)  # ray.init takes it, and ends the driver by abort
     try:
