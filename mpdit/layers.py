@@ -1,11 +1,13 @@
 """Magnitude-preserving primitives, one equation each.
 
-Magnitude means root mean square over the channels. Every primitive here maps inputs of unit
-magnitude to outputs of unit magnitude in expectation, so the network needs no normalisation layers.
-Sources: arXiv 2312.02696 (EDM2) and arXiv 2505.19122 (MP-DiT).
+Magnitude means root mean square over the channels. The primitives named MP… or mp_… map inputs of unit
+magnitude to outputs of unit magnitude in expectation, so a network of them needs no normalisation
+layers; the others are DiT's, for the lower rungs of the design ladder.
+Sources: arXiv 2312.02696 (EDM2), arXiv 2505.19122 (MP-DiT) and arXiv 2212.09748 (DiT).
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,6 +71,24 @@ def mp_silu(x: Tensor) -> Tensor:
     return F.silu(x) / SILU_MAGNITUDE
 
 
+class PlainSum(nn.Module):
+    """stream + branch, as in DiT: (…, channels) → (…, channels)."""
+
+    def forward(self, stream: Tensor, branch: Tensor) -> Tensor:
+        return stream + branch
+
+
+class BlendedSum(nn.Module):
+    """`mp_sum` of stream and branch: (…, channels) → (…, channels)."""
+
+    def __init__(self, t: float) -> None:
+        super().__init__()
+        self.t = t
+
+    def forward(self, stream: Tensor, branch: Tensor) -> Tensor:
+        return mp_sum(stream, branch, self.t)
+
+
 class ResidualSum(nn.Module):
     """`mp_sum` of stream and branch, brought back to unit magnitude token by token: (…, channels) → (…, channels).
 
@@ -84,12 +104,28 @@ class ResidualSum(nn.Module):
         return normalize(mp_sum(stream, branch, self.t))
 
 
-class MPLinear(nn.Module):
-    """A bias-free linear map whose rows have unit magnitude: x: (..., inputs) → (..., outputs).
+class Linear(nn.Module):
+    """A linear map with a bias, as in DiT: x: (..., inputs) → (..., outputs).
 
-    The weight is normalised on use, w = normalize(W)/√inputs, so its gradient is orthogonal to W
-    (Eq. 47 and 66 of arXiv 2312.02696). Keeping the stored W normalised is `normalize_weights`'s
-    work, after the optimiser's step.
+    `spread`: the standard deviation of its first weights; None draws them as Xavier does, uniformly.
+    """
+
+    def __init__(self, inputs: int, outputs: int, spread: float | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.spread = spread
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        """`scale` multiplies x."""
+        return F.linear(x, self.weight * scale if scale != 1 else self.weight, self.bias)
+
+
+class WNLinear(nn.Module):
+    """A bias-free linear map, weight-normalised on use: x: (..., inputs) → (..., outputs).
+
+    w = normalize(W)/√inputs, whatever the size of W; its gradient is orthogonal to W, so W tends to grow.
+    Eq. 47 of arXiv 2312.02696.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -97,19 +133,68 @@ class MPLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        """`scale` multiplies the output; it is folded into the weight, which is smaller than x."""
+        """`scale` multiplies x; it is folded into the weight, which is smaller."""
         return F.linear(x, normalize(self.weight) * (scale / math.sqrt(self.weight.shape[1])))
 
 
-class MPEmbedding(nn.Module):
-    """A table of unit-magnitude rows: index: (...) int64 → (..., channels)."""
+class MPLinear(nn.Module):
+    """A bias-free linear map whose stored rows have unit magnitude: x: (..., inputs) → (..., outputs).
+
+    Forced weight normalisation (Eq. 66 of arXiv 2312.02696) in two halves that act once a step, for all layers at
+    once: `project_gradients` before the optimiser's step, `normalize_weights` after it. Between them W is its own
+    normalisation, so using it costs nothing: w = W/√inputs.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        """`scale` multiplies x; it is folded into the weight, which is smaller."""
+        return F.linear(x, self.weight * (scale / math.sqrt(self.weight.shape[1])))
+
+
+class Embedding(nn.Module):
+    """A table of rows drawn from N(0, 0.02²), as in DiT: index: (...) int64 → (..., channels)."""
 
     def __init__(self, count: int, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, channels))
 
     def forward(self, index: Tensor) -> Tensor:
-        return normalize(self.weight[index])
+        return self.weight[index]
+
+
+class MPEmbedding(nn.Module):
+    """A table whose stored rows have unit magnitude, kept so like MPLinear's: index: (...) int64 → (..., channels)."""
+
+    def __init__(self, count: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, channels))
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.weight[index]
+
+
+class SinusoidalFeatures(nn.Module):
+    """Cosines and sines of a scalar at geometric frequencies, as in DiT: x: (batch,) → (batch, channels).
+
+    DiT feeds steps 0 … 999; ours is fed the level ln(σ)/4, stretched so that the noise levels of a training span
+    about as much.
+    """
+
+    STRETCH = 300.0
+    frequencies: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        angle = torch.outer(self.STRETCH * x.float(), self.frequencies)
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 class FourierFeatures(nn.Module):
@@ -135,9 +220,48 @@ class FourierFeatures(nn.Module):
         return math.sqrt(2) * angle.cos()
 
 
+class HashedFeatures(nn.Module):
+    """The public MP-DiT code's features of a whole-numbered step: x: (batch,) → (batch, channels), of magnitude 0.71.
+
+    cos(2π(f·t + φ)) with f ~ N(0, 1): neighbouring steps share nothing. x is the level ln(σ)/4; t is the DDPM step
+    of that σ. For comparisons only.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+    levels: Tensor
+
+    def __init__(self, channels: int, levels: Tensor) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        self.register_buffer("frequencies", torch.randn(channels, generator=draw), persistent=False)
+        self.register_buffer("phases", torch.rand(channels, generator=draw), persistent=False)
+        self.register_buffer("levels", levels.float(), persistent=False)  # of the steps 0 … 999, ascending
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = torch.searchsorted(self.levels, x.float() - 1e-5).clamp(max=len(self.levels) - 1)
+        return torch.cos(2 * math.pi * (torch.outer(step.float(), self.frequencies) + self.phases))
+
+
 def normalised_weights(module: nn.Module) -> list[nn.Parameter]:
     """The weights that forced weight normalisation keeps on the sphere: those of every MPLinear and MPEmbedding."""
     return [part.weight for part in module.modules() if isinstance(part, (MPLinear, MPEmbedding))]
+
+
+GROUP_LIMIT = 2**24  # values; more than this at once costs memory and saves nothing
+
+
+def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of matrices with rows of one length, to be treated as one tall matrix: few kernels for many layers."""
+    groups: list[list[int]] = []
+    open_group: dict[int, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        group = open_group.get(tensor.shape[1])
+        if group is None or sum(tensors[i].numel() for i in group) + tensor.numel() > GROUP_LIMIT:
+            group = open_group[tensor.shape[1]] = []
+            groups.append(group)
+        group.append(index)
+    return groups
 
 
 @torch.no_grad()
@@ -146,13 +270,38 @@ def normalize_weights(module: nn.Module) -> None:
 
     Eq. 66 of arXiv 2312.02696. Called after the optimiser's step, never inside `forward`.
     """
-    for weight in normalised_weights(module):
-        weight.copy_(normalize(weight))
+    weights: list[Tensor] = [weight.detach() for weight in normalised_weights(module)]
+    for group in _groups(weights):
+        rows = normalize(torch.cat([weights[i] for i in group]))
+        torch._foreach_copy_([weights[i] for i in group], rows.split([len(weights[i]) for i in group]))
 
 
+@torch.no_grad()
+def project_gradients(module: nn.Module) -> None:
+    """Take from every normalised weight's gradient its part along the weight, row by row, in place.
+
+    g ← g − W·mean(g·W): the derivative of normalize(W) at a W of unit magnitude (Eq. 47 of arXiv 2312.02696). It is
+    linear in g, so once a step does for all micro-batches and processes.
+    """
+    weights = [weight for weight in normalised_weights(module) if weight.grad is not None]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    for group in _groups(weights):
+        w, g = torch.cat([weights[i] for i in group]), torch.cat([gradients[i] for i in group])
+        g.addcmul_(w, (g * w).mean(-1, keepdim=True), value=-1)
+        torch._foreach_copy_([gradients[i] for i in group], g.split([len(weights[i]) for i in group]))
+
+
+@torch.no_grad()
 def initialize_weights(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw every normalised weight from N(0, 1), then project it onto the sphere."""
-    with torch.no_grad():
-        for weight in normalised_weights(module):
-            weight.copy_(torch.randn(weight.shape, generator=generator))
-    normalize_weights(module)
+    """Draw every weight: normalised ones uniformly on the sphere, DiT's as DiT draws them. Biases start at 0."""
+    for part in module.modules():
+        if isinstance(part, (MPLinear, MPEmbedding, WNLinear)):
+            part.weight.copy_(normalize(torch.randn(part.weight.shape, generator=generator)))
+        elif isinstance(part, Embedding):
+            part.weight.copy_(0.02 * torch.randn(part.weight.shape, generator=generator))
+        elif isinstance(part, Linear):
+            part.bias.zero_()
+            if part.spread is None:
+                nn.init.xavier_uniform_(part.weight, generator=generator)
+            else:
+                part.weight.copy_(part.spread * torch.randn(part.weight.shape, generator=generator))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mpdit.datasets import Dataset
 from mpdit.diffusion import Denoiser
-from mpdit.layers import magnitude, normalised_weights
+from mpdit.layers import magnitude
 from mpdit.randomness import normal
 from mpdit.transformer import SubLayer
 
@@ -63,10 +63,28 @@ def magnitude_drift(magnitudes: dict[str, tuple[float, float]]) -> float:
     return max(abs(math.log(mean)) for name, (mean, _) in magnitudes.items() if name.endswith("mlp/residual"))
 
 
-@torch.no_grad()
+def matrices(module: nn.Module) -> dict[str, Tensor]:
+    """The weights that are matrices, by name."""
+    return {name: p.detach() for name, p in module.named_parameters() if p.ndim == 2 and len(p) > 1}
+
+
 def weight_magnitude(module: nn.Module) -> float:
-    """Root mean square of all normalised weights; 1 under forced weight normalisation."""
-    return _root_mean_square([weight.detach() for weight in normalised_weights(module)])
+    """Root mean square of all matrices; 1 under forced weight normalisation."""
+    return _root_mean_square(list(matrices(module).values()))
+
+
+@torch.no_grad()
+def update_magnitudes(module: nn.Module, before: list[Tensor]) -> dict[str, float]:
+    """How far one step moved each matrix, as a share of its size: the effective learning rate.
+
+    before: the `matrices` as they were. Returns {"blocks.0.mlp.branch.into": RMS(W − W before)/RMS(W), …}.
+    """
+    now = matrices(module)
+    ratios = torch.stack(
+        [(new - old).norm() / old.norm() for new, old in zip(now.values(), before, strict=True)]
+    ).tolist()
+    names = (name.removeprefix("network.").removesuffix(".weight") for name in now)
+    return dict(zip(names, ratios, strict=True))
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ A run: `recipe.yaml`, `checkpoints/step-…/`, `ema/step-….safetensors`. A bun
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mpdit.diffusion import Denoiser, Edm
+from mpdit.diffusion import Denoiser, objective_as_dict, objective_from
 from mpdit.ema import reconstruct
 from mpdit.errors import refusal
 from mpdit.layers import normalize_weights
-from mpdit.transformer import Architecture, Transformer
+from mpdit.transformer import Transformer, architecture_from
 
 BUNDLE_WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
@@ -36,7 +35,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser,
     """fp32 weights, with architecture, objective and step in the header, whole or not at all."""
     header = {
         "architecture": json.dumps(denoiser.network.architecture.as_dict()),
-        "objective": json.dumps(asdict(denoiser.objective)),
+        "objective": json.dumps(objective_as_dict(denoiser.objective)),
         "step": str(step),
     }
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
@@ -50,8 +49,8 @@ def read_weights(path: Path) -> tuple[Denoiser, int]:
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    network = Transformer(Architecture(**json.loads(header["architecture"])))
-    denoiser = Denoiser(network, Edm(**json.loads(header["objective"])))
+    network = Transformer(architecture_from(json.loads(header["architecture"])))
+    denoiser = Denoiser(network, objective_from(json.loads(header["objective"])))
     denoiser.load_state_dict(weights)
     return denoiser.eval(), int(header["step"])
 

@@ -1,16 +1,20 @@
 """One training step on plain data: draw the batch, follow the gradient, renormalise, average."""
 
+import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpdit.datasets import Dataset
-from mpdit.diffusion import Denoiser, Edm, denoising_loss
+from mpdit.diffusion import Denoiser
 from mpdit.ema import TRACKED_WIDTHS, update_averages
-from mpdit.layers import normalize_weights
+from mpdit.layers import normalize_weights, project_gradients
 from mpdit.randomness import normal, sample_order, uniform
+
+SCHEDULES = ("inverse_sqrt", "cosine", "constant")
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,14 @@ class Batch:
     images: Tensor  # (share, channels, resolution, resolution)
     labels: Tensor  # (share,) int64, `classes` where the label is dropped
     noise: Tensor  # (share, 1 + channels·resolution²) standard normal
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def split(self, size: int) -> list["Batch"]:
+        """Micro-batches of at most that many samples."""
+        parts = zip(self.images.split(size), self.labels.split(size), self.noise.split(size), strict=True)
+        return [Batch(*part) for part in parts]
 
 
 @dataclass
@@ -50,44 +62,66 @@ def new_state(denoiser: Denoiser, betas: tuple[float, float]) -> TrainingState:
 def draw_batch(
     dataset: Dataset, seed: int, step: int, size: int, label_dropout: float, share: slice, device: torch.device
 ) -> Batch:
-    """The `share` of the global batch of one step; the whole batch is a function of (seed, step) alone."""
+    """The `share` of the global batch of one step; the whole batch is a function of (seed, step) and the device."""
     index = sample_order(len(dataset), seed, (step - 1) * size, size)[share]
     labels = dataset.labels[index]
     dropped = uniform((size,), seed, step, "label dropout")[share] < label_dropout
     labels = torch.where(dropped, dataset.classes, labels)
-    noise = normal((size, 1 + dataset.images[0].numel()), seed, step, "noise")[share]
-    return Batch(dataset.images[index].to(device), labels.to(device), noise.to(device))
+    noise = normal((size, 1 + dataset.images[0].numel()), seed, step, "noise", device)[share]
+    return Batch(dataset.images[index].to(device), labels.to(device), noise)
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: float, decay_from: float) -> float:
-    """Linear warm-up, constant, then peak/√(step/start): the schedule of arXiv 2312.02696, Eq. 67.
+def learning_rate(step: int, steps: int, peak: float, schedule: str, warmup: float, decay_from: float) -> float:
+    """Linear warm-up, constant, then down: as peak/√(step/start), as half a cosine to 0, or not at all.
 
-    `warmup` and `decay_from` are shares of the whole run; step counts from 1.
+    `warmup` and `decay_from` are shares of the whole run; step counts from 1. `inverse_sqrt` is Eq. 67 of
+    arXiv 2312.02696.
     """
     start = max(1.0, decay_from * steps)
-    return peak * min(1.0, step / max(1.0, warmup * steps)) * (max(step, start) / start) ** -0.5
+    rate = peak * min(1.0, step / max(1.0, warmup * steps))
+    if schedule == "constant" or step <= start:
+        return rate
+    if schedule == "cosine":
+        return rate * 0.5 * (1 + math.cos(math.pi * (step - start) / (steps + 1 - start)))
+    return rate * (step / start) ** -0.5
 
 
-def train_step(
-    state: TrainingState,
-    model: nn.Module,
-    objective: Edm,
+def accumulate(
+    loss: Callable[[Batch], Tensor],
     batch: Batch,
-    lr: float,
+    micro_batch: int,
     backward: Callable[[Tensor], None],
+    alone: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Tensor:
+    """Leave the mean gradient of the whole batch in the parameters, micro-batch by micro-batch; returns the mean loss.
+
+    alone: a context for all micro-batches but the last, in which several processes keep their gradients apart.
+    """
+    parts = batch.split(micro_batch)
+    total = torch.zeros((), device=batch.noise.device)
+    for number, part in enumerate(parts, 1):
+        with alone() if number < len(parts) else contextlib.nullcontext():
+            weighted = loss(part) * (len(part) / len(batch))
+            backward(weighted)
+        total += weighted.detach()
+    return total
+
+
+def train_step(state: TrainingState, gradient: Callable[[], Tensor], lr: float, clip: float | None = None) -> Tensor:
     """Take one step and return its loss, () fp32, on the device: nothing here waits for it.
 
-    `model` is the denoiser as it is called (compiled, or wrapped for several processes); `state.denoiser` holds
-    the parameters. `backward(loss)` must leave the global batch's mean gradient in them.
+    `gradient()` leaves the global batch's mean gradient in the parameters and returns the loss. clip: the largest
+    norm that the whole gradient may have.
     """
     state.step += 1
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     state.optimizer.zero_grad(set_to_none=True)
-    loss = denoising_loss(model, objective, batch.images, batch.labels, batch.noise)
-    backward(loss)
+    loss = gradient()
+    project_gradients(state.denoiser)
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(state.denoiser.parameters(), clip, foreach=True)
     state.optimizer.step()
     normalize_weights(state.denoiser)
     update_averages(state.averages, [p.detach() for p in state.denoiser.parameters()], state.step)
-    return loss.detach()
+    return loss

@@ -1,29 +1,40 @@
-"""The magnitude-preserving diffusion transformer (MP-DiT) and its sizes.
+"""The diffusion transformer and its sizes, on every rung of the design ladder from DiT to MP-DiT.
 
-Source: arXiv 2505.19122, with the choices of arXiv 2312.02696 for embeddings and residual sums.
+Sources: arXiv 2212.09748 (DiT, design A), arXiv 2505.19122 (MP-DiT, design E), with the choices of
+arXiv 2312.02696 for embeddings and residual sums.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mpdit.design import Design, E
 from mpdit.errors import refusal
 from mpdit.layers import (
     SILU_MAGNITUDE,
+    BlendedSum,
+    Embedding,
     FourierFeatures,
+    HashedFeatures,
+    Linear,
     MPEmbedding,
     MPLinear,
+    PlainSum,
     ResidualSum,
+    SinusoidalFeatures,
+    WNLinear,
     initialize_weights,
     mp_silu,
     mp_sum,
     normalize,
 )
-from mpdit.modulation import Conditioner, Modulate, gate, parse_modulation
+from mpdit.modulation import AdaLNZero, Modulate, MPConditioner, gate, parse_modulation
 from mpdit.randomness import generator
+from mpdit.schedules import ddpm_sigmas
 
 SIZES = {  # name: (depth, width, heads); XS to XL as published, nano for 8×8 digits
     "nano": (4, 64, 4),
@@ -36,7 +47,7 @@ SIZES = {  # name: (depth, width, heads); XS to XL as published, nano for 8×8 d
 RESIDUAL_BLEND = 0.3  # share of the branch in each residual sum
 EMBEDDING_BLEND = 0.5  # patches with positions, noise level with class
 MLP_RATIO = 4
-FOURIER_CHANNELS = 256
+LEVEL_CHANNELS = 256
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Architecture:
     channels: int  # of the images
     resolution: int  # of the images, in pixels
     classes: int
+    learned_variance: bool = False  # a second answer of the images' shape
+    design: Design = E
 
     def __post_init__(self) -> None:
         parse_modulation(self.modulation)
@@ -63,20 +76,32 @@ class Architecture:
             )
         if self.width % (2 * self.heads):
             raise refusal(f"{self.heads} heads do not divide width {self.width} into even parts", given=self.heads)
+        if self.width % 4:
+            raise refusal(f"2-D positions need a width divisible by 4, not {self.width}", given=self.width)
 
-    def as_dict(self) -> dict[str, int | str]:
+    def as_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
         return dataclasses.asdict(self)
 
 
+def architecture_from(fields: dict[str, Any]) -> Architecture:
+    """The architecture of which `as_dict` gave the fields."""
+    return Architecture(**{**fields, "design": Design(**fields["design"])})
+
+
 def sincos_positions(grid: int, width: int) -> Tensor:
-    """Fixed 2-D sine and cosine positions of unit magnitude and zero mean: (grid², width)."""
+    """Fixed 2-D sine and cosine positions, as in DiT: (grid², width)."""
     frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angle = torch.outer(torch.arange(grid, dtype=torch.float64), frequency)
     line = torch.cat([angle.sin(), angle.cos()], dim=-1)  # (grid, width/2)
     rows, columns = line.repeat_interleave(grid, 0), line.repeat(grid, 1)
-    table = torch.cat([rows, columns], dim=-1)
-    return normalize((table - table.mean(-1, keepdim=True)).float())
+    return torch.cat([rows, columns], dim=-1).float()
+
+
+def unit_positions(grid: int, width: int) -> Tensor:
+    """`sincos_positions` of unit magnitude and zero mean: (grid², width)."""
+    table = sincos_positions(grid, width)
+    return normalize(table - table.mean(-1, keepdim=True))
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -94,83 +119,138 @@ def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, grid * patch, grid * patch)
 
 
-class CosineAttention(nn.Module):
-    """Self-attention on unit-magnitude queries and keys: x: (batch, tokens, channels) → the same shape.
+def linear(design: Design, inputs: int, outputs: int, spread: float | None = None) -> Linear | WNLinear | MPLinear:
+    """The design's linear map; `spread` is Linear's, the others draw unit rows."""
+    if design.forced_normalization:
+        return MPLinear(inputs, outputs)
+    if design.weight_normalization:
+        return WNLinear(inputs, outputs)
+    return Linear(inputs, outputs, spread)
 
-    Logits are √d_head·cos θ. Averaging over tokens shrinks the values, by an amount that no fixed factor can
-    undo (tokens are correlated), so the output is brought back to unit magnitude token by token.
+
+class Attention(nn.Module):
+    """Self-attention: x: (batch, tokens, channels) → the same shape.
+
+    With cosine attention, logits are √d_head·cos θ. Averaging over tokens shrinks the values, by an amount that no
+    fixed factor can undo (tokens are correlated), so an exact design brings the output back to unit magnitude.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, design: Design) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = MPLinear(width, 3 * width)
-        self.out = MPLinear(width, width)
+        self.heads, self.cosine, self.exact = heads, design.cosine_attention, design.exact
+        self.qkv = linear(design, width, 3 * width)
+        self.out = linear(design, width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, width = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(normalize(q), normalize(k), v)
-        return normalize(self.out(y.transpose(1, 2).reshape(b, n, width)))
+        if self.cosine:
+            q, k = normalize(q), normalize(k)
+        y = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, width))
+        return normalize(y) if self.exact else y
 
 
 class MLP(nn.Module):
-    """Two magnitude-preserving layers around mp_silu: x: (batch, tokens, channels) → the same shape."""
+    """Two layers around GELU (tanh) or mp_silu: x: (batch, tokens, channels) → the same shape."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, design: Design) -> None:
         super().__init__()
-        self.into = MPLinear(width, MLP_RATIO * width)
-        self.out = MPLinear(MLP_RATIO * width, width)
+        self.mp_silu = design.mp_silu
+        self.into = linear(design, width, MLP_RATIO * width)
+        self.out = linear(design, MLP_RATIO * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.silu(self.into(x)), scale=1 / SILU_MAGNITUDE)
+        hidden = self.into(x)
+        if self.mp_silu:
+            return self.out(F.silu(hidden), scale=1 / SILU_MAGNITUDE)
+        return self.out(F.gelu(hidden, approximate="tanh"))
+
+
+def layer_norm(design: Design, width: int) -> nn.Module:
+    """DiT's LayerNorm without parameters, or nothing where magnitudes hold by themselves."""
+    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) if design.layer_norm else nn.Identity()
+
+
+def conditioner(design: Design, width: int, kinds: tuple[str, ...]) -> MPConditioner | AdaLNZero:
+    """The design's way from a condition to a modulation."""
+    return (MPConditioner if design.weight_normalization else AdaLNZero)(width, kinds, design)
+
+
+def residual_sum(design: Design) -> ResidualSum | BlendedSum | PlainSum:
+    """The design's way to add a branch to its stream."""
+    if not design.mp_residual:
+        return PlainSum()
+    return ResidualSum(RESIDUAL_BLEND) if design.exact else BlendedSum(RESIDUAL_BLEND)
 
 
 class SubLayer(nn.Module):
-    """x ← normalize(mp_sum(x, gate(branch(modulate(x))))): one half of a block. Eq. 4 of arXiv 2505.19122."""
+    """x ← x ⊕ gate(branch(modulate(norm(x)))): one half of a block. Eq. 4 of arXiv 2505.19122."""
 
-    def __init__(self, branch: nn.Module, width: int, kinds: tuple[str, ...]) -> None:
+    def __init__(self, branch: nn.Module, width: int, kinds: tuple[str, ...], design: Design) -> None:
         super().__init__()
-        self.conditioner = Conditioner(width, kinds)
+        self.norm = layer_norm(design, width)
+        self.conditioner = conditioner(design, width, kinds)
         self.modulate = Modulate()
         self.branch = branch
-        self.residual = ResidualSum(RESIDUAL_BLEND)
+        self.residual = residual_sum(design)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        amounts, gains = self.conditioner(condition), self.conditioner.gains
-        branch = self.branch(self.modulate(x, amounts, gains))
-        return self.residual(x, gate(branch, amounts, gains))
+        modulation = self.conditioner(condition)
+        branch = self.branch(self.modulate(self.norm(x), modulation))
+        return self.residual(x, gate(branch, modulation))
 
 
 class Block(nn.Module):
     """Attention, then MLP: x: (batch, tokens, channels), condition: (batch, channels) → (batch, tokens, channels)."""
 
-    def __init__(self, width: int, heads: int, kinds: tuple[str, ...]) -> None:
+    def __init__(self, width: int, heads: int, kinds: tuple[str, ...], design: Design) -> None:
         super().__init__()
-        self.attention = SubLayer(CosineAttention(width, heads), width, kinds)
-        self.mlp = SubLayer(MLP(width), width, kinds)
+        self.attention = SubLayer(Attention(width, heads, design), width, kinds, design)
+        self.mlp = SubLayer(MLP(width, design), width, kinds, design)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         return self.mlp(self.attention(x, condition), condition)
 
 
 class FinalLayer(nn.Module):
-    """Modulated tokens to patches, with one gain that starts at 0: (batch, tokens, width) → (…, patch²·channels)."""
+    """Modulated tokens to patches, 0 at the start: (batch, tokens, width) → (batch, tokens, outputs).
 
-    def __init__(self, width: int, outputs: int, kinds: tuple[str, ...]) -> None:
+    Normalised weights cannot be 0: there one gain starts at 0 instead.
+    """
+
+    def __init__(self, width: int, outputs: int, kinds: tuple[str, ...], design: Design) -> None:
         super().__init__()
-        self.conditioner = Conditioner(width, tuple(kind for kind in kinds if kind != "gate"))
+        self.norm = layer_norm(design, width)
+        self.conditioner = conditioner(design, width, tuple(kind for kind in kinds if kind != "gate"))
         self.modulate = Modulate()
-        self.out = MPLinear(width, outputs)
-        self.gain = nn.Parameter(torch.zeros(()))
+        self.out = linear(design, width, outputs, spread=0.0)
+        self.gain = nn.Parameter(torch.zeros(())) if design.weight_normalization else None
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        x = self.modulate(x, self.conditioner(condition), self.conditioner.gains)
-        return self.out(x) * self.gain
+        answer = self.out(self.modulate(self.norm(x), self.conditioner(condition)))
+        return answer if self.gain is None else answer * self.gain
+
+
+class LevelEmbedding(nn.Module):
+    """The noise level ln(σ)/4 (or the log-SNR/−8, which is the same): (batch,) → (batch, channels)."""
+
+    def __init__(self, width: int, design: Design) -> None:
+        super().__init__()
+        self.features: nn.Module = SinusoidalFeatures(LEVEL_CHANNELS)
+        if design.map_dit:
+            self.features = HashedFeatures(LEVEL_CHANNELS, ddpm_sigmas().log() / 4)
+        elif design.mp_embedding:
+            self.features = FourierFeatures(LEVEL_CHANNELS)
+        self.silu = mp_silu if design.mp_silu else F.silu
+        self.into = linear(design, LEVEL_CHANNELS, width, spread=0.02)
+        self.out = linear(design, width, width, spread=0.02)
+
+    def forward(self, level: Tensor) -> Tensor:
+        return self.out(self.silu(self.into(self.features(level))))
 
 
 class Transformer(nn.Module):
-    """MP-DiT: (noisy images, noise level, class) → a prediction of the images' shape.
+    """(noisy images, noise level, class) → an answer of the images' shape, twice the channels with learned variance.
 
     images: (batch, channels, resolution, resolution) of unit magnitude, level: (batch,) about −2 … 2
     (ln σ / 4), labels: (batch,) int64 with `classes` meaning "no class".
@@ -181,26 +261,30 @@ class Transformer(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a = self.architecture = architecture
+        d = a.design
         kinds = parse_modulation(a.modulation)
-        pixels = a.patch**2 * a.channels
-        self.patches = MPLinear(pixels + 1, a.width)  # one channel of ones stands for a bias
-        positions = sincos_positions(a.resolution // a.patch, a.width)
+        pixels, grid = a.patch**2 * a.channels, a.resolution // a.patch
+        self.answers = 2 if a.learned_variance else 1
+        self.ones = int(d.weight_normalization)  # normalised maps have no bias: a channel of ones stands for it
+        self.patches = linear(d, pixels + self.ones, a.width)
+        positions = unit_positions(grid, a.width) if d.mp_positions else sincos_positions(grid, a.width)
         self.register_buffer("positions", positions, persistent=False)
-        self.level = nn.Sequential(FourierFeatures(FOURIER_CHANNELS), MPLinear(FOURIER_CHANNELS, a.width))
-        self.level_out = MPLinear(a.width, a.width)
-        self.label = MPEmbedding(a.classes + 1, a.width)
-        self.blocks = nn.ModuleList(Block(a.width, a.heads, kinds) for _ in range(a.depth))
-        self.final = FinalLayer(a.width, pixels, kinds)
+        self.level = LevelEmbedding(a.width, d)
+        self.label = (MPEmbedding if d.mp_embedding else Embedding)(a.classes + 1, a.width)
+        self.blocks = nn.ModuleList(Block(a.width, a.heads, kinds, d) for _ in range(a.depth))
+        self.final = FinalLayer(a.width, pixels * self.answers, kinds, d)
 
     def forward(self, images: Tensor, level: Tensor, labels: Tensor) -> Tensor:
         a = self.architecture
-        patches = F.pad(patchify(images, a.patch), (0, 1), value=1.0)
-        x = normalize(mp_sum(self.patches(patches), self.positions, EMBEDDING_BLEND))
-        noise = self.level_out(mp_silu(self.level(level)))
-        condition = mp_sum(noise, self.label(labels), EMBEDDING_BLEND)
+        x = self.patches(F.pad(patchify(images, a.patch), (0, self.ones), value=1.0))
+        x = mp_sum(x, self.positions, EMBEDDING_BLEND) if a.design.mp_positions else x + self.positions
+        if a.design.exact:
+            x = normalize(x)
+        noise, label = self.level(level), self.label(labels)
+        condition = mp_sum(noise, label, EMBEDDING_BLEND) if a.design.mp_embedding else noise + label
         for block in self.blocks:
             x = block(x, condition)
-        return unpatchify(self.final(x, condition), a.patch, a.channels)
+        return unpatchify(self.final(x, condition), a.patch, self.answers * a.channels)
 
 
 def build_transformer(architecture: Architecture, seed: int) -> Transformer:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from mpdit.datasets import load_dataset, to_bytes
 from mpdit.diffusion import Denoiser
 from mpdit.ema import reconstruct
+from mpdit.errors import refusal
 from mpdit.fidelity import (
     CHUNKS,
     Extractor,
@@ -36,6 +37,7 @@ from mpdit.magnitude import activation_magnitudes, magnitude_drift
 from mpdit.randomness import normal
 from mpdit.run_folder import EMA, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
 from mpdit.sampling import SAMPLERS, evaluations, sample
+from mpdit.schedules import edm_schedule
 from pipelines.pictures import write_grid
 from pipelines.recipe import Recipe, Settings, known
 
@@ -51,12 +53,42 @@ class Evaluation(Settings):
     sampler: Annotated[str, known(SAMPLERS, "sampler")] = "dpm++2m"
     steps: int = Field(12, ge=1)
     guidance: float = Field(1.0, ge=0)
+    guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
     seed: int = Field(0, ge=0)
+
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _ordered(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        numbers = isinstance(value, (list, tuple)) and all(type(bound) in (int, float) for bound in value)
+        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
+            raise refusal(
+                "a guidance interval is two noise levels, the lower one first",
+                given=value,
+                allowed="[σ low, σ high], as [0.3, 5.0]; null guides at every level",
+            )
+        return (float(value[0]), float(value[1]))
 
     @property
     def network_evaluations(self) -> int:
-        """NFE of one sample."""
-        return evaluations(self.sampler, self.steps, self.guidance)
+        """NFE of one sample, to weigh the work: where guidance has an interval, as on EDM's levels."""
+        return self.nfe(edm_schedule)
+
+    def nfe(self, noise_schedule: Callable[[int], Tensor]) -> int:
+        """NFE of one sample on an objective's levels."""
+        return evaluations(self.sampler, noise_schedule(self.steps), self.guidance, self.guidance_interval)
+
+    def draw(self, denoiser: Denoiser, first: int, labels: Tensor) -> Tensor:
+        """The samples first … first + len(labels) − 1 of these classes: (count, channels, resolution, resolution)."""
+        a, count = denoiser.network.architecture, len(labels)
+        shape = torch.Size((a.channels, a.resolution, a.resolution))
+
+        def fresh(step: int) -> Tensor:
+            return draw_noise(first, count, shape, self.seed, f"sampler noise {step}").to(labels.device)
+
+        noise = draw_noise(first, count, shape, self.seed).to(labels.device)
+        return sample(denoiser, noise, labels, self.sampler, self.steps, self.guidance, fresh, self.guidance_interval)
 
 
 @dataclass(frozen=True)
@@ -69,7 +101,8 @@ class Cell:
     @property
     def params(self) -> dict[str, Any]:
         """Its settings by axis path."""
-        settings = {f"evaluation.{name}": value for name, value in self.evaluation.model_dump().items()}
+        given = self.evaluation.model_dump(mode="json", exclude_none=True)
+        settings = {f"evaluation.{name}": value for name, value in given.items()}
         return {"ema.sigma_rel": self.sigma_rel, **settings}
 
     @property
@@ -93,9 +126,9 @@ def reference(dataset: str, extractor: str, samples: int) -> Reference:
     return Reference(statistics(features), noise_floor(features, samples))
 
 
-def draw_noise(first: int, count: int, shape: torch.Size, seed: int) -> Tensor:
+def draw_noise(first: int, count: int, shape: torch.Size, seed: int, purpose: str = "sample noise") -> Tensor:
     """Noise of the samples first … first + count − 1, the same however they are batched: (count, *shape)."""
-    return torch.cat([normal((1, *shape), seed, index, "sample noise") for index in range(first, first + count)])
+    return torch.cat([normal((1, *shape), seed, index, purpose) for index in range(first, first + count)])
 
 
 def balanced_labels(first: int, count: int, classes: int) -> Tensor:
@@ -106,14 +139,11 @@ def balanced_labels(first: int, count: int, classes: int) -> Tensor:
 def sample_images(denoiser: Denoiser, evaluation: Evaluation, progress: Callable[[int], None] | None = None) -> Tensor:
     """The evaluation's samples, uint8 (samples, channels, resolution, resolution), on the CPU."""
     architecture = denoiser.network.architecture
-    shape = torch.Size((architecture.channels, architecture.resolution, architecture.resolution))
     device = next(denoiser.parameters()).device
     parts = []
     for first in range(0, evaluation.samples, SAMPLE_BATCH):
         count = min(SAMPLE_BATCH, evaluation.samples - first)
-        noise = draw_noise(first, count, shape, evaluation.seed).to(device)
-        labels = balanced_labels(first, count, architecture.classes).to(device)
-        images = sample(denoiser, noise, labels, evaluation.sampler, evaluation.steps, evaluation.guidance)
+        images = evaluation.draw(denoiser, first, balanced_labels(first, count, architecture.classes).to(device))
         if not images.isfinite().all():
             raise FloatingPointError("the samples are not finite")
         parts.append(to_bytes(images).cpu())
@@ -124,16 +154,12 @@ def sample_images(denoiser: Denoiser, evaluation: Evaluation, progress: Callable
 
 def sample_grid(denoiser: Denoiser, classes: list[int], rows: int, guidance: float, seed: int) -> Tensor:
     """Samples for a picture, a column a class: uint8 (rows·classes, channels, resolution, resolution)."""
-    architecture = denoiser.network.architecture
-    shape = torch.Size((architecture.channels, architecture.resolution, architecture.resolution))
-    settings = Evaluation(guidance=guidance)
+    settings = Evaluation(guidance=guidance, seed=seed)
     labels = torch.tensor(classes).repeat(rows)
-    noise = draw_noise(0, len(labels), shape, seed)
-    parts = [
-        sample(denoiser, n, c, settings.sampler, settings.steps, settings.guidance)
-        for n, c in zip(noise.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True)
-    ]
-    return to_bytes(torch.cat(parts))
+    starts = range(0, len(labels), SAMPLE_BATCH)
+    return to_bytes(
+        torch.cat([settings.draw(denoiser, first, labels[first : first + SAMPLE_BATCH]) for first in starts])
+    )
 
 
 def measure(images: Tensor, extractor: Extractor, against: Reference) -> tuple[float, float]:
@@ -183,7 +209,7 @@ def evaluate(
                     "reference": against.statistics.fingerprint,
                     "reference_count": against.statistics.count,
                     "data": dataset.fingerprint,
-                    "nfe": cell.evaluation.network_evaluations,
+                    "nfe": cell.evaluation.nfe(denoiser.objective.noise_schedule),
                     "sample_batch": SAMPLE_BATCH,
                 },
             }

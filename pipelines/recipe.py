@@ -1,23 +1,28 @@
 """The recipe: everything one training run needs, checked, and the identity that follows from it."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import shutil
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mpdit.datasets import DATASETS, Dataset, load_dataset
-from mpdit.diffusion import Edm
+from mpdit.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
+from mpdit.diffusion import OBJECTIVES, Objective, objective_as_dict, objective_from
 from mpdit.ema import width_exponent
 from mpdit.errors import nearest, refusal
 from mpdit.modulation import modulation_name, parse_modulation
+from mpdit.step import SCHEDULES
 from mpdit.transformer import SIZES, Architecture
 
-RECIPE_VERSION = 1  # part of every trial's id: raised when the same recipe comes to mean another training
+RECIPE_VERSION = 2  # part of every trial's id: raised when the same recipe comes to mean another training
 REPORTS = 20  # progress reports of a short run
 REPORT_AT_LEAST_EVERY = 1000  # steps
+MAP_DIT_CLIP = 0.1
+BF16_PAYS_FROM = 256  # channels, on a CPU with AMX
 COMPILE_PAYS_FROM = 5000  # steps; compiling takes about as long as hundreds of small steps
 
 
@@ -52,6 +57,26 @@ class Model(Settings):
     size: Annotated[str, known(SIZES, "model size")] = "nano"
     patch: int = Field(2, ge=1)
     modulation: Modulation = "scale+shift+gate"
+    design: Annotated[str, known(DESIGNS, "design")] = "E"
+    variant: Annotated[str, known(VARIANTS, "variant")] | None = None
+    cosine_attention: bool | None = None  # the design's own, as all that follow
+    weight_normalization: bool | None = None
+    forced_normalization: bool | None = None
+    mp_residual: bool | None = None
+    mp_silu: bool | None = None
+    mp_embedding: bool | None = None
+    mp_positions: bool | None = None
+    layer_norm: bool | None = None
+
+    def chosen_design(self) -> Design:
+        """The design with its single switches set. Raises BadInput where they contradict each other."""
+        switches = {name: value for name in SWITCHES if (value := getattr(self, name)) is not None}
+        return choose_design(self.design, switches, self.variant)
+
+    @model_validator(mode="after")
+    def _design_holds(self) -> "Model":
+        self.chosen_design()
+        return self
 
 
 class Data(Settings):
@@ -60,16 +85,31 @@ class Data(Settings):
     name: Annotated[str, known(DATASETS, "data set")] = "digits"
 
 
-class Objective(Settings):
-    """What the network is asked: see mpdit/diffusion.py."""
+class Prediction(Settings):
+    """What the network is asked: see mpdit/diffusion.py. All but the name are `edm`'s own."""
 
-    name: Literal["edm"] = "edm"
-    p_mean: float = -0.4
-    p_std: float = Field(1.0, gt=0)
+    name: Annotated[str, known(OBJECTIVES, "objective")] = "edm"
+    p_mean: float | None = None  # of ln σ; -0.4
+    p_std: Annotated[float, Field(gt=0)] | None = None  # of ln σ; 1.0
+    uncertainty: bool = False
+
+    @model_validator(mode="after")
+    def _only_edm_has_levels_to_choose(self) -> "Prediction":
+        given = [name for name in ("p_mean", "p_std", "uncertainty") if getattr(self, name) not in (None, False)]
+        if self.name != "edm" and given:
+            raise refusal(
+                f"{' and '.join(given)} belong to objective edm, not to {self.name}",
+                given=f"name: {self.name}, " + ", ".join(f"{name}: {getattr(self, name)}" for name in given),
+                mend="leave them out, or name: edm",
+            )
+        return self
 
 
 class Optimizer(Settings):
     """Adam and its learning-rate schedule; `warmup` and `decay_from` are shares of the run."""
+
+    schedule: Annotated[str, known(SCHEDULES, "schedule")] = "inverse_sqrt"
+    clip: Annotated[float, Field(gt=0)] | None = None  # the largest norm of the whole gradient
 
     lr: float = Field(0.02, gt=0)
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -91,6 +131,7 @@ class Runtime(Settings):
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto"] | bool = "auto"
+    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"  # samples at once on one process
 
 
 class Recipe(Settings):
@@ -98,7 +139,7 @@ class Recipe(Settings):
 
     model: Model = Model()
     data: Data = Data()
-    objective: Objective = Objective()
+    objective: Prediction = Prediction()
     optimizer: Optimizer = Optimizer()
     ema: Ema = Ema()
     steps: int = Field(600, ge=1)
@@ -112,6 +153,11 @@ class Recipe(Settings):
         """Steps between two reports, which are also the checkpoints."""
         return max(1, min(REPORT_AT_LEAST_EVERY, self.steps // REPORTS))
 
+    @property
+    def clip(self) -> float | None:
+        """The largest norm of the whole gradient; the public MP-DiT code's own in its variant."""
+        return MAP_DIT_CLIP if self.optimizer.clip is None and self.model.variant == "map-dit" else self.optimizer.clip
+
     def architecture(self, dataset: Dataset) -> Architecture:
         """The network for this data. Raises BadInput where they do not fit."""
         depth, width, heads = SIZES[self.model.size]
@@ -124,11 +170,14 @@ class Recipe(Settings):
             channels=dataset.channels,
             resolution=dataset.resolution,
             classes=dataset.classes,
+            learned_variance=OBJECTIVES[self.objective.name].learned_variance,
+            design=self.model.chosen_design(),
         )
 
-    def edm(self, dataset: Dataset) -> Edm:
+    def prediction(self, dataset: Dataset) -> Objective:
         """The objective for this data."""
-        return Edm(sigma_data=dataset.std, p_mean=self.objective.p_mean, p_std=self.objective.p_std)
+        chosen = {name: value for name, value in self.objective.model_dump().items() if value not in (None, False)}
+        return objective_from(chosen | {"sigma_data": dataset.std})
 
 
 def trial_id(recipe: Recipe) -> str:
@@ -137,11 +186,15 @@ def trial_id(recipe: Recipe) -> str:
     Left out is what does not change what is learned: the EMA width read afterwards, device, threads, and
     precision and compilation where they are left to the machine.
     """
-    fields = recipe.model_dump()
+    fields, dataset = recipe.model_dump(), load_dataset(recipe.data.name)
     del fields["ema"]
     runtime = fields.pop("runtime")
     fields["runtime"] = {key: runtime[key] for key in ("precision", "compile") if runtime[key] != "auto"}
-    fields["data"] = load_dataset(recipe.data.name).fingerprint
+    model = {name: value for name, value in fields["model"].items() if name not in (*SWITCHES, "variant")}
+    fields["model"] = model | {"design": dataclasses.asdict(recipe.model.chosen_design())}
+    fields["objective"] = objective_as_dict(recipe.prediction(dataset))
+    fields["optimizer"]["clip"] = recipe.clip
+    fields["data"] = dataset.fingerprint
     fields["recipe_version"] = RECIPE_VERSION
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -160,7 +213,14 @@ def resolve_runtime(recipe: Recipe, threads: int | None = None) -> Recipe:
     settled = Runtime(
         device=device,
         threads=asked.threads if asked.threads != "auto" else threads or os.cpu_count() or 1,
-        precision=asked.precision if asked.precision != "auto" else ("bf16" if device == "cuda" else "fp32"),
+        precision=asked.precision if asked.precision != "auto" else ("bf16" if _bf16_pays(recipe, device) else "fp32"),
         compile=asked.compile if asked.compile != "auto" else compiler and recipe.steps >= COMPILE_PAYS_FROM,
+        micro_batch=asked.micro_batch,
     )
     return recipe.model_copy(update={"runtime": settled})
+
+
+def _bf16_pays(recipe: Recipe, device: str) -> bool:
+    import torch
+
+    return device == "cuda" or (SIZES[recipe.model.size][1] >= BF16_PAYS_FROM and torch.cpu._is_amx_tile_supported())

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,19 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
 from mpdit.datasets import Dataset, load_dataset
-from mpdit.diffusion import build_denoiser
+from mpdit.diffusion import DenoisingLoss, build_denoiser
 from mpdit.ema import snapshot_steps, write_snapshot
 from mpdit.errors import refusal
-from mpdit.magnitude import activation_magnitudes, gradient_magnitude, magnitude_drift, weight_magnitude
+from mpdit.magnitude import (
+    activation_magnitudes,
+    gradient_magnitude,
+    magnitude_drift,
+    matrices,
+    update_magnitudes,
+    weight_magnitude,
+)
 from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, write_weights
-from mpdit.step import TrainingState, draw_batch, learning_rate, new_state, train_step
+from mpdit.step import Batch, TrainingState, accumulate, draw_batch, learning_rate, new_state, train_step
 from pipelines import checkpoint
 from pipelines.recipe import Recipe, resolve_runtime, trial_id
 from pipelines.yaml_file import read_yaml, validate, write_yaml
@@ -118,7 +126,9 @@ def _run(recipe: Recipe, folder: Path, report: Report) -> None:
         raise refusal(
             f"a batch of {recipe.batch} cannot be shared by {accelerator.num_processes} processes", given=recipe.batch
         )
-    denoiser = build_denoiser(recipe.architecture(dataset), recipe.edm(dataset), recipe.seed).to(accelerator.device)
+    denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed).to(
+        accelerator.device
+    )
     state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
     seconds = _restore(state, folder)
     number, count = accelerator.process_index + 1, accelerator.num_processes
@@ -126,25 +136,33 @@ def _run(recipe: Recipe, folder: Path, report: Report) -> None:
     if recipe.runtime.compile:
         for block in denoiser.network.blocks:
             block.compile()
-    model = accelerator.prepare(denoiser)
+    loss_of = accelerator.prepare(DenoisingLoss(denoiser))
     share = _share(recipe.batch, accelerator)
+    micro_batch = share.stop - share.start if recipe.runtime.micro_batch == "auto" else recipe.runtime.micro_batch
     snapshots = set(snapshot_steps(recipe.steps))
     losses, started = torch.zeros((), device=accelerator.device), time.monotonic()
     first, last_report = state.step, state.step
-    while state.step < recipe.steps:
-        batch = draw_batch(
-            dataset, recipe.seed, state.step + 1, recipe.batch, recipe.label_dropout, share, accelerator.device
-        )
-        lr = _learning_rate(recipe, state.step + 1)
+
+    def loss(part: Batch) -> Tensor:
         with accelerator.autocast():
-            losses += train_step(state, model, denoiser.objective, batch, lr, accelerator.backward)
+            return loss_of(part.images, part.labels, part.noise)
+
+    while state.step < recipe.steps:
+        step = state.step + 1
+        batch = draw_batch(dataset, recipe.seed, step, recipe.batch, recipe.label_dropout, share, accelerator.device)
+        gradient = partial(
+            accumulate, loss, batch, micro_batch, accelerator.backward, partial(accelerator.no_sync, loss_of)
+        )
+        reported = step % recipe.report_every == 0 or step == recipe.steps
+        before = [weight.clone() for weight in matrices(denoiser).values()] if reported else []
+        losses += train_step(state, gradient, _learning_rate(recipe, step), recipe.clip)
         if state.step in snapshots and accelerator.is_main_process:
             write_snapshot(folder / EMA, state.step, state.named_averages)
-        if state.step % recipe.report_every == 0 or state.step == recipe.steps:
-            loss = float(accelerator.reduce(losses, "mean")) / (state.step - last_report)
+        if reported:
+            mean_loss = float(accelerator.reduce(losses, "mean")) / (state.step - last_report)
             elapsed = time.monotonic() - started
-            metrics = _measure(state, dataset, loss) | {
-                "lr": lr,
+            metrics = _measure(state, dataset, mean_loss, before) | {
+                "lr": _learning_rate(recipe, step),
                 "images_per_second": (state.step - first) * recipe.batch / elapsed,
                 "training_seconds": seconds + elapsed,
             }
@@ -165,11 +183,14 @@ def _share(batch: int, accelerator: Accelerator) -> slice:
 
 def _learning_rate(recipe: Recipe, step: int) -> float:
     o = recipe.optimizer
-    return learning_rate(step, recipe.steps, o.lr, o.warmup, o.decay_from)
+    return learning_rate(step, recipe.steps, o.lr, o.schedule, o.warmup, o.decay_from)
 
 
-def _measure(state: TrainingState, dataset: Dataset, loss: float) -> dict[str, float]:
-    """The report's figures. Raises Diverged when one of them is not of this world."""
+def _measure(state: TrainingState, dataset: Dataset, loss: float, before: list[Tensor]) -> dict[str, float]:
+    """The report's figures. Raises Diverged when one of them is not of this world.
+
+    before: the matrices before the last step.
+    """
     gradient = gradient_magnitude(state.denoiser)
     for name, value in (("loss", loss), ("gradient", gradient)):
         if not math.isfinite(value):
@@ -180,6 +201,7 @@ def _measure(state: TrainingState, dataset: Dataset, loss: float) -> dict[str, f
         raise Diverged(state.step, f"a token magnitude of {largest:.3g}")
     metrics = {"loss": loss, "magnitude_drift": magnitude_drift(magnitudes)}
     metrics |= {"magnitude/weights": weight_magnitude(state.denoiser), "magnitude/gradients": gradient}
+    metrics |= {f"magnitude/update/{name}": value for name, value in update_magnitudes(state.denoiser, before).items()}
     for place, (mean, std) in magnitudes.items():
         metrics |= {f"magnitude/{place}/mean": mean, f"magnitude/{place}/std": std}
     return metrics

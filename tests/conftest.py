@@ -1,6 +1,7 @@
 """What several rooms' tests need: a small model, a small recipe, one thread."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def small_recipe() -> Recipe:
     return Recipe.model_validate(SMALL)
 
 
-def small_architecture(modulation: str = "scale+shift+gate", **changes: int) -> Architecture:
+def small_architecture(modulation: str = "scale+shift+gate", **changes: Any) -> Architecture:
     fields = {"depth": 2, "width": 32, "heads": 2, "patch": 2, "channels": 1, "resolution": 8, "classes": 10}
     return Architecture(modulation=modulation, **{**fields, **changes})
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from mpdit import layers
 from mpdit.randomness import normal
+from mpdit.schedules import ddpm_sigmas
 
 COUNT = 4096
 
@@ -74,17 +75,30 @@ def test_mp_linear_keeps_unit_magnitude() -> None:
     assert root_mean_square(made(layers.MPLinear(96, 512))(vectors(96))) == pytest.approx(1, abs=0.02)
 
 
-def test_mp_linear_ignores_the_size_of_its_weight() -> None:
-    layer, x = made(layers.MPLinear(12, 5)), vectors(12)
+def test_weight_normalisation_ignores_the_size_of_its_weight() -> None:
+    layer, x = made(layers.WNLinear(12, 5)), vectors(12)
     before = layer(x)
     with torch.no_grad():
         layer.weight.mul_(7)
     torch.testing.assert_close(layer(x), before)
 
 
+def test_the_projected_gradient_is_that_of_weight_normalisation() -> None:
+    one = nn.ModuleList([made(layers.MPLinear(48, outputs)) for outputs in (8, 32)] + [made(layers.MPLinear(9, 5))])
+    two = nn.ModuleList([layers.WNLinear(48, 8), layers.WNLinear(48, 32), layers.WNLinear(9, 5)])
+    two.load_state_dict(one.state_dict())
+    for module in (one, two):
+        for layer in module:
+            layer(vectors(layer.weight.shape[1])).pow(3).sum().backward()
+    layers.project_gradients(one)
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4 * float(b.grad.abs().max()))
+
+
 def test_gradients_are_orthogonal_to_normalised_weights() -> None:
     layer = made(layers.MPLinear(48, 32))
     layer(vectors(48)).pow(3).sum().backward()
+    layers.project_gradients(layer)
     along = (layer.weight * layer.weight.grad).sum(-1).detach()
     across = layer.weight.detach().norm(dim=-1) * layer.weight.grad.norm(dim=-1)
     assert float((along.abs() / across).max()) < 1e-5
@@ -123,3 +137,28 @@ def test_fourier_frequencies_are_standard_normal() -> None:
     frequencies = layers.FourierFeatures(1000).frequencies
     assert float(frequencies.mean()) == pytest.approx(0, abs=1e-3)
     assert float(frequencies.std()) == pytest.approx(1, abs=0.01)
+
+
+def test_layers_too_large_for_one_group_are_normalised_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "GROUP_LIMIT", 1000)
+    module = nn.ModuleList(made(layers.MPLinear(30, 20)) for _ in range(5))
+    for weight in module.parameters():
+        nn.init.normal_(weight, std=3)
+    layers.normalize_weights(module)
+    for weight in module.parameters():
+        torch.testing.assert_close(layers.magnitude(weight), torch.ones(20))
+
+
+def test_hashed_features_of_near_steps_share_nothing() -> None:
+    levels = ddpm_sigmas().log() / 4
+    features = layers.HashedFeatures(256, levels)
+    x = features(levels.float()[[500, 501, 510]])
+    assert nn.functional.cosine_similarity(x[:1], x[1:]).abs().max() < 0.25
+    assert root_mean_square(features(levels.float())) == pytest.approx(0.5**0.5, abs=0.02)
+
+
+def test_sinusoidal_features_of_near_levels_are_near() -> None:
+    x = layers.SinusoidalFeatures(256)(torch.tensor([0.5, 0.502, 1.5]))
+    similarity = nn.functional.cosine_similarity(x[:1], x[1:])
+    assert similarity[0] > 0.9
+    assert similarity[1] < 0.8

@@ -4,16 +4,28 @@ import pytest
 import torch
 from torch import nn
 
+from mpdit.design import DESIGNS, choose_design
 from mpdit.errors import BadInput
-from mpdit.layers import initialize_weights, magnitude
-from mpdit.modulation import KINDS, Conditioner, Modulate, gate, modulation_name, offset, parse_modulation, rotate
+from mpdit.layers import initialize_weights
+from mpdit.modulation import (
+    KINDS,
+    AdaLNZero,
+    Modulate,
+    MPConditioner,
+    amplification,
+    gate,
+    modulation_name,
+    parse_modulation,
+    rotate,
+)
 from mpdit.randomness import normal
+from mpdit.transformer import conditioner
 
 SUBSETS = [kinds for size in range(5) for kinds in itertools.combinations(KINDS, size)]
 
 
-def conditioner(kinds: tuple[str, ...], gain: float = 0.0) -> Conditioner:
-    made = Conditioner(64, kinds)
+def with_gain(kinds: tuple[str, ...], gain: float, design: str = "E", variant: str | None = None) -> MPConditioner:
+    made = MPConditioner(64, kinds, choose_design(design, variant=variant))
     initialize_weights(made, torch.Generator().manual_seed(0))
     for parameter in made.gains.values():
         nn.init.constant_(parameter, gain)
@@ -59,27 +71,47 @@ def test_rotation_keeps_inner_products() -> None:
 
 
 @pytest.mark.parametrize("kinds", SUBSETS)
-def test_every_modulation_starts_as_the_identity(kinds: tuple[str, ...]) -> None:
-    made, x = conditioner(kinds), tokens()
-    amounts = made(condition())
-    torch.testing.assert_close(Modulate()(x, amounts, made.gains), x)
-    torch.testing.assert_close(gate(x, amounts, made.gains), x)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_modulation_starts_as_the_identity_and_gates_of_plain_sums_start_closed(
+    kinds: tuple[str, ...], design: str
+) -> None:
+    made, x = conditioner(DESIGNS[design], 64, kinds), tokens()
+    initialize_weights(made, torch.Generator().manual_seed(0))
+    does = made(condition())
+    torch.testing.assert_close(Modulate()(x, does), x)
+    torch.testing.assert_close(gate(x, does), torch.zeros_like(x) if "gate" in kinds and design != "E" else x)
 
 
 @pytest.mark.parametrize("kinds", SUBSETS)
 @pytest.mark.parametrize("gain", [0.5, 2.0])
 def test_every_modulation_keeps_unit_magnitude_at_any_gain(kinds: tuple[str, ...], gain: float) -> None:
-    made = conditioner(kinds, gain)
-    amounts = made(condition())
-    for y in (Modulate()(tokens(), amounts, made.gains), gate(tokens(), amounts, made.gains)):
+    does = with_gain(kinds, gain)(condition())
+    for y in (Modulate()(tokens(), does), gate(tokens(), does)):
         assert float(y.detach().square().mean().sqrt()) == pytest.approx(1, abs=0.08)
 
 
-def test_offset_is_its_formula() -> None:
-    x, b, g = tokens(), normal((32, 1, 64), 0, 0, "b"), torch.tensor(0.7)
-    torch.testing.assert_close(offset(x, b, g), (x + 0.7 * b) / (1 + 0.7**2) ** 0.5)
+def test_the_public_code_lets_scale_and_gate_grow() -> None:
+    does = with_gain(("scale", "gate"), 1.0, variant="map-dit")(condition())
+    for y in (Modulate()(tokens(), does), gate(tokens(), does)):
+        assert float(y.detach().square().mean().sqrt()) == pytest.approx(2**0.5, abs=0.1)
 
 
-def test_amounts_have_unit_magnitude() -> None:
-    for amount in conditioner(("scale", "shift", "rotation"))(condition()).values():
-        assert float(magnitude(amount.detach()).mean()) == pytest.approx(1, abs=0.1)
+def test_each_part_is_its_formula() -> None:
+    x, g = tokens(), 0.7
+    made = with_gain(KINDS, g)
+    s, b, angle, o = made.project(nn.functional.silu(condition()) / 0.596).unsqueeze(1).split([64, 64, 32, 64], dim=-1)
+    keep = (1 + g**2) ** -0.5
+    wanted = rotate((x * (1 + g * s) * keep + g * b) * keep, g * angle)
+    does = made(condition())
+    torch.testing.assert_close(Modulate()(x, does), wanted)
+    torch.testing.assert_close(gate(x, does), x * (1 + g * o) * keep)
+    torch.testing.assert_close(amplification(o, torch.tensor(g)), (1 + g * o) * keep)
+
+
+def test_adaln_zero_is_its_formula() -> None:
+    made, x = AdaLNZero(64, ("scale", "shift", "gate"), DESIGNS["A"]), tokens()
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    s, b, g = made.project(nn.functional.silu(condition())).unsqueeze(1).chunk(3, dim=-1)
+    torch.testing.assert_close(Modulate()(x, made(condition())), x * (1 + s) + b)
+    torch.testing.assert_close(gate(x, made(condition())), x * g)

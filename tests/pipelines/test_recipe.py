@@ -4,6 +4,7 @@ import pytest
 
 from mpdit.errors import BadInput
 from pipelines.recipe import Recipe, resolve_runtime, trial_id
+from pipelines.yaml_file import Document, validate
 
 
 def changed(**fields: Any) -> Recipe:
@@ -11,7 +12,7 @@ def changed(**fields: Any) -> Recipe:
 
 
 def test_the_default_recipe_keeps_its_id() -> None:
-    assert trial_id(Recipe()) == "93e56dc1d5"
+    assert trial_id(Recipe()) == "4cd79a93c5"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,12 @@ def test_the_default_recipe_keeps_its_id() -> None:
         {"optimizer": {"lr": 0.021}},
         {"model": {"modulation": "scale"}},
         {"objective": {"p_mean": -1.0}},
+        {"objective": {"name": "flow"}},
+        {"model": {"design": "D"}},
+        {"model": {"variant": "map-dit"}},
+        {"model": {"mp_silu": False}},
+        {"optimizer": {"schedule": "cosine"}},
+        {"optimizer": {"clip": 1.0}},
         {"runtime": {"precision": "bf16"}},
     ],
 )
@@ -38,6 +45,8 @@ def test_another_training_has_another_id(fields: dict[str, Any]) -> None:
         {"optimizer": {"lr": 2e-2}},
         {"model": {"modulation": "gate+shift+scale"}},
         {"objective": {"p_std": 1}},
+        {"model": {"mp_silu": True}},
+        {"runtime": {"micro_batch": 7}},
     ],
 )
 def test_the_same_training_written_otherwise_has_the_same_id(fields: dict[str, Any]) -> None:
@@ -51,7 +60,7 @@ def test_another_data_set_has_another_id(monkeypatch: pytest.MonkeyPatch) -> Non
 
     other = dataclasses.replace(load_dataset("digits"), fingerprint="sha256:other")
     monkeypatch.setattr("pipelines.recipe.load_dataset", lambda _name: other)
-    assert trial_id(Recipe()) != "93e56dc1d5"
+    assert trial_id(Recipe()) != "4cd79a93c5"
 
 
 def test_reports_come_twenty_times_in_a_short_run_and_every_thousand_steps_in_a_long_one() -> None:
@@ -62,11 +71,17 @@ def test_reports_come_twenty_times_in_a_short_run_and_every_thousand_steps_in_a_
 
 def test_what_is_left_to_the_machine_is_settled() -> None:
     runtime = resolve_runtime(changed(runtime={"device": "cpu"}), threads=3).runtime
-    assert runtime.model_dump() == {"device": "cpu", "threads": 3, "precision": "fp32", "compile": False}
+    assert runtime.model_dump() == {
+        "device": "cpu",
+        "threads": 3,
+        "precision": "fp32",
+        "compile": False,
+        "micro_batch": "auto",
+    }
 
 
 def test_what_is_asked_for_stays() -> None:
-    asked = {"device": "cpu", "threads": 2, "precision": "bf16", "compile": True}
+    asked = {"device": "cpu", "threads": 2, "precision": "bf16", "compile": True, "micro_batch": 32}
     assert resolve_runtime(changed(runtime=asked)).runtime.model_dump() == asked
 
 
@@ -74,3 +89,30 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # the edge of the machine
     with pytest.raises(BadInput, match="this machine shows none"):
         resolve_runtime(changed(runtime={"device": "cuda"}))
+
+
+def test_a_rung_reached_by_its_switch_is_the_same_training() -> None:
+    by_switch = changed(model={"design": "A", "cosine_attention": True})
+    assert trial_id(by_switch) == trial_id(changed(model={"design": "B"}))
+
+
+def test_the_public_code_s_variant_clips_as_it_does_unless_told_otherwise() -> None:
+    assert changed(model={"variant": "map-dit"}).clip == 0.1
+    assert changed(model={"variant": "map-dit"}, optimizer={"clip": 1.0}).clip == 1.0
+    assert Recipe().clip is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"model": {"design": "F"}}, "A, B, C, D, E"),
+        ({"model": {"variant": "map_dit"}}, "map-dit"),
+        ({"model": {"design": "A", "forced_normalization": True}}, "weight_normalization: true"),
+        ({"objective": {"name": "ddpm", "p_mean": -1.0}}, "p_mean belong to objective edm"),
+        ({"objective": {"name": "vlow"}}, "flow"),
+        ({"optimizer": {"schedule": "cosin"}}, "cosine"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_can(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        validate(Recipe, Document(fields, "recipe.yaml"))
