@@ -27,7 +27,7 @@ def train(
     from pipelines.evaluation import Cell, Evaluation, evaluate
     from pipelines.export import bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
-    from pipelines.training import Diverged, is_main_process, train
+    from pipelines.training import Diverged, OutOfMemory, is_main_process, train
     from pipelines.yaml_file import apply_settings, read_yaml, validate
 
     file = recipe / RECIPE if recipe.is_dir() else recipe
@@ -41,6 +41,9 @@ def train(
     except Diverged as divergence:
         typer.echo(f"{divergence}; the run is in {folder}", err=True)
         raise typer.Exit(0) from None
+    except OutOfMemory as lack:
+        typer.echo(f"{lack}; the run is in {folder} and the same command continues it", err=True)
+        raise typer.Exit(1) from None
     if not is_main_process():
         return
     results: list[dict[str, Any]] = []

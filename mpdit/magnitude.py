@@ -53,7 +53,7 @@ def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tup
     noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
     sigma = denoiser.objective.noise_levels(noise[:, 0])
     seen: dict[str, Tensor] = {}
-    with _observed(denoiser, seen):
+    with _observed(denoiser, seen), torch.compiler.set_stance("force_eager"):  # compiled code would not see the hooks
         denoiser(images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels)
     return {name: (float(tokens.mean()), float(tokens.std())) for name, tokens in seen.items()}
 

@@ -159,7 +159,13 @@ class Recipe(Settings):
         return MAP_DIT_CLIP if self.optimizer.clip is None and self.model.variant == "map-dit" else self.optimizer.clip
 
     def architecture(self, dataset: Dataset) -> Architecture:
-        """The network for this data. Raises BadInput where they do not fit."""
+        """The network for this data. Raises BadInput where recipe and data do not fit."""
+        if self.batch > len(dataset):
+            raise refusal(
+                f"a batch of {self.batch} is more than the {len(dataset)} samples of {dataset.name}",
+                given=f"batch: {self.batch}",
+                allowed=f"1 to {len(dataset)}",
+            )
         depth, width, heads = SIZES[self.model.size]
         return Architecture(
             depth=depth,

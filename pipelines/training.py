@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
+from mpdit.compilation import compile_blocks
 from mpdit.datasets import Dataset, load_dataset
-from mpdit.diffusion import DenoisingLoss, build_denoiser
+from mpdit.diffusion import Denoiser, DenoisingLoss, build_denoiser
 from mpdit.ema import snapshot_steps, write_snapshot
 from mpdit.errors import refusal
 from mpdit.magnitude import (
@@ -47,6 +48,10 @@ class Diverged(Exception):
     def __init__(self, step: int, reason: str) -> None:
         super().__init__(f"diverged by step {step}: {reason}")
         self.step, self.reason = step, reason
+
+
+class OutOfMemory(Exception):
+    """A step did not fit into the device's memory; the message says what was tried and what to change."""
 
 
 def is_trained(folder: Path) -> bool:
@@ -121,41 +126,27 @@ def train(recipe: Recipe, folder: Path, report: Report, threads: int | None = No
 
 def _run(recipe: Recipe, folder: Path, report: Report) -> None:
     accelerator = fresh_accelerator(recipe)
-    dataset = load_dataset(recipe.data.name)
-    if recipe.batch % accelerator.num_processes:
-        raise refusal(
-            f"a batch of {recipe.batch} cannot be shared by {accelerator.num_processes} processes", given=recipe.batch
-        )
-    denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed).to(
-        accelerator.device
-    )
-    state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
-    seconds = _restore(state, folder)
-    number, count = accelerator.process_index + 1, accelerator.num_processes
-    log.info("from step %d on %s, process %d of %d", state.step, accelerator.device, number, count)
-    if recipe.runtime.compile:
-        for block in denoiser.network.blocks:
-            block.compile()
-    loss_of = accelerator.prepare(DenoisingLoss(denoiser))
+    dataset, device = load_dataset(recipe.data.name), accelerator.device
     share = _share(recipe.batch, accelerator)
-    micro_batch = share.stop - share.start if recipe.runtime.micro_batch == "auto" else recipe.runtime.micro_batch
+    denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed).to(device)
+    state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
+    seconds = _restore(state, folder, accelerator.num_processes)
+    number, count = accelerator.process_index + 1, accelerator.num_processes
+    log.info("from step %d on %s, process %d of %d", state.step, device, number, count)
+
+    def draw(step: int) -> Batch:
+        return draw_batch(dataset, recipe.seed, step, recipe.batch, recipe.label_dropout, share, device)
+
+    gradient_of = _gradient(recipe, accelerator, denoiser, draw(state.step + 1))
     snapshots = set(snapshot_steps(recipe.steps))
-    losses, started = torch.zeros((), device=accelerator.device), time.monotonic()
+    losses, started = torch.zeros((), device=device), time.monotonic()
     first, last_report = state.step, state.step
-
-    def loss(part: Batch) -> Tensor:
-        with accelerator.autocast():
-            return loss_of(part.images, part.labels, part.noise)
-
     while state.step < recipe.steps:
         step = state.step + 1
-        batch = draw_batch(dataset, recipe.seed, step, recipe.batch, recipe.label_dropout, share, accelerator.device)
-        gradient = partial(
-            accumulate, loss, batch, micro_batch, accelerator.backward, partial(accelerator.no_sync, loss_of)
-        )
+        batch = draw(step)
         reported = step % recipe.report_every == 0 or step == recipe.steps
         before = [weight.clone() for weight in matrices(denoiser).values()] if reported else []
-        losses += train_step(state, gradient, _learning_rate(recipe, step), recipe.clip)
+        losses += train_step(state, partial(gradient_of, batch), _learning_rate(recipe, step), recipe.clip)
         if state.step in snapshots and accelerator.is_main_process:
             write_snapshot(folder / EMA, state.step, state.named_averages)
         if reported:
@@ -168,7 +159,7 @@ def _run(recipe: Recipe, folder: Path, report: Report) -> None:
             }
             if accelerator.is_main_process:
                 report({"step": state.step, "metrics": metrics})
-                _save(state, folder, seconds + elapsed)
+                _save(state, folder, {"training_seconds": round(seconds + elapsed, 3), "processes": count})
             losses.zero_()
             last_report = state.step
     if accelerator.is_main_process:
@@ -177,8 +168,50 @@ def _run(recipe: Recipe, folder: Path, report: Report) -> None:
 
 
 def _share(batch: int, accelerator: Accelerator) -> slice:
-    size = batch // accelerator.num_processes
+    """This process's part of the global batch. Raises BadInput where it cannot be shared."""
+    processes = accelerator.num_processes
+    if batch % processes:
+        raise refusal(f"a batch of {batch} cannot be shared by {processes} processes", given=batch)
+    size = batch // processes
     return slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)
+
+
+def _gradient(
+    recipe: Recipe, accelerator: Accelerator, denoiser: Denoiser, example: Batch
+) -> Callable[[Batch], Tensor]:
+    """The way to the gradient of one process's share: compiled if so settled, in micro-batches that fit."""
+    share, settled = len(example), recipe.runtime.micro_batch
+    micro_batch = share if settled == "auto" else min(share, settled)
+    bare = DenoisingLoss(denoiser)
+
+    def loss_by(module: torch.nn.Module, part: Batch) -> Tensor:
+        with accelerator.autocast():
+            return module(part.images, part.labels, part.noise)
+
+    if recipe.runtime.compile:
+        part = example.split(micro_batch)[0]
+        compile_blocks(denoiser, accelerator.device, lambda: loss_by(bare, part).backward())
+        denoiser.zero_grad()
+    wrapped = accelerator.prepare(bare)
+
+    def gradient(batch: Batch) -> Tensor:
+        alone = partial(accelerator.no_sync, wrapped)
+        try:
+            return accumulate(partial(loss_by, wrapped), batch, micro_batch, accelerator.backward, alone)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(_what_did_not_fit(recipe, denoiser, micro_batch)) from error
+
+    return gradient
+
+
+def _what_did_not_fit(recipe: Recipe, denoiser: Denoiser, micro_batch: int) -> str:
+    millions = sum(p.numel() for p in denoiser.parameters()) / 1e6
+    model, runtime = f"{recipe.model.size}/{recipe.model.patch}", recipe.runtime
+    return (
+        f"out of memory on {runtime.device}: {model} with {millions:.1f} M parameters, {micro_batch} samples at once "
+        f"in {runtime.precision}; set runtime.micro_batch: {max(1, micro_batch // 2)}, which does not change what is "
+        "learned"
+    )
 
 
 def _learning_rate(recipe: Recipe, step: int) -> float:
@@ -207,7 +240,7 @@ def _measure(state: TrainingState, dataset: Dataset, loss: float, before: list[T
     return metrics
 
 
-def _save(state: TrainingState, folder: Path, seconds: float) -> None:
+def _save(state: TrainingState, folder: Path, facts: dict[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.denoiser.named_parameters():
         tensors[f"weights/{name}"] = parameter
@@ -215,16 +248,20 @@ def _save(state: TrainingState, folder: Path, seconds: float) -> None:
             tensors[f"adam/{key}/{name}"] = value
     for index, average in enumerate(state.named_averages):
         tensors |= {f"average{index}/{name}": tensor for name, tensor in average.items()}
-    checkpoint.save(
-        folder / "checkpoints", checkpoint.Checkpoint(state.step, tensors, {"training_seconds": round(seconds, 3)})
-    )
+    checkpoint.save(folder / "checkpoints", checkpoint.Checkpoint(state.step, tensors, facts))
 
 
-def _restore(state: TrainingState, folder: Path) -> float:
+def _restore(state: TrainingState, folder: Path, processes: int) -> float:
     """Bring the state to the newest sound checkpoint; returns the seconds of training behind it."""
     found = checkpoint.latest(folder / "checkpoints")
     if found is None:
         return 0.0
+    if found.facts["processes"] != processes:
+        log.warning(
+            "the run began in %d process(es) and continues in %d: its result will differ in the last digits",
+            found.facts["processes"],
+            processes,
+        )
     state.step = found.step
     with torch.no_grad():
         for name, parameter in state.denoiser.named_parameters():

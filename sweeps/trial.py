@@ -12,7 +12,7 @@ from mpdit.transformer import parameter_count
 from pipelines.evaluation import Cell, Evaluation, evaluate
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
-from pipelines.training import Diverged, Report, log_to, train, training_seconds
+from pipelines.training import Diverged, OutOfMemory, Report, log_to, train, training_seconds
 from sweeps.ledger import event
 from sweeps.plan import scoring_work, training_work
 from sweeps.storage import locked
@@ -63,6 +63,8 @@ def run_trial(trial: str, recipe: Recipe, folder: Path, cells: list[Cell], threa
         outcome: dict[str, Any] = {"outcome": "completed", "training_work": training_work(recipe, parameters)}
     except Diverged as divergence:
         outcome = {"outcome": "diverged", "reason": str(divergence)}
+    except OutOfMemory as lack:
+        outcome = {"outcome": "out_of_memory", "reason": str(lack)}
     except Exception as error:
         outcome = {"outcome": _failure(error), "reason": f"{type(error).__name__}: {error}"}
         with log_to(folder / "log.txt"):

@@ -140,7 +140,7 @@ def test_fourier_frequencies_are_standard_normal() -> None:
 
 
 def test_layers_too_large_for_one_group_are_normalised_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "GROUP_LIMIT", 1000)
+    monkeypatch.setattr(layers, "GROUP_LIMIT", {"cpu": 1000})
     module = nn.ModuleList(made(layers.MPLinear(30, 20)) for _ in range(5))
     for weight in module.parameters():
         nn.init.normal_(weight, std=3)

@@ -1,3 +1,4 @@
+import json
 import logging
 import math
 import shutil
@@ -11,8 +12,9 @@ from safetensors.torch import load_file
 import mpdit
 from mpdit.ema import snapshot_steps
 from mpdit.errors import BadInput
+from mpdit.transformer import Block
 from pipelines.recipe import Recipe
-from pipelines.training import Diverged, is_trained, read_recipe, train
+from pipelines.training import Diverged, OutOfMemory, is_trained, read_recipe, train
 
 Reports = list[dict[str, Any]]
 
@@ -172,3 +174,80 @@ def test_what_cannot_be_loaded_is_refused(what: str, tmp_path: Path, small_recip
         shutil.rmtree(tmp_path)
     with pytest.raises(BadInput, match="not finished" if what == "unfinished" else "neither a bundle nor a run"):
         mpdit.load(tmp_path)
+
+
+def with_runtime(recipe: Recipe, **runtime: Any) -> Recipe:
+    return recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update=runtime)})
+
+
+def near(one: Path, two: Path, **tolerance: float) -> None:
+    a, b = results(one), results(two)
+    for name, tensor in a.items():
+        torch.testing.assert_close(b[name], tensor, **tolerance)
+
+
+def test_micro_batches_do_not_change_the_result(tmp_path: Path, small_recipe: Recipe) -> None:
+    trained(small_recipe, tmp_path / "whole")
+    trained(with_runtime(small_recipe, micro_batch=3), tmp_path / "parts")
+    near(tmp_path / "whole", tmp_path / "parts", rtol=0, atol=2e-4)
+
+
+def test_bf16_trains_as_fp32_within_its_precision(tmp_path: Path, small_recipe: Recipe) -> None:
+    exact = trained(small_recipe, tmp_path / "fp32")
+    rough = trained(with_runtime(small_recipe, precision="bf16"), tmp_path / "bf16")
+    for a, b in zip(exact, rough, strict=True):
+        assert b["metrics"]["loss"] == pytest.approx(a["metrics"]["loss"], rel=0.02)
+    stored = load_file(tmp_path / "bf16/ema/raw.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+
+
+def test_out_of_memory_says_what_did_not_fit_and_what_to_change(
+    tmp_path: Path, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:  # stands for a device whose memory is full
+        raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("pipelines.training.accumulate", full)
+    with pytest.raises(OutOfMemory, match=r"nano/2 with 0\.\d M parameters, 8 samples .* runtime\.micro_batch: 4"):
+        trained(small_recipe, tmp_path)
+
+
+def test_where_nothing_compiles_training_goes_on_and_says_so(
+    tmp_path: Path, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:  # stands for a machine without a C++ compiler
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+
+    trained(small_recipe, tmp_path / "eager")
+
+    def as_compiled(block: Block, **_: object) -> None:
+        block._compiled_call_impl = broken
+
+    monkeypatch.setattr(Block, "compile", as_compiled)
+    trained(with_runtime(small_recipe, compile=True), tmp_path / "fallen")
+    assert "not compiled, so slower" in (tmp_path / "fallen/log.txt").read_text()
+    assert same(tmp_path / "eager", tmp_path / "fallen")
+
+
+def test_continuing_in_another_number_of_processes_is_said(tmp_path: Path, small_recipe: Recipe) -> None:
+    killed_at(small_recipe, tmp_path, 5)
+    manifest = sorted((tmp_path / "checkpoints").glob("step-*"))[-1] / "manifest.json"
+    written = json.loads(manifest.read_text())
+    written["facts"]["processes"] = 2
+    manifest.write_text(json.dumps(written))
+    trained(small_recipe, tmp_path)
+    assert "began in 2 process(es) and continues in 1" in (tmp_path / "log.txt").read_text()
+
+
+def test_the_effective_learning_rate_of_every_matrix_is_reported(tmp_path: Path, small_recipe: Recipe) -> None:
+    metrics = trained(small_recipe, tmp_path)[-1]["metrics"]
+    moved = {name: value for name, value in metrics.items() if name.startswith("magnitude/update/")}
+    assert "magnitude/update/blocks.0.mlp.branch.into" in moved
+    lr = metrics["lr"]  # Adam moves each weight by about lr, and the weights have unit magnitude
+    assert all(0 < value < 3 * lr for value in moved.values())
+    assert moved["magnitude/update/blocks.0.mlp.branch.into"] == pytest.approx(lr, rel=0.8)
+
+
+def test_a_batch_of_more_samples_than_there_are_is_refused(tmp_path: Path, small_recipe: Recipe) -> None:
+    with pytest.raises(BadInput, match="1 to 1797"):
+        trained(small_recipe.model_copy(update={"batch": 2000}), tmp_path)

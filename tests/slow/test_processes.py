@@ -1,5 +1,6 @@
-"""One training shared by several processes is the training of one."""
+"""One training shared by several processes is the training of one; one that is compiled is the one that is not."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,25 +9,77 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines.recipe import Recipe
+from pipelines.training import train
 from tests.slow.conftest import CODE, PATIENCE, mpdit
 
 pytestmark = pytest.mark.slow
 
+RECIPE = "steps: 6\nbatch: 16\nruntime: {device: cpu, threads: 1}\n"
+TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+DIES_AT_4 = """
+import os, sys
+from pathlib import Path
+from pipelines.training import read_recipe, train
 
-def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("steps: 6\nbatch: 16\nruntime: {device: cpu, threads: 1}\n")
+def report(line):
+    if line["step"] == 4:
+        os._exit(9)  # as SIGKILL would: the report is out, the checkpoint is not
+
+train(read_recipe(Path(sys.argv[1])), Path(sys.argv[2]), report)
+"""
+
+
+def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TWO, *arguments], cwd=CODE, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def assert_equal_runs(one: Path, two: Path) -> None:
+    a, b = (load_file(folder / "ema" / "raw.safetensors") for folder in (one, two))
+    for name, tensor in a.items():
+        torch.testing.assert_close(b[name], tensor, rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
     mpdit("train", "recipe.yaml", "--output", "one", cwd=tmp_path)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "cli.main"]
-    done = subprocess.run(
-        [*launch, "train", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "two")],
-        cwd=CODE,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    return tmp_path / "one"
+
+
+def test_two_processes_train_what_one_trains(tmp_path: Path, one: Path) -> None:
+    done = launch("-m", "cli.main", "train", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("fd_digits_2k") == 1
-    one, two = (load_file(tmp_path / name / "ema" / "raw.safetensors") for name in ("one", "two"))
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
     assert "process 1 of 2" in (tmp_path / "two" / "log.txt").read_text()
+    assert_equal_runs(one, tmp_path / "two")
+
+
+def test_two_processes_that_died_continue_as_two_and_as_one(tmp_path: Path, one: Path) -> None:
+    script = tmp_path / "dies.py"
+    script.write_text(DIES_AT_4)
+    with_micro_batches = tmp_path / "recipe2.yaml"
+    with_micro_batches.write_text(RECIPE.replace("threads: 1", "threads: 1, micro_batch: 3"))
+    for name in ("two", "other"):
+        assert launch(str(script), str(with_micro_batches), str(tmp_path / name)).returncode != 0
+        assert not (tmp_path / name / "ema" / "raw.safetensors").exists()
+    done = launch("-m", "cli.main", "train", str(with_micro_batches), "--output", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    mpdit("train", str(with_micro_batches), "--output", "other", cwd=tmp_path)
+    for name in ("two", "other"):
+        assert_equal_runs(one, tmp_path / name)
+        assert "from step 3 on cpu" in (tmp_path / name / "log.txt").read_text()
+    assert "began in 2 process(es) and continues in 1" in (tmp_path / "other" / "log.txt").read_text()
+
+
+def test_the_compiled_path_s_losses_are_the_plain_one_s(tmp_path: Path) -> None:
+    losses = {}
+    for compiled in (False, True):
+        fields = {"steps": 500, "batch": 32, "runtime": {"device": "cpu", "threads": 2, "compile": compiled}}
+        reports: list[dict[str, float]] = []
+        train(
+            Recipe.model_validate(fields), tmp_path / str(compiled), lambda line, to=reports: to.append(line["metrics"])
+        )
+        losses[compiled] = [metrics["loss"] for metrics in reports]
+    assert "not compiled" not in (tmp_path / "True" / "log.txt").read_text()
+    assert losses[True] == pytest.approx(losses[False], rel=0.01), json.dumps(losses)
