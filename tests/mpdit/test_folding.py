@@ -1,0 +1,41 @@
+import pytest
+import torch
+from torch import nn
+
+from mpdit.diffusion import Edm, build_denoiser
+from mpdit.folding import FoldedLinear, fold
+from mpdit.layers import MPEmbedding, MPLinear
+from mpdit.randomness import normal
+from tests.conftest import small_architecture
+
+
+def test_a_folded_layer_is_the_layer_with_its_scale() -> None:
+    layer = MPLinear(16, 24)
+    nn.init.normal_(layer.weight, std=3.0)
+    folded = fold(nn.Sequential(layer))[0]
+    x = normal((5, 16), 0, 0, "x")
+    for scale in (1.0, 1 / 0.596, 1.0):
+        torch.testing.assert_close(folded(x, scale=scale), layer(x, scale=scale))
+
+
+@pytest.mark.parametrize("modulation", ["none", "scale+shift+gate", "scale+shift+rotation+gate"])
+def test_a_folded_denoiser_gives_the_same_images(modulation: str) -> None:
+    denoiser = build_denoiser(small_architecture(modulation), Edm(sigma_data=0.75), seed=0)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.mul_(1.5)
+            if parameter.dim() == 0:
+                parameter.fill_(0.7)  # gains start at 0, where nothing is to be seen
+    folded = fold(denoiser)
+    assert not any(isinstance(part, (MPLinear, MPEmbedding)) for part in folded.modules())
+    assert any(isinstance(part, FoldedLinear) for part in folded.modules())
+    inputs = normal((6, 1, 8, 8), 0, 0, "images"), torch.linspace(0.01, 20, 6), torch.arange(6)
+    torch.testing.assert_close(folded(*inputs), denoiser(*inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_folding_leaves_the_original_alone() -> None:
+    denoiser = build_denoiser(small_architecture(), Edm(sigma_data=0.75), seed=0)
+    before = {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}
+    fold(denoiser)(torch.zeros(1, 1, 8, 8), torch.ones(1), torch.zeros(1, dtype=torch.int64))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in denoiser.state_dict().items())
+    assert all(parameter.requires_grad for parameter in denoiser.parameters())
