@@ -183,7 +183,7 @@ def kept_steps(folder: Path, target_step: int) -> list[int]:
 def _read_snapshot(
     folder: Path, step: int, shapes: dict[str, torch.Size]
 ) -> Iterator[tuple[tuple[float, str], Tensor]]:
-    """((tracked width, name), float64 tensor) of one snapshot; `shapes`, filled by the first, is what others must have."""
+    """((tracked width, name), float64 tensor) of one snapshot; `shapes`, filled by the first, binds the others."""
     path = snapshot_path(folder, step)
     mend = "delete it: the widths are then made of the other snapshots"
     try:

@@ -114,9 +114,9 @@ def evaluate(
     """Score cells of a run or bundle in turn; each result goes to `report` as soon as it is known.
 
     A result: {"params", "cell", "metric", "value", "stderr", "left_out", "more", "magnitude_drift", "noise_floor",
-    "warnings", "provenance", "scoring_seconds"}; a cell with samples that are not finite has the value None. `step`:
-    score the averages as they were at an earlier snapshot. Stopped and called again, it goes on where it was, and with
-    `keep` the features stay for a later call that asks for more samples.
+    "warnings", "provenance", "drawn", "scoring_seconds"}; a cell with samples that are not finite has the value None.
+    `step`: score the averages as they were at an earlier snapshot. Stopped and called again, it goes on where it was,
+    and with `keep` the features stay for a later call that asks for more samples.
     """
     torch.set_num_threads(int(recipe.runtime.threads))
     dataset = load_dataset(recipe.data.name)
@@ -129,6 +129,7 @@ def evaluate(
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
             against = reference(dataset, extractor)
             kept = Kept(run / SCORES, _facts(cell, drawer, against))
+            before = min(kept.count, cell.evaluation.samples)
             try:
                 with kept.whatever_happens(keep):
                     features = _features(run, cell, drawer, against, kept, progress)
@@ -144,6 +145,7 @@ def evaluate(
                 "magnitude_drift": drift if math.isfinite(drift) else None,
                 "noise_floor": against.floor(cell.evaluation.samples),
                 "warnings": _warnings(cell, against),
+                "drawn": cell.evaluation.samples - before,
                 "scoring_seconds": round(time.monotonic() - started, 3),
                 "provenance": {
                     "extractor": extractor.name,

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.errors import refusal
+from pipelines.evaluation import Cell, prepare
 from pipelines.yaml_file import write_yaml
-from sweeps.history import finished_elsewhere, missing_cells, unfinished
+from sweeps.history import FINAL, cost_of, finished_elsewhere, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses
 from sweeps.plan import Plan, Trial
+from sweeps.screening import missing_cells
 from sweeps.spec import FIXED, SweepSpec, check_unchanged
 from sweeps.storage import Storage, locked
 from sweeps.tracking import Mirror
@@ -62,6 +64,7 @@ def run(
         for line in reused:
             ledger.append(line)
         todo = unfinished(plan, ledger.events)
+        _check_means(plan, storage, todo, ledger.events)
         if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
             return SweepEnd("completed", 0)
         return _run(plan, storage, ledger, todo, listener, max_concurrent, fail_fast)
@@ -85,12 +88,33 @@ def _run(
         recorder.record(_started(plan, sweep, concurrent))
         mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
         try:
-            if todo:
-                _tune(plan, storage, ledger, todo, recorder, concurrent, fail_fast)
+            _run_rounds(plan, storage, ledger, todo, recorder, concurrent, fail_fast)
         finally:
             outcome = _close(plan, ledger, recorder)
             problem = mirror.close()
     return SweepEnd(outcome, len(todo), problem)
+
+
+def _run_rounds(
+    plan: Plan,
+    storage: Storage,
+    ledger: Ledger,
+    todo: list[Trial],
+    recorder: "_Recorder",
+    concurrent: int,
+    fail_fast: bool,
+) -> None:
+    """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts."""
+    given_up: set[str] = set()
+    while todo:
+        missing = missing_cells(plan, ledger.events, given_up)
+        _tune(plan, storage, ledger, todo, missing, recorder, concurrent, fail_fast)
+        statuses = trial_statuses(ledger.events, alive=True)
+        if any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo):
+            return
+        given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}
+        following = missing_cells(plan, ledger.events, given_up)
+        todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
 
 
 def _started(plan: Plan, sweep: str, concurrent: int) -> Event:
@@ -127,6 +151,20 @@ def _check_resources(spec: SweepSpec) -> None:
             "no trial could start: it asks for more CPU cores than there are",
             given=f"cpus_per_trial: {spec.resources.cpus_per_trial}",
             allowed=f"1 to {_cores()}",
+        )
+
+
+def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[Event]) -> None:
+    """See that what is to do can be scored and kept, before anything is trained. Raises BadInput where it cannot."""
+    for recipe in {trial.recipe.data: trial.recipe for trial in todo}.values():
+        prepare(recipe, [planned.cell.evaluation for planned in plan.cells])
+    needed = cost_of(plan, storage, events).disk_gb
+    limit, free = plan.spec.budget.disk_gb, shutil.disk_usage(storage.root).free / 1e9
+    if todo and needed > min(free, limit or free):
+        mend = "fewer trials at a time: leave some values of the training axes for later, or another --storage"
+        allowed = f"{free:.1f} GB are free" + (f", budget.disk_gb allows {limit:g}" if limit else "")
+        raise refusal(
+            "the sweep's snapshots and checkpoints do not fit", given=f"{needed:.1f} GB", allowed=allowed, mend=mend
         )
 
 
@@ -230,17 +268,17 @@ def _slots(spec: SweepSpec, resources: dict[str, float]) -> int:
     return int(min(slots, gpus // each)) if each else int(slots)
 
 
-def _job(plan: Plan, storage: Storage, ledger: Ledger, trial: Trial, gpus: float) -> dict[str, Any]:
+def _job(plan: Plan, storage: Storage, trial: Trial, cells: list[Cell], gpus: float) -> dict[str, Any]:
     """All that a worker needs to know of one trial, in plain values."""
     recipe = trial.recipe
     if not gpus and recipe.runtime.device == "auto":  # a worker that asked for no GPU may still see one
         recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cpu"})})
-    cells = [planned.cell for planned in missing_cells(plan, ledger.events, trial)]
     return {
         "trial": trial.id,
         "recipe": recipe.model_dump(),
         "folder": str(storage.trial(trial.id)),
         "cells": [(cell.sigma_rel, cell.evaluation.model_dump()) for cell in cells],
+        "keep": any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells),
         "threads": plan.spec.resources.cpus_per_trial,
     }
 
@@ -250,6 +288,7 @@ def _tune(
     storage: Storage,
     ledger: Ledger,
     todo: list[Trial],
+    missing: dict[str, list[Cell]],
     recorder: _Recorder,
     concurrent: int,
     fail_fast: bool,
@@ -259,7 +298,7 @@ def _tune(
     from ray import tune
 
     gpus = gpus_per_trial(plan.spec, ray.cluster_resources().get("GPU", 0.0))
-    jobs = [_job(plan, storage, ledger, trial, gpus) for trial in todo]
+    jobs = [_job(plan, storage, trial, missing.get(trial.id, []), gpus) for trial in todo]
     resources = {"CPU": plan.spec.resources.cpus_per_trial, "GPU": gpus}
 
     class Record(tune.Callback):

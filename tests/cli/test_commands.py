@@ -155,7 +155,17 @@ def test_what_cannot_be_done_is_refused(
 def test_rank_prints_the_cells_best_first(finished: Path, mpdit: Command) -> None:
     text = mpdit("rank", "--storage", finished).stdout
     lines = text.splitlines()
-    assert lines[0].split() == ["rank", "trial", "modulation", "sigma_rel", "fd_digits_2k", "±", "drift", "status"]
+    assert lines[0].split() == [
+        "rank",
+        "trial",
+        "modulation",
+        "sigma_rel",
+        "fd_digits_2k",
+        "±",
+        "drift",
+        "status",
+        "needs",
+    ]
     assert [line.split()[2] for line in lines[1:5]] == ["rotation", "scale", "scale", "rotation"]
     assert lines[4].endswith("diverged")
     assert "noise floor: 0.200" in text
