@@ -15,6 +15,7 @@ from sweeps.screening import rounds, seed_groups
 
 METRICS = ("frechet", "magnitude_drift")
 WORST_FIRST = ("failed", "out_of_memory", "interrupted", "diverged", "stopped", "running", "pending", "completed")
+SEED_TO_SAMPLING = 3.2  # another training seed moves a value so much more than another draw of noise; arXiv 2606.20536
 MANY_SAMPLES, MANY_SEEDS = 1_000_000, 100  # what would be needed beyond these is no difference worth finding
 
 
@@ -60,24 +61,28 @@ class Measured:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much a row is worse than the best, and the two parts of that difference's error with their freedom."""
+    """How much a row is worse than the best, and the two parts of that difference's error with their freedom.
+
+    sampling: another draw of noise would move it so. training: another training seed would; from one seed it is not
+    known, and is assumed where two trainings are compared: SEED_TO_SAMPLING times the errors over samples.
+    """
 
     value: float
-    sampling: float  # another draw of noise would move it so
-    training: float | None  # another training seed would; None where there is one seed only
+    sampling: float
+    training: float
     seeds: int
 
     @property
     def error(self) -> float:
         """The standard error of the difference."""
-        return math.hypot(self.sampling, self.training or 0.0)
+        return math.hypot(self.sampling, self.training)
 
     @property
     def margin(self) -> float:
         """How many errors it may be off; the freedom of the sum of both parts is Welch's."""
-        parts = [(self.sampling**2, FOLDS - 1), ((self.training or 0.0) ** 2, self.seeds - 1)]
+        parts = [(self.sampling**2, FOLDS - 1), (self.training**2, self.seeds - 1 or math.inf)]
         weighed = sum(variance**2 / freedom for variance, freedom in parts if variance)
-        return margin(sum(variance for variance, _ in parts) ** 2 / weighed) if weighed else 0.0
+        return margin(sum(variance for variance, _ in parts) ** 2 / weighed if weighed else math.inf)
 
     @property
     def is_tie(self) -> bool:
@@ -185,29 +190,32 @@ def _error(measured: Measured) -> float | None:
     return math.hypot(*parts) if parts else None
 
 
-def difference(row: Measured, best: Measured) -> Difference | None:
+def difference(row: Measured, best: Measured, same_training: bool) -> Difference | None:
     """The row's value less the best's, in pairs: the same folds of the same noise, the same training seeds.
 
-    None where nothing is known of an error.
+    same_training: whether the two are cells of one training. None where nothing is known of an error.
     """
+    alone = [_sampling(row), _sampling(best)]
+    if None in alone and len(row.values) == 1:
+        return None
+    unpaired = math.hypot(*(part or 0.0 for part in alone))
     if row.left_out and best.left_out and row.samples == best.samples:
         sampling = jackknife_error([a - b for a, b in zip(row.left_out, best.left_out, strict=True)])
     else:
-        alone = [_sampling(row), _sampling(best)]
-        if None in alone and len(row.values) == 1:
-            return None
-        sampling = math.hypot(*(part or 0.0 for part in alone))
+        sampling = unpaired
     shared = [seed for seed in row.values if seed in best.values]
     training = _training([row.values[seed] - best.values[seed] for seed in shared])
-    return Difference(row.value - best.value, sampling, training, len(shared))
+    if training is None:
+        training = 0.0 if same_training else SEED_TO_SAMPLING * unpaired
+    return Difference(row.value - best.value, sampling, training, max(1, len(shared)))
 
 
-def what_would_tell_apart(found: Difference, samples: int, same_training: bool) -> str:
+def what_would_tell_apart(found: Difference, samples: int) -> str:
     """How many samples or seeds would make a tied difference larger than its error, were it to stay as it is."""
     times = (found.margin * found.error / found.value) ** 2 if found.value else math.inf
-    if found.training is None and not same_training:
+    if found.seeds == 1 and found.training:
         return "more seeds"
-    if found.training is not None and found.training > found.sampling:
+    if found.training > found.sampling:
         seeds = found.seeds * times
         return f"about {math.ceil(seeds)} seeds" if seeds <= MANY_SEEDS else f"more than {MANY_SEEDS} seeds"
     needed = samples * times
@@ -223,9 +231,8 @@ def _rounded(count: float) -> int:
 def _placed(row: Row, measured: Measured | None, number: int, first: Row, best: Measured | None) -> Row:
     if number == 1 or not (measured and best) or not row.status == first.status == "completed":
         return replace(row, rank=number)
-    found = difference(measured, best)
+    found = difference(measured, best, same_training=row.trials == first.trials)
     if found is None or not found.is_tie:
         return replace(row, rank=number)
-    # two widths of one training differ by samples alone; two trainings also by their seeds, which one seed cannot show
-    text = what_would_tell_apart(found, measured.samples, same_training=row.trials == first.trials)
+    text = what_would_tell_apart(found, measured.samples)
     return replace(row, rank=number, tied_with_best=True, to_tell_apart=text)

@@ -164,7 +164,6 @@ def test_rank_prints_the_cells_best_first(finished: Path, mpdit: Command) -> Non
         "±",
         "drift",
         "status",
-        "needs",
     ]
     assert [line.split()[2] for line in lines[1:5]] == ["rotation", "scale", "scale", "rotation"]
     assert lines[4].endswith("diverged")
