@@ -31,9 +31,10 @@ def train(
     json_: JsonOption = False,
 ) -> None:
     """Train one recipe, or continue it, and score it at its own EMA width."""
+    from cli.drawing import drawing
     from mpdit.run_folder import RECIPE, is_bundle
     from pipelines.evaluation import Cell, Evaluation, evaluate
-    from pipelines.export import bundle_evaluation
+    from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
     from pipelines.training import Diverged, is_main_process, train
     from pipelines.yaml_file import apply_settings, read_yaml, validate
@@ -52,7 +53,9 @@ def train(
     if not is_main_process():
         return
     results: list[dict[str, Any]] = []
-    evaluate(folder, settled, [Cell(settled.ema.sigma_rel, evaluation)], results.append)
+    cell, compiled = Cell(settled.ema.sigma_rel, evaluation), is_bundle(recipe) and bundle_compiled(recipe)
+    with drawing(evaluation.samples, "scoring") as drawn:
+        evaluate(folder, settled, [cell], results.append, progress=drawn, compiled=compiled)
     (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")
     _print_results(results, json_)
     typer.echo(f"the run is in {folder}", err=True)
@@ -75,8 +78,8 @@ def evaluate(
     """Score a finished run or a bundle at one or more EMA widths. Stopped, the same command continues."""
     from cli.drawing import drawing
     from mpdit.run_folder import is_bundle
-    from pipelines.evaluation import Cell, Evaluation, evaluate, forget, prepare
-    from pipelines.export import bundle_evaluation
+    from pipelines.evaluation import Cell, Evaluation, compiling_pays, evaluate, forget, prepare
+    from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.training import is_trained, read_recipe
     from pipelines.yaml_file import Document, validate
     from sweeps.storage import Storage
@@ -93,8 +96,9 @@ def evaluate(
     prepare(recipe, [evaluation])
     results: list[dict[str, Any]] = []
     cells = [Cell(width, evaluation) for width in _widths(ema, recipe)]
+    compiled = bundle_compiled(folder) if is_bundle(folder) else compiling_pays(cells)
     with drawing(len(cells) * evaluation.samples, "scoring") as drawn:
-        evaluate(folder, recipe, cells, results.append, progress=drawn, keep=True)
+        evaluate(folder, recipe, cells, results.append, progress=drawn, keep=True, compiled=compiled)
     forget(folder)
     _print_results(results, json_)
 

@@ -34,6 +34,7 @@ from pipelines.samples import SAMPLE_BATCH, Drawer, Kept, Progress, disk_is_full
 
 SCORES = "scores"  # the folder in a run where features wait for a cell to be finished
 PICTURED = 10  # columns of a cell's picture, a class each
+COMPILE_PAYS_FROM = 60_000  # evaluations of the network for one image; measured by benchmarks/scoring.py
 REAL_FEATURES = 50_000  # real images that the further metrics are measured against, at most
 
 Report = Callable[[dict[str, Any]], None]
@@ -89,6 +90,16 @@ class Cell:
         return Cell(self.sigma_rel, self.evaluation.model_copy(update={"samples": samples}))
 
 
+def compiling_pays(cells: Iterable[Cell]) -> bool:
+    """Whether compiling the network costs less time than it saves on these cells, and there is a compiler.
+
+    A function of the cells and the machine, so that a continued evaluation decides alike: compiled samples differ from
+    others by rounding.
+    """
+    work = sum(cell.evaluation.samples * cell.evaluation.network_evaluations for cell in cells)
+    return work >= COMPILE_PAYS_FROM and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
 def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
     """See that everything an evaluation needs is there, before anything is trained. Raises BadInput where it is not."""
     dataset = load_dataset(recipe.data.name)
@@ -110,25 +121,28 @@ def evaluate(
     step: int | None = None,
     progress: Progress | None = None,
     keep: bool = False,
+    compiled: bool = False,
 ) -> None:
     """Score cells of a run or bundle in turn; each result goes to `report` as soon as it is known.
 
     A result: {"params", "cell", "metric", "value", "stderr", "left_out", "more", "magnitude_drift", "noise_floor",
     "warnings", "provenance", "drawn", "scoring_seconds"}; a cell with samples that are not finite has the value None.
     `step`: score the averages as they were at an earlier snapshot. Stopped and called again, it goes on where it was,
-    and with `keep` the features stay for a later call that asks for more samples.
+    and with `keep` the features stay for a later call that asks for more samples. compiled: see `compiling_pays`.
     """
     torch.set_num_threads(int(recipe.runtime.threads))
     dataset = load_dataset(recipe.data.name)
+    if compiled:
+        torch.compiler.reset()  # graphs of another model that this process has scored
     for denoiser, same_width in _by_width(run, list(cells), step):
         denoiser.to(recipe.runtime.device)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
-        drawer = Drawer(denoiser, dataset.to_pixels)
+        drawer = Drawer(denoiser, dataset.to_pixels, compiled)
         for cell in same_width:
             started = time.monotonic()
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
             against = reference(dataset, extractor)
-            kept = Kept(run / SCORES, _facts(cell, drawer, against))
+            kept = Kept(run / SCORES, _facts(cell, drawer, against, compiled))
             before = min(kept.count, cell.evaluation.samples)
             try:
                 with kept.whatever_happens(keep):
@@ -155,6 +169,7 @@ def evaluate(
                     "reference_count": against.statistics.count,
                     "data": dataset.fingerprint,
                     "weights": drawer.weights,
+                    "compiled": compiled,
                     "nfe": cell.evaluation.network_evaluations,
                     "sample_batch": SAMPLE_BATCH,
                     "folds": FOLDS,
@@ -179,7 +194,7 @@ def measure(features: Tensor, against: Reference, dataset: Dataset, more: Iterab
     return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out, "more": found}
 
 
-def _facts(cell: Cell, drawer: Drawer, against: Reference) -> dict[str, Any]:
+def _facts(cell: Cell, drawer: Drawer, against: Reference, compiled: bool) -> dict[str, Any]:
     """What the features of a cell depend on; their number does not, so that more can be drawn later."""
     settings = cell.evaluation.model_dump(exclude={"samples", "extractor", "metrics"})
     return {
@@ -188,6 +203,7 @@ def _facts(cell: Cell, drawer: Drawer, against: Reference) -> dict[str, Any]:
         "extractor": against.extractor.weights,
         "batch": SAMPLE_BATCH,
         "device": drawer.device.type,
+        "compiled": compiled,
     }
 
 

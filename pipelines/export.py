@@ -50,6 +50,12 @@ def bundle_evaluation(bundle: Path) -> Evaluation:
     return Evaluation(**{name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)})
 
 
+def bundle_compiled(bundle: Path) -> bool:
+    """Whether a bundle's figures were measured with a compiled network: they differ from others by rounding."""
+    told = json.loads((bundle / PROVENANCE).read_text(encoding="utf-8"))["result"]["provenance"]
+    return bool(told.get("compiled"))
+
+
 def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:
     p, facts = result["params"], result["provenance"]
     model, runtime = recipe["model"], recipe["runtime"]

@@ -50,20 +50,32 @@ def same(values: Tensor) -> Tensor:
 
 
 class Drawer:
-    """A denoiser made ready to be sampled: folded once, on its device, in the evaluation's precision."""
+    """A denoiser made ready to be sampled: folded once, on its device, and compiled where that is asked for."""
 
-    def __init__(self, denoiser: Denoiser, to_pixels: ToPixels = same) -> None:
+    def __init__(self, denoiser: Denoiser, to_pixels: ToPixels = same, compiled: bool = False) -> None:
         self.architecture = denoiser.network.architecture
         self.device = next(denoiser.parameters()).device
         self.denoiser = fold(denoiser)
         self.to_pixels = to_pixels
         self.weights = fingerprint(denoiser)
+        if compiled:
+            self._compile()
 
-    def draw(self, evaluation: "Evaluation", noise: Tensor, labels: Tensor) -> Tensor:
-        """uint8 images for unit noise (batch, …) and labels (batch,), on the device.
+    @torch.inference_mode()
+    def _compile(self) -> None:
+        a = self.architecture
+        one = torch.zeros(1, a.channels, a.resolution, a.resolution, device=self.device)
+        self.denoiser(one, one.new_ones(1), one.new_zeros(1, dtype=torch.int64))  # settles the folded scales
+        for block in self.denoiser.network.blocks:  # one graph for all of them, and for every width
+            block.compile(dynamic=False)
+
+    def draw(self, evaluation: "Evaluation", first: int, labels: Tensor) -> Tensor:
+        """The samples first … first + len(labels) − 1 of these classes: uint8 (count, channels, height, width).
 
         Raises FloatingPointError for samples that are not finite.
         """
+        a, count = self.architecture, len(labels)
+        noise = draw_noise(first, count, torch.Size((a.channels, a.resolution, a.resolution)), evaluation.seed)
         half = evaluation.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
             settings = evaluation.sampler, evaluation.steps, evaluation.guidance
@@ -74,9 +86,7 @@ class Drawer:
 
     def batch(self, evaluation: "Evaluation", first: int, count: int) -> Tensor:
         """The evaluation's samples first … first + count − 1: uint8 (count, channels, height, width), on the device."""
-        a = self.architecture
-        noise = draw_noise(first, count, torch.Size((a.channels, a.resolution, a.resolution)), evaluation.seed)
-        return self.draw(evaluation, noise, balanced_labels(first, count, max(1, a.classes)))
+        return self.draw(evaluation, first, balanced_labels(first, count, max(1, self.architecture.classes)))
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -187,15 +197,13 @@ def sample_grid(
 
     What `kept` holds is not drawn again.
     """
-    a = drawer.architecture
     labels = torch.tensor(classes).repeat(rows)
     if progress and kept.count:
         progress(kept.count)
     with kept.whatever_happens(keep=False):
         while (first := kept.count) < len(labels):
             count = min(SAMPLE_BATCH, len(labels) - first)
-            noise = draw_noise(first, count, torch.Size((a.channels, a.resolution, a.resolution)), evaluation.seed)
-            kept.add(drawer.draw(evaluation, noise, labels[first : first + count]))
+            kept.add(drawer.draw(evaluation, first, labels[first : first + count]))
             if progress:
                 progress(count)
     return kept.rows(len(labels))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.errors import refusal
-from pipelines.evaluation import Cell, prepare
+from pipelines.evaluation import Cell, compiling_pays, prepare
 from pipelines.yaml_file import write_yaml
 from sweeps.history import FINAL, cost_of, finished_elsewhere, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses
@@ -215,6 +215,7 @@ def _quiet_ray() -> None:
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are never restored from
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers would outlive a killed worker
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
@@ -279,6 +280,7 @@ def _job(plan: Plan, storage: Storage, trial: Trial, cells: list[Cell], gpus: fl
         "folder": str(storage.trial(trial.id)),
         "cells": [(cell.sigma_rel, cell.evaluation.model_dump()) for cell in cells],
         "keep": any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells),
+        "compiled": compiling_pays(planned.cell for planned in plan.cells),
         "threads": plan.spec.resources.cpus_per_trial,
     }
 

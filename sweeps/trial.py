@@ -31,11 +31,27 @@ def run_in_worker(config: dict[str, Any]) -> None:
 
     job = config["job"]
     cells = [Cell(sigma_rel, Evaluation(**settings)) for sigma_rel, settings in job["cells"]]
-    run_trial(job["trial"], Recipe(**job["recipe"]), Path(job["folder"]), cells, job["threads"], send, job["keep"])
+    run_trial(
+        job["trial"],
+        Recipe(**job["recipe"]),
+        Path(job["folder"]),
+        cells,
+        job["threads"],
+        send,
+        job["keep"],
+        job["compiled"],
+    )
 
 
 def run_trial(
-    trial: str, recipe: Recipe, folder: Path, cells: list[Cell], threads: int, send: Report, keep: bool = False
+    trial: str,
+    recipe: Recipe,
+    folder: Path,
+    cells: list[Cell],
+    threads: int,
+    send: Report,
+    keep: bool = False,
+    compiled: bool = False,
 ) -> None:
     """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
 
@@ -62,7 +78,7 @@ def run_trial(
                 send(event("cell", trial, recipe.steps, **result))
 
             with log_to(folder / "log.txt"):
-                evaluate(folder, settled, cells, on_cell, keep=keep)
+                evaluate(folder, settled, cells, on_cell, keep=keep, compiled=compiled)
         outcome: dict[str, Any] = {"outcome": "completed", "training_work": training_work(recipe, parameters)}
     except Diverged as divergence:
         outcome = {"outcome": "diverged", "reason": str(divergence)}
