@@ -45,7 +45,7 @@ def sample_weights(_run: Path, _width: float, folder: Path) -> None:
     parts = []
     for first in range(0, SAMPLES, BATCH):
         noise = draw_noise(first, BATCH, torch.Size((1, 8, 8)), seed=0)
-        images = sample(denoiser, noise, balanced_labels(first, BATCH, 10), "dpm++2m", STEPS, 1.0)
+        images = sample(denoiser, noise, balanced_labels(first, BATCH, 10), "dpm++2m", STEPS, 1.0, None)
         parts.append(to_bytes(images))
     np.save(folder / "samples.npy", torch.cat(parts).numpy())
 

@@ -1,6 +1,7 @@
 """Fold a network for inference: every normalised weight becomes the plain matrix that it stands for, once.
 
-MPLinear normalises its weight on every use, which training needs and sampling pays for hundreds of times.
+WNLinear normalises its weight on every use, and both it and MPLinear scale it: training needs that, and sampling pays
+for it hundreds of times.
 """
 
 import copy
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpdit.layers import MPEmbedding, MPLinear, normalize
+from mpdit.layers import MPLinear, WNLinear, normalize
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class FoldedLinear(nn.Module):
-    """x: (..., inputs) → (..., outputs), called as an MPLinear is; norm, fan-in and scale are in the matrix."""
+    """x: (..., inputs) → (..., outputs), called as the layer it stands for; norm, fan-in, scale in the matrix."""
 
     weight: Tensor
 
@@ -33,30 +34,16 @@ class FoldedLinear(nn.Module):
         return F.linear(x, self.weight)
 
 
-class FoldedEmbedding(nn.Module):
-    """A table whose rows are normalised already: index: (...) int64 → (..., channels)."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-
-    def forward(self, index: Tensor) -> Tensor:
-        return F.embedding(index, self.weight)
-
-
 @torch.no_grad()
 def fold(module: Module) -> Module:
-    """A copy of a network for inference, with every MPLinear and MPEmbedding folded; the original is left alone.
+    """A copy of a network for inference, with every WNLinear and MPLinear folded; the original is left alone.
 
     Its outputs are the original's up to rounding. It cannot be trained, and its state cannot be loaded elsewhere.
     """
     folded = copy.deepcopy(module).requires_grad_(False).eval()
     for parent in list(folded.modules()):
         for name, part in list(parent.named_children()):
-            if isinstance(part, MPLinear):
-                setattr(parent, name, FoldedLinear(normalize(part.weight) / math.sqrt(part.weight.shape[1])))
-            elif isinstance(part, MPEmbedding):
-                setattr(parent, name, FoldedEmbedding(normalize(part.weight)))
+            if isinstance(part, (WNLinear, MPLinear)):
+                weight = normalize(part.weight) if isinstance(part, WNLinear) else part.weight
+                setattr(parent, name, FoldedLinear(weight / math.sqrt(part.weight.shape[1])))
     return folded

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 from torch import Tensor
 
 from mpdit.datasets import Dataset, load_dataset
@@ -27,6 +27,7 @@ from mpdit.fidelity import FOLDS, MORE, folds_of, jackknife_error, left_out_dist
 from mpdit.magnitude import activation_magnitudes, magnitude_drift
 from mpdit.run_folder import EMA, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
 from mpdit.sampling import SAMPLERS, evaluations
+from mpdit.schedules import edm_schedule
 from pipelines.pictures import write_grid
 from pipelines.recipe import Recipe, Settings, known
 from pipelines.reference import Reference, extractor_for, real_features, reference
@@ -56,15 +57,34 @@ class Evaluation(Settings):
     sampler: Annotated[str, known(SAMPLERS, "sampler")] = "dpm++2m"
     steps: int = Field(12, ge=1)
     guidance: float = Field(1.0, ge=0)
+    guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
     metrics: Annotated[list[str], AfterValidator(_known_metrics)] = Field(default_factory=list)
 
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _ordered(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        numbers = isinstance(value, (list, tuple)) and all(type(bound) in (int, float) for bound in value)
+        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
+            raise refusal(
+                "a guidance interval is two noise levels, the lower one first",
+                given=value,
+                allowed="[σ low, σ high], as [0.3, 5.0]; null guides at every level",
+            )
+        return (float(value[0]), float(value[1]))
+
     @property
     def network_evaluations(self) -> int:
-        """NFE of one sample."""
-        return evaluations(self.sampler, self.steps, self.guidance)
+        """NFE of one sample, to weigh the work: where guidance has an interval, as on EDM's levels."""
+        return self.nfe(edm_schedule)
+
+    def nfe(self, noise_schedule: Callable[[int], Tensor]) -> int:
+        """NFE of one sample on an objective's levels."""
+        return evaluations(self.sampler, noise_schedule(self.steps), self.guidance, self.guidance_interval)
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,8 @@ class Cell:
     @property
     def params(self) -> dict[str, Any]:
         """Its settings by axis path."""
-        settings = {f"evaluation.{name}": value for name, value in self.evaluation.model_dump().items()}
+        given = self.evaluation.model_dump(mode="json", exclude_none=True)
+        settings = {f"evaluation.{name}": value for name, value in given.items()}
         return {"ema.sigma_rel": self.sigma_rel, **settings}
 
     @property
@@ -170,7 +191,7 @@ def evaluate(
                     "data": dataset.fingerprint,
                     "weights": drawer.weights,
                     "compiled": compiled,
-                    "nfe": cell.evaluation.network_evaluations,
+                    "nfe": cell.evaluation.nfe(denoiser.objective.noise_schedule),
                     "sample_batch": SAMPLE_BATCH,
                     "folds": FOLDS,
                 },
@@ -196,7 +217,7 @@ def measure(features: Tensor, against: Reference, dataset: Dataset, more: Iterab
 
 def _facts(cell: Cell, drawer: Drawer, against: Reference, compiled: bool) -> dict[str, Any]:
     """What the features of a cell depend on; their number does not, so that more can be drawn later."""
-    settings = cell.evaluation.model_dump(exclude={"samples", "extractor", "metrics"})
+    settings = cell.evaluation.model_dump(mode="json", exclude={"samples", "extractor", "metrics"})
     return {
         **settings,
         "weights": drawer.weights,

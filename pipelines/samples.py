@@ -34,9 +34,9 @@ ToPixels = Callable[[Tensor], Tensor]
 log = logging.getLogger(__name__)
 
 
-def draw_noise(first: int, count: int, shape: torch.Size, seed: int) -> Tensor:
+def draw_noise(first: int, count: int, shape: torch.Size, seed: int, purpose: str = "sample noise") -> Tensor:
     """Noise of the samples first … first + count − 1, the same however they are batched: (count, *shape)."""
-    return torch.cat([normal((1, *shape), seed, index, "sample noise") for index in range(first, first + count)])
+    return torch.cat([normal((1, *shape), seed, index, purpose) for index in range(first, first + count)])
 
 
 def balanced_labels(first: int, count: int, classes: int) -> Tensor:
@@ -75,11 +75,16 @@ class Drawer:
         Raises FloatingPointError for samples that are not finite.
         """
         a, count = self.architecture, len(labels)
-        noise = draw_noise(first, count, torch.Size((a.channels, a.resolution, a.resolution)), evaluation.seed)
+        shape = torch.Size((a.channels, a.resolution, a.resolution))
+
+        def fresh(step: int) -> Tensor:
+            return draw_noise(first, count, shape, evaluation.seed, f"sampler noise {step}").to(self.device)
+
+        noise = draw_noise(first, count, shape, evaluation.seed).to(self.device)
+        settings = evaluation.sampler, evaluation.steps, evaluation.guidance, fresh, evaluation.guidance_interval
         half = evaluation.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
-            settings = evaluation.sampler, evaluation.steps, evaluation.guidance
-            images = sample(self.denoiser, noise.to(self.device), labels.to(self.device), *settings)
+            images = sample(self.denoiser, noise, labels.to(self.device), *settings)
         if not images.isfinite().all():
             raise FloatingPointError("the samples are not finite")
         return to_bytes(self.to_pixels(images.float()))
