@@ -4,7 +4,8 @@ Source: arXiv 2312.02696, §3.1–3.2, Eq. 121–127 and Algorithm 3. A width is
 deviation of the averaging profile relative to the training's length. σ_rel 0 means the raw weights.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,16 @@ def posthoc_coefficients(
     return fit_profile(steps, widths, target_step, target_width).coefficients
 
 
+def _last_good(fit: Callable[[float], Fit], good: float, bad: float) -> float:
+    """The width nearest to `bad`, to 0.001, whose misfit is within the limit; a tracked width's always is."""
+    if fit(bad).misfit <= MISFIT_LIMIT:
+        return bad
+    while abs(good - bad) > 0.0002:
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if fit(middle).misfit <= MISFIT_LIMIT else (good, middle)
+    return good
+
+
 def fit_width(snapshots: Sequence[int], target_step: int, width: float) -> tuple[list[tuple[int, float]], Fit]:
     """The (step, tracked width) of each average that is used, and the fit. Raises BadInput for a width out of reach."""
     pairs = [(step, tracked) for step in snapshots if step <= target_step for tracked in TRACKED_WIDTHS]
@@ -103,11 +114,11 @@ def fit_width(snapshots: Sequence[int], target_step: int, width: float) -> tuple
 
     found = fit(width)
     if found.misfit > MISFIT_LIMIT:
-        within = [round(w, 3) for w in np.arange(0.005, 0.2885, 0.001) if fit(float(w)).misfit <= MISFIT_LIMIT]
+        low, high = _last_good(fit, TRACKED_WIDTHS[0], 0.001), _last_good(fit, TRACKED_WIDTHS[-1], 0.288)
         raise refusal(
             f"the snapshots of this run cannot give the EMA width {width}",
             given=f"{width}: {found.misfit:.0%} of its profile would be wrong",
-            allowed=f"0 (raw weights), {within[0]} to {within[-1]}" if within else "0 (raw weights)",
+            allowed=f"0 (raw weights), {math.ceil(1000 * low) / 1000} to {math.floor(1000 * high) / 1000}",
             mend="train for more steps" if len(snapshots) < SNAPSHOTS else None,
         )
     return pairs, found
