@@ -3,6 +3,7 @@
 The first is Figure 4 of arXiv 2312.02696 for the sweep at hand; both are drawn from the ranking's rows alone.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,17 @@ def _map(rows: Sequence[Row], axis: str, path: Path) -> Path:
     plot = figure.add_subplot()
     shown = [[float("nan") if value is None else value for value in line] for line in table]
     image = plot.imshow(shown, aspect="auto", origin="lower", cmap="viridis_r", norm="log")
-    tied = {(row.params[axis], float(row.params[WIDTH])) for row in rows if row.tied_with_best or row.rank == 1}
+    first = min(rows, key=lambda row: row.rank)
+    tied = {(row.params[axis], float(row.params[WIDTH])) for row in rows if row.tied_with_best or row is first}
+    known = [row.value for row in rows if row.value is not None]
+    middle = math.sqrt(max(min(known), 0.0) * max(known))  # of the colours, which are logarithmic
     for y, value in enumerate(values):
         for x, width in enumerate(widths):
-            if table[y][x] is not None:
-                mark = "=" if (value, width) in tied else ""
-                plot.text(x, y, f"{mark}{table[y][x]:.3g}", ha="center", va="center", color="white", fontsize=8)
+            found = table[y][x]
+            if found is not None:
+                text = ("=" if (value, width) in tied else "") + f"{found:.3g}"
+                color = "white" if found > middle else "black"
+                plot.text(x, y, text, ha="center", va="center", color=color, fontsize=8)
     plot.set_xticks(range(len(widths)), [f"{width:g}" for width in widths])
     plot.set_yticks(range(len(values)), [str(value) for value in values])
     plot.set_xlabel("EMA width σ_rel")
