@@ -83,6 +83,20 @@ def test_several_widths_at_once_are_the_same_as_one_by_one(tmp_path: Path) -> No
         assert torch.equal(found["w"], ema.reconstruct(tmp_path, [width], steps)[0]["w"])
 
 
+def test_nine_widths_read_each_snapshot_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = keep_snapshots(tmp_path, walk(200))
+    opened: list[Path] = []
+    really = ema.safe_open
+
+    def counted(path: Path, **options: str) -> object:
+        opened.append(path)
+        return really(path, **options)
+
+    monkeypatch.setattr(ema, "safe_open", counted)
+    ema.reconstruct(tmp_path, WIDTHS, steps)
+    assert sorted(opened) == sorted(tmp_path.glob("step-*"))
+
+
 def test_a_past_step_can_be_reconstructed(tmp_path: Path) -> None:
     weights = walk(2000)
     keep_snapshots(tmp_path, weights)

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from mpdit.datasets import load_dataset
 from mpdit.errors import BadInput
 from mpdit.fidelity import load_extractor
-from mpdit.run_folder import read_weights, write_weights
+from mpdit.run_folder import load, read_weights, write_weights
 from pipelines import reference as references
 from pipelines import samples
 from pipelines.evaluation import SCORES, Cell, Evaluation, evaluate, forget, measure, prepare
 from pipelines.recipe import Recipe
 from pipelines.reference import cache_folder, extractor_for, real_features, reference
-from pipelines.samples import SAMPLE_BATCH, balanced_labels, draw_noise
+from pipelines.samples import SAMPLE_BATCH, Drawer, Kept, balanced_labels, draw_noise, sample_grid
 from pipelines.training import train
 
 FEW = Evaluation(samples=60, steps=4)
@@ -162,6 +162,26 @@ def test_more_samples_are_drawn_on_top_of_those_that_are_kept(run: tuple[Path, R
     assert drawn == [SAMPLE_BATCH, SAMPLE_BATCH]
     assert results[1]["left_out"] == whole["left_out"]
     assert not (run[0] / SCORES).exists()
+
+
+def test_a_grid_goes_on_where_it_was_stopped(run: tuple[Path, Recipe], tmp_path: Path) -> None:
+    drawer = Drawer(load(run[0], 0.1)[0])
+    evaluation, classes, rows = Evaluation(steps=1), [3, 1], 150
+    whole = sample_grid(drawer, evaluation, classes, rows, Kept(tmp_path / "none", {}))
+    assert whole.shape == (300, 1, 8, 8)
+
+    def stop(_count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_grid(drawer, evaluation, classes, rows, Kept(tmp_path, {"a": 1}), stop)
+    drawn: list[int] = []
+    kept = Kept(tmp_path, {"a": 1})
+    assert torch.equal(sample_grid(drawer, evaluation, classes, rows, kept, drawn.append), whole)
+    assert drawn == [SAMPLE_BATCH, 50]
+    assert Kept(tmp_path, {"a": 2}).count == 0  # of another grid
+    kept.remove()
+    assert not tmp_path.exists()
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(
