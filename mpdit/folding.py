@@ -35,6 +35,17 @@ class FoldedLinear(nn.Module):
 
 
 @torch.no_grad()
+def refold(folded: nn.Module, module: nn.Module) -> None:
+    """Give a folded network the weights of another network of the same shape, in place: compiled code stays valid."""
+    fresh = fold(module)
+    for old, new in zip(folded.modules(), fresh.modules(), strict=True):
+        if isinstance(old, FoldedLinear) and isinstance(new, FoldedLinear):
+            new.weight.mul_(old.scale)
+    for kept, given in zip(folded.parameters(), fresh.parameters(), strict=True):
+        kept.copy_(given)
+
+
+@torch.no_grad()
 def fold(module: Module) -> Module:
     """A copy of a network for inference, with every WNLinear and MPLinear folded; the original is left alone.
 

@@ -155,10 +155,14 @@ def evaluate(
     dataset = load_dataset(recipe.data.name)
     if compiled:
         torch.compiler.reset()  # graphs of another model that this process has scored
+    drawer: Drawer | None = None
     for denoiser, same_width in _by_width(run, list(cells), step):
         denoiser.to(recipe.runtime.device)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
-        drawer = Drawer(denoiser, dataset.to_pixels, compiled)
+        if drawer is None:
+            drawer = Drawer(denoiser, dataset.to_pixels, compiled)
+        else:
+            drawer.take(denoiser)
         for cell in same_width:
             started = time.monotonic()
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))

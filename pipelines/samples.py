@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mpdit.datasets import to_bytes
 from mpdit.diffusion import Denoiser
 from mpdit.errors import refusal
-from mpdit.folding import fold
+from mpdit.folding import fold, refold
 from mpdit.randomness import normal
 from mpdit.sampling import sample
 
@@ -61,12 +61,17 @@ class Drawer:
         if compiled:
             self._compile()
 
+    def take(self, denoiser: Denoiser) -> None:
+        """Draw from other weights of the same network from now on; what is compiled stays so."""
+        refold(self.denoiser, denoiser)
+        self.weights = fingerprint(denoiser)
+
     @torch.inference_mode()
     def _compile(self) -> None:
         a = self.architecture
         one = torch.zeros(1, a.channels, a.resolution, a.resolution, device=self.device)
         self.denoiser(one, one.new_ones(1), one.new_zeros(1, dtype=torch.int64))  # settles the folded scales
-        for block in self.denoiser.network.blocks:  # one graph for all of them, and for every width
+        for block in self.denoiser.network.blocks:  # one graph for all of them
             block.compile(dynamic=False)
 
     def draw(self, evaluation: "Evaluation", first: int, labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from torch import nn
 
 from mpdit.design import DESIGNS
 from mpdit.diffusion import Edm, build_denoiser
-from mpdit.folding import FoldedLinear, fold
+from mpdit.folding import FoldedLinear, fold, refold
 from mpdit.layers import MPLinear, WNLinear
 from mpdit.randomness import normal
 from tests.conftest import small_architecture
@@ -34,6 +34,19 @@ def test_a_folded_denoiser_gives_the_same_images(design: str) -> None:
     assert any(isinstance(part, FoldedLinear) for part in folded.modules()) == (design in "CDE")
     inputs = normal((6, 1, 8, 8), 0, 0, "images"), torch.linspace(0.01, 20, 6), torch.arange(6)
     torch.testing.assert_close(folded(*inputs), denoiser(*inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_a_folded_network_takes_the_weights_of_another() -> None:
+    one, other = (build_denoiser(small_architecture(), Edm(sigma_data=0.75), seed) for seed in (0, 1))
+    for denoiser in (one, other):
+        torch.nn.init.constant_(denoiser.network.final.gain, 0.5)
+    inputs = normal((6, 1, 8, 8), 0, 0, "images"), torch.linspace(0.01, 20, 6), torch.arange(6)
+    folded = fold(one)
+    first = folded(*inputs)  # its layers have met their scales
+    refold(folded, other)
+    torch.testing.assert_close(folded(*inputs), other(*inputs), rtol=1e-5, atol=1e-5)
+    refold(folded, one)
+    torch.testing.assert_close(folded(*inputs), first, rtol=1e-5, atol=1e-5)
 
 
 def test_folding_leaves_the_original_alone() -> None:
