@@ -33,6 +33,7 @@ from pipelines.recipe import Recipe, Settings, known
 from pipelines.reference import Reference, extractor_for, real_features, reference
 from pipelines.samples import SAMPLE_BATCH, Drawer, Kept, Progress, disk_is_full, no_space
 
+PICTURES = "samples"  # the folder in a run for the cells' pictures
 SCORES = "scores"  # the folder in a run where features wait for a cell to be finished
 PICTURED = 10  # columns of a cell's picture, a class each
 COMPILE_PAYS_FROM = 60_000  # evaluations of the network for one image; measured by benchmarks/scoring.py
@@ -147,9 +148,10 @@ def evaluate(
     """Score cells of a run or bundle in turn; each result goes to `report` as soon as it is known.
 
     A result: {"params", "cell", "metric", "value", "stderr", "left_out", "more", "magnitude_drift", "noise_floor",
-    "warnings", "provenance", "drawn", "scoring_seconds"}; a cell with samples that are not finite has the value None.
-    `step`: score the averages as they were at an earlier snapshot. Stopped and called again, it goes on where it was,
-    and with `keep` the features stay for a later call that asks for more samples. compiled: see `compiling_pays`.
+    "warnings", "picture", "drawn", "scoring_seconds", "provenance"}; a cell with samples that are not finite has the
+    value None. `step`: score the averages as they were at an earlier snapshot. Stopped and called again, it goes on
+    where it was, and with `keep` the features stay for a later call that asks for more samples. compiled: see
+    `compiling_pays`.
     """
     torch.set_num_threads(int(recipe.runtime.threads))
     dataset = load_dataset(recipe.data.name)
@@ -184,6 +186,7 @@ def evaluate(
                 "magnitude_drift": drift if math.isfinite(drift) else None,
                 "noise_floor": against.floor(cell.evaluation.samples),
                 "warnings": _warnings(cell, against),
+                "picture": _picture(kept),
                 "drawn": cell.evaluation.samples - before,
                 "scoring_seconds": round(time.monotonic() - started, 3),
                 "provenance": {
@@ -244,10 +247,15 @@ def _features(
         images = drawer.batch(cell.evaluation, first, count)
         kept.add(against.extractor.features(images))
         if first == 0 and not is_bundle(run):
-            _write_picture(run / "samples" / f"{cell.key}.png", images, drawer.architecture.classes)
+            _write_picture(run / PICTURES / _picture(kept), images, drawer.architecture.classes)
         if progress:
             progress(count)
     return kept.rows(wanted).to(drawer.device)
+
+
+def _picture(kept: Kept) -> str:
+    """The file of a cell's picture, whatever the number of samples that it is scored with."""
+    return f"{kept.path.stem}.png"
 
 
 def _write_picture(path: Path, images: Tensor, classes: int) -> None:

@@ -202,7 +202,7 @@ class View:
         }
         self._metrics(run, line["time"], line["step"], shown)
         self.client.log_batch(run, tags=[RunTag(f"provenance.{k}", str(v)) for k, v in line["provenance"].items()])
-        picture = self.storage.trial(trial.id) / "samples" / f"{line['cell']}.png"
+        picture = self.storage.trial(trial.id) / "samples" / line.get("picture", "none")
         if picture.exists():
             self.client.log_artifact(run, str(picture), "samples")
         self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])

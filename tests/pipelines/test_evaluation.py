@@ -71,7 +71,7 @@ def test_a_result_says_what_it_was_measured_with(run: tuple[Path, Recipe]) -> No
     assert found["stderr"] > 0
     assert len(found["left_out"]) == 10
     assert "60 samples for 64 features" in found["warnings"][0]
-    assert (run[0] / "samples" / f"{found['cell']}.png").exists()
+    assert (run[0] / "samples" / found["picture"]).exists()
 
 
 def test_noise_does_not_depend_on_how_samples_are_batched() -> None:
