@@ -58,13 +58,15 @@ def run(
     _check_resources(spec)
     with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
         unchanged = check_unchanged(storage.spec(spec.name), spec)
-        write_yaml(storage.spec(spec.name), spec.model_dump())
         ledger = Ledger(storage.ledger(spec.name))
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
+        todo = unfinished(plan, ledger.events + reused)
+        _check_means(plan, storage, todo, ledger.events + reused)
+        write_yaml(
+            storage.spec(spec.name), spec.model_dump()
+        )  # only now: what is refused leaves nothing under its name
         for line in reused:
             ledger.append(line)
-        todo = unfinished(plan, ledger.events)
-        _check_means(plan, storage, todo, ledger.events)
         if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
             return SweepEnd("completed", 0)
         return _run(plan, storage, ledger, todo, listener, max_concurrent, fail_fast)

@@ -290,6 +290,7 @@ def test_missing_weights_stop_a_sweep_before_it_trains(
     for part in ("github.com/toshas", "6726825d0af5f729", "--inception-weights", "evaluation.extractor=auto"):
         assert part in message
     assert not list((tmp_path / "runs" / "trials").iterdir())
+    assert not list((tmp_path / "runs" / "sweeps").glob("*/sweep.yaml"))  # the name is free for another evaluation
     option = ["--inception-weights", tmp_path / "nowhere.pth"]
     assert "nowhere.pth" in refused("sweep", tmp_path / "mine.yaml", "--storage", tmp_path / "runs", *option)
 
