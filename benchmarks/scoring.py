@@ -2,11 +2,11 @@
 
 Ours is one command, `mpdit evaluate RUN --ema W,W,…`, from its start to its end. The other side is what one does with
 published tools for each width in turn: a command that reconstructs the weights, a command that samples them (the same
-noise, sampler and steps), a command that gives both sets to torch-fidelity (whose reference statistics are cached after
-the first). Then all three in a single command a width, which saves two starts. Ours is timed before and after the other
-side, which can be timed on fewer widths, in proportion; on a machine that others use, processor time tells more than
-the clock. The distances of both sides are compared. --parts adds what was chosen by measuring: folded or not, compiled or
-not, bf16, and several widths at once with stacked weights.
+noise, sampler and steps), a command that gives both sets to torch-fidelity (whose reference statistics are cached
+after the first). Then all three in a single command a width, which saves two starts. Ours is timed before and after
+the other side, which can be timed on fewer widths, in proportion; on a machine that others use, processor time tells
+more than the clock. The distances of both sides are compared. --parts adds what was chosen by measuring: folded or
+not, compiled or not, bf16, and several widths at once with stacked weights.
 """
 
 import argparse
