@@ -155,13 +155,14 @@ def parts(run: Path) -> dict[str, float]:
     """Microseconds for an image and network evaluation, each way of evaluating; and what bf16 does to the distance."""
     import torch
 
-    from mpdit import load
+    from mpdit import layers, load
     from mpdit.datasets import load_dataset
     from mpdit.folding import fold
     from pipelines.evaluation import Evaluation, measure
     from pipelines.reference import extractor_for, reference
     from pipelines.samples import Drawer
 
+    layers._Normalize.generate_vmap_rule = True  # only stacking needs it
     plain = [load(run, width)[0] for width in WIDTHS[:4]]
     folded = [fold(denoiser) for denoiser in plain]
     compiled = Drawer(plain[0], compiled=True).denoiser
