@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,3 +17,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 SweepArgument = Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; the newest by default.")]
 SweepFile = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A sweep file, or one that comes with mpdit.")]
 ByOption = Annotated[str, typer.Option("--by", metavar="METRIC", help="frechet or magnitude_drift.")]
+InceptionOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--inception-weights", help="A file of Inception-v3's weights; MPDIT_INCEPTION_WEIGHTS names one too."
+    ),
+]
+
+
+def name_inception_weights(path: Path | None) -> None:
+    """Let this process, and the workers that it will start, find the weights that the option names."""
+    if path is not None:
+        os.environ["MPDIT_INCEPTION_WEIGHTS"] = str(path.expanduser().resolve())

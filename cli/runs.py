@@ -1,12 +1,20 @@
 """Commands about one run: train it, score it, sample it."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import DEFAULT_STORAGE, JsonOption, SetOption, StorageOption
+from cli.options import (
+    DEFAULT_STORAGE,
+    InceptionOption,
+    JsonOption,
+    SetOption,
+    StorageOption,
+    name_inception_weights,
+)
 from mpdit.errors import refusal
 
 if TYPE_CHECKING:
@@ -23,9 +31,10 @@ def train(
     json_: JsonOption = False,
 ) -> None:
     """Train one recipe, or continue it, and score it at its own EMA width."""
+    from cli.drawing import drawing
     from mpdit.run_folder import RECIPE, is_bundle
     from pipelines.evaluation import Cell, Evaluation, evaluate
-    from pipelines.export import bundle_evaluation
+    from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
     from pipelines.training import Diverged, OutOfMemory, is_main_process, train
     from pipelines.yaml_file import apply_settings, read_yaml, validate
@@ -47,7 +56,9 @@ def train(
     if not is_main_process():
         return
     results: list[dict[str, Any]] = []
-    evaluate(folder, settled, [Cell(settled.ema.sigma_rel, evaluation)], results.append)
+    cell, compiled = Cell(settled.ema.sigma_rel, evaluation), is_bundle(recipe) and bundle_compiled(recipe)
+    with drawing(evaluation.samples, "scoring") as drawn:
+        evaluate(folder, settled, [cell], results.append, progress=drawn, compiled=compiled)
     (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")
     _print_results(results, json_)
     typer.echo(f"the run is in {folder}", err=True)
@@ -57,25 +68,41 @@ def evaluate(
     run: RunArgument,
     ema: Annotated[str | None, typer.Option(metavar="W,W,…", help="EMA widths σ_rel; 0 is the raw weights.")] = None,
     samples: Annotated[int | None, typer.Option(min=10, help="Samples to score with.")] = None,
+    extractor: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Features: auto (the data's own), inception, dinov2.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="M,M,…", help="Besides: kid, precision_recall, inception_score.")
+    ] = None,
+    inception_weights: InceptionOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     json_: JsonOption = False,
 ) -> None:
-    """Score a finished run or a bundle at one or more EMA widths."""
+    """Score a finished run or a bundle at one or more EMA widths. Stopped, the same command continues."""
+    from cli.drawing import drawing
     from mpdit.run_folder import is_bundle
-    from pipelines.evaluation import Cell, Evaluation, evaluate
-    from pipelines.export import bundle_evaluation
+    from pipelines.evaluation import Cell, Evaluation, compiling_pays, evaluate, forget, prepare
+    from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.training import is_trained, read_recipe
+    from pipelines.yaml_file import Document, validate
     from sweeps.storage import Storage
 
+    name_inception_weights(inception_weights)
     folder = Storage(storage).find_run(run)
     recipe = read_recipe(folder)
     if not is_bundle(folder) and not is_trained(folder):
         raise refusal(f"the run in {folder} is not finished", mend=f"mpdit train {folder} --output {folder}")
     evaluation = bundle_evaluation(folder) if is_bundle(folder) else Evaluation()
-    if samples:
-        evaluation = evaluation.model_copy(update={"samples": samples})
+    asked = {"samples": samples, "extractor": extractor, "metrics": metrics.split(",") if metrics else None}
+    changed = {name: value for name, value in asked.items() if value is not None}
+    evaluation = validate(Evaluation, Document(evaluation.model_dump() | changed, "the options", {}))
+    prepare(recipe, [evaluation])
     results: list[dict[str, Any]] = []
-    evaluate(folder, recipe, [Cell(width, evaluation) for width in _widths(ema, recipe)], results.append)
+    cells = [Cell(width, evaluation) for width in _widths(ema, recipe)]
+    compiled = bundle_compiled(folder) if is_bundle(folder) else compiling_pays(cells)
+    with drawing(len(cells) * evaluation.samples, "scoring") as drawn:
+        evaluate(folder, recipe, cells, results.append, progress=drawn, keep=True, compiled=compiled)
+    forget(folder)
     _print_results(results, json_)
 
 
@@ -91,17 +118,25 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
-    """Draw a grid of samples, a column for each class."""
+    """Draw a grid of samples, a column for each class. Stopped, the same command continues."""
+    from cli.drawing import drawing
     from mpdit import load
-    from pipelines.evaluation import sample_grid
+    from pipelines.evaluation import Evaluation
     from pipelines.pictures import write_grid
+    from pipelines.samples import Drawer, Kept, sample_grid
     from sweeps.storage import Storage
 
     folder = Storage(storage).find_run(run)
     denoiser, _ = load(folder, ema)
     known = denoiser.no_class
     chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
-    write_grid(output, sample_grid(denoiser, chosen, rows, guidance, seed), len(chosen))
+    drawer, evaluation = Drawer(denoiser), Evaluation(guidance=guidance, seed=seed)
+    facts = {**evaluation.model_dump(), "weights": drawer.weights, "classes": chosen}
+    kept = Kept(output.parent / f".{output.name}.unfinished", facts)
+    with drawing(rows * len(chosen), "drawing") as drawn:
+        images = sample_grid(drawer, evaluation, chosen, rows, kept, drawn)
+    write_grid(output, images, len(chosen))
+    kept.remove()
     typer.echo(f"{rows} samples of each of {len(chosen)} classes are in {output}", err=True)
 
 
@@ -145,14 +180,18 @@ def _print_results(results: list[dict[str, Any]], json_: bool) -> None:
     if json_:
         print(json.dumps(results, indent=2))
         return
+    more = list(results[0]["more"])
     rows = [
         [
             str(result["params"]["ema.sigma_rel"]),
             number(result["value"]),
             number(result["stderr"]),
             number(result["magnitude_drift"], 2),
+            *[number(result["more"].get(name)) for name in more],
         ]
         for result in results
     ]
-    print(aligned(["sigma_rel", results[0]["metric"], "±", "drift"], rows))
+    print(aligned(["sigma_rel", results[0]["metric"], "±", "drift", *more], rows))
     print(f"noise floor: {results[0]['noise_floor']:.3f}, what real images would score with as many samples")
+    for warning in dict.fromkeys(text for result in results for text in result["warnings"]):
+        print(f"warning: {warning}", file=sys.stderr)

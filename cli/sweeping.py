@@ -11,11 +11,13 @@ import typer
 from cli.options import (
     DEFAULT_STORAGE,
     ByOption,
+    InceptionOption,
     JsonOption,
     SetOption,
     StorageOption,
     SweepArgument,
     SweepFile,
+    name_inception_weights,
 )
 from mpdit.errors import nearest, refusal
 
@@ -36,6 +38,7 @@ def sweep(
     ] = None,
     set_: SetOption = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop the sweep when a trial fails.")] = False,
+    inception_weights: InceptionOption = None,
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run."""
     from rich.console import Console
@@ -45,6 +48,7 @@ def sweep(
     from sweeps.runner import SweepEnd, run
     from sweeps.storage import Storage
 
+    name_inception_weights(inception_weights)
     plan = _read_plan(file, set_)
     where = Storage(storage)
     ledger = where.ledger(plan.spec.name)
@@ -226,7 +230,9 @@ def _print_ranking(made: "Plan", events: "list[Event]", by: str, top: int | None
         tied = sum(row.tied_with_best for row in rows[top:])
         print(f"… and {len(rows) - top} more" + (f", {tied} of them not to be told from the best" if tied else ""))
     if any(row.tied_with_best for row in rows[:top]):
-        print("=  cannot be told from the best at these errors")
+        print("=  cannot be told from the best at these errors; needs: what would tell them")
+    if by == "frechet" and len(made.trials) > 1 and {row.seeds for row in rows} == {1}:
+        print("±  over samples; a training seed may move it by more: sweep seed: [0, 1, 2]")
     floor = noise_floor(events)
     if by == "frechet" and floor is not None:
         print(f"noise floor: {floor:.3f}, what real images would score with as many samples")

@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeps.plan import Estimate, Plan, Trial
 from sweeps.ranking import Row
+from sweeps.screening import planned_samples, rounds
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -49,7 +50,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
     """The ranking; `=` marks what cannot be told from the best."""
     shown = [axis for axis in axes if axis != "seed"]
     metric = next((row.metric for row in rows if row.metric), "value")
-    header = ["", "rank", "trial", *[short(axis) for axis in shown], metric, "±", "drift", "status"]
+    header = ["", "rank", "trial", *[short(axis) for axis in shown], metric, "±", "drift", "status", "needs"]
     body = [
         [
             "=" if row.tied_with_best else "",
@@ -60,12 +61,12 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
             number(row.stderr),
             number(row.magnitude_drift, 2),
             "" if row.status == "completed" else row.status,
+            (row.to_tell_apart or "").removeprefix("about "),
         ]
         for row in rows
     ]
-    if not any(line[-1] for line in body):
-        header, body = header[:-1], [line[:-1] for line in body]
-    return aligned(header, body)
+    kept = [at for at in range(len(header)) if header[at] not in ("status", "needs") or any(r[at] for r in body)]
+    return aligned([header[at] for at in kept], [[line[at] for at in kept] for line in body])
 
 
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:
@@ -94,6 +95,11 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         f"time: {time}",
         f"disk: about {cost.disk_gb:.2f} GB",
     ]
+    counts = rounds(plan.spec)
+    if len(counts) > 1:
+        share = planned_samples(plan) / (len(plan.trials) * len(plan.cells) * counts[-1])
+        text = " → ".join(f"{count:,}" for count in counts)
+        summary.insert(2, f"scored in rounds of {text} samples: {share:.0%} of scoring every cell in full")
     return aligned(header, body) + "\n\n" + "\n".join(summary)
 
 

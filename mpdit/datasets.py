@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,9 +22,18 @@ class Dataset:
     labels: Tensor
     classes: int
     fingerprint: str  # hash of images and labels: what a trial's identity depends on
+    folder: Path | None = None  # where the prepared set lies, and the classifier that scores it
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """The real images at `index`, as feature extractors see them: uint8 (batch, 1 or 3, height, width)."""
+        return to_bytes(self.images[index])
+
+    def to_pixels(self, values: Tensor) -> Tensor:
+        """Training values → images in −1 … 1."""
+        return values
 
     @property
     def channels(self) -> int:

@@ -4,12 +4,14 @@ Source: arXiv 2312.02696, §3.1–3.2, Eq. 121–127 and Algorithm 3. A width is
 deviation of the averaging profile relative to the training's length. σ_rel 0 means the raw weights.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from mpdit.errors import refusal
 TRACKED_WIDTHS = (0.05, 0.10)
 WIDEST = 1 / 12**0.5  # σ_rel of γ = 0, the uniform average
 SNAPSHOTS = 48
+MISFIT_LIMIT = 0.1  # of a reconstructed profile; what is beyond is refused
 
 
 def width_exponent(width: float) -> float:
@@ -52,13 +55,24 @@ def _profile_products(steps_a: np.ndarray, gamma_a: np.ndarray, steps_b: np.ndar
     return np.asarray((g_a + 1) * (g_b + 1) * ratio / ((g_a + g_b + 1) * np.maximum(t_a, t_b)))
 
 
-def posthoc_coefficients(
-    steps: Sequence[int], widths: Sequence[float], target_step: int, target_width: float
-) -> np.ndarray:
-    """How much of each snapshot makes up an average of another width. Algorithm 3 of arXiv 2312.02696.
+@dataclass(frozen=True)
+class Fit:
+    """How an average of another width is made of snapshots, and how far it may be off.
 
-    steps, widths: one entry a snapshot. Returns float64 (snapshots,), summing to 1: the least-squares fit of the
-    target's profile by the snapshots' profiles.
+    coefficients: float64 (snapshots,), summing to 1. misfit: the distance of the fitted profile from the wanted one,
+    relative to the latter's norm: the share of the weights' motion that is averaged wrongly. rounding: what the
+    snapshots' fp32 rounding becomes, relative to the weights.
+    """
+
+    coefficients: np.ndarray
+    misfit: float
+    rounding: float
+
+
+def fit_profile(steps: Sequence[int], widths: Sequence[float], target_step: int, target_width: float) -> Fit:
+    """The least-squares fit of a profile by the snapshots' profiles. Algorithm 3 of arXiv 2312.02696, in float64.
+
+    steps, widths: one entry a snapshot.
     """
     t = np.asarray(steps, np.float64)
     gamma = np.array([width_exponent(width) for width in widths])
@@ -67,7 +81,47 @@ def posthoc_coefficients(
     target = _profile_products(t, gamma, target_t, target_gamma)[:, 0]
     size = np.sqrt(np.diag(gram))  # solve for unit-norm profiles: the same answer, better conditioned
     solution = np.linalg.lstsq(gram / np.outer(size, size), target / size, rcond=1e-13)[0] / size
-    return np.asarray(solution / solution.sum())
+    coefficients = solution / solution.sum()
+    norm = _profile_products(target_t, target_gamma, target_t, target_gamma)[0, 0]
+    squared = (norm - 2 * coefficients @ target + coefficients @ gram @ coefficients) / norm
+    rounding = float(np.abs(coefficients).sum()) * 2**-24
+    return Fit(coefficients, float(max(squared, 0.0)) ** 0.5, rounding)
+
+
+def posthoc_coefficients(
+    steps: Sequence[int], widths: Sequence[float], target_step: int, target_width: float
+) -> np.ndarray:
+    """How much of each snapshot makes up an average of another width: float64 (snapshots,), summing to 1."""
+    return fit_profile(steps, widths, target_step, target_width).coefficients
+
+
+def _last_good(fit: Callable[[float], Fit], good: float, bad: float) -> float:
+    """The width nearest to `bad`, to 0.001, whose misfit is within the limit; a tracked width's always is."""
+    if fit(bad).misfit <= MISFIT_LIMIT:
+        return bad
+    while abs(good - bad) > 0.0002:
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if fit(middle).misfit <= MISFIT_LIMIT else (good, middle)
+    return good
+
+
+def fit_width(snapshots: Sequence[int], target_step: int, width: float) -> tuple[list[tuple[int, float]], Fit]:
+    """The (step, tracked width) of each average that is used, and the fit. Raises BadInput for a width out of reach."""
+    pairs = [(step, tracked) for step in snapshots if step <= target_step for tracked in TRACKED_WIDTHS]
+
+    def fit(wanted: float) -> Fit:
+        return fit_profile([step for step, _ in pairs], [tracked for _, tracked in pairs], target_step, wanted)
+
+    found = fit(width)
+    if found.misfit > MISFIT_LIMIT:
+        low, high = _last_good(fit, TRACKED_WIDTHS[0], 0.001), _last_good(fit, TRACKED_WIDTHS[-1], 0.288)
+        raise refusal(
+            f"the snapshots of this run cannot give the EMA width {width}",
+            given=f"{width}: {found.misfit:.0%} of its profile would be wrong",
+            allowed=f"0 (raw weights), {math.ceil(1000 * low) / 1000} to {math.floor(1000 * high) / 1000}",
+            mend="train for more steps" if len(snapshots) < SNAPSHOTS else None,
+        )
+    return pairs, found
 
 
 def snapshot_steps(steps: int) -> list[int]:
@@ -94,29 +148,68 @@ def write_snapshot(folder: Path, step: int, averages: Sequence[dict[str, Tensor]
     }
     path = snapshot_path(folder, step)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
+    save_file(tensors, partial, metadata={"step": str(step)})
     partial.replace(path)
+
+
+def snapshot_bytes(steps: int, parameters: int) -> int:
+    """What the snapshots of a training take on disk."""
+    return 4 * parameters * len(TRACKED_WIDTHS) * len(snapshot_steps(steps))
 
 
 def reconstruct(folder: Path, widths: Sequence[float], target_step: int) -> list[dict[str, Tensor]]:
     """The averages of the given widths at `target_step`, each as {name: fp32 tensor}; every snapshot is read once.
 
-    Raises BadInput when a width cannot be had or the snapshots do not reach the step.
+    Raises BadInput when a width cannot be had, the snapshots do not reach the step, or one is damaged or another run's.
     """
-    found = {int(path.stem.split("-")[1]): path for path in folder.glob("step-*.safetensors")}
-    steps = sorted(step for step in found if step <= target_step)
-    if not steps or steps[-1] != target_step:
-        raise refusal(f"no EMA snapshot of step {target_step} in {folder}", given=target_step, allowed=sorted(found))
-    pairs = [(step, width) for step in steps for width in TRACKED_WIDTHS]
-    table = [posthoc_coefficients([s for s, _ in pairs], [w for _, w in pairs], target_step, width) for width in widths]
+    steps = kept_steps(folder, target_step)
+    fits = [fit_width(steps, target_step, width) for width in widths]
     sums: list[dict[str, Tensor]] = [{} for _ in widths]
-    for at, step in enumerate(steps):
-        with safe_open(found[step], framework="pt") as snapshot:
-            for key in snapshot.keys():  # noqa: SIM118  (a safetensors file is not a mapping)
-                width, name = key.split("/", 1)
-                index = at * len(TRACKED_WIDTHS) + TRACKED_WIDTHS.index(float(width))
-                tensor = snapshot.get_tensor(key).double()
-                for total, coefficients in zip(sums, table, strict=True):
-                    part = tensor * float(coefficients[index])
-                    total[name] = total[name] + part if name in total else part
+    shapes: dict[str, torch.Size] = {}
+    for step in reversed(steps):  # the last one first: it says what belongs to this run
+        for (tracked, name), tensor in _read_snapshot(folder, step, shapes):
+            for total, (pairs, fit) in zip(sums, fits, strict=True):
+                part = tensor * float(fit.coefficients[pairs.index((step, tracked))])
+                total[name] = total[name] + part if name in total else part
     return [{name: tensor.float() for name, tensor in total.items()} for total in sums]
+
+
+def reconstruction_error(folder: Path, width: float, target_step: int) -> float:
+    """How far a reconstructed average may be off, relative to the weights' motion over its span."""
+    fit = fit_width(kept_steps(folder, target_step), target_step, width)[1]
+    return fit.misfit + fit.rounding
+
+
+def kept_steps(folder: Path, target_step: int) -> list[int]:
+    """The steps up to `target_step` of which there are snapshots. Raises BadInput when it is not among them."""
+    found = sorted(int(path.stem.split("-")[1]) for path in folder.glob("step-*.safetensors"))
+    if not found:
+        mend = "train the run to its end; a bundle has one width only"
+        raise refusal(f"there are no EMA snapshots in {folder}", given=f"step {target_step}", mend=mend)
+    if target_step not in found:
+        raise refusal(f"no EMA snapshot of step {target_step} in {folder}", given=target_step, allowed=found)
+    return [step for step in found if step <= target_step]
+
+
+def _read_snapshot(
+    folder: Path, step: int, shapes: dict[str, torch.Size]
+) -> Iterator[tuple[tuple[float, str], Tensor]]:
+    """((tracked width, name), float64 tensor) of one snapshot; `shapes`, filled by the first, binds the others."""
+    path = snapshot_path(folder, step)
+    mend = "delete it: the widths are then made of the other snapshots"
+    try:
+        with safe_open(path, framework="pt") as snapshot:
+            told = (snapshot.metadata() or {}).get("step", str(step))
+            names = list(snapshot.keys())
+            expected = shapes or {name: torch.Size(snapshot.get_slice(name).get_shape()) for name in names}
+            shapes.update(expected)
+            same = all(torch.Size(snapshot.get_slice(name).get_shape()) == expected.get(name) for name in names)
+            if told != str(step) or len(names) != len(expected) or not same:
+                given = f"step {told}, {len(names)} tensors"
+                allowed = f"step {step}, the {len(expected)} tensors of the last snapshot"
+                raise refusal(f"{path} is a snapshot of another run", given=given, allowed=allowed, mend=mend)
+            for key in names:
+                width, name = key.split("/", 1)
+                yield (float(width), name), snapshot.get_tensor(key).double()
+    except SafetensorError as problem:
+        raise refusal(f"{path} is damaged", reason=problem, mend=mend) from None

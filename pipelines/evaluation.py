@@ -8,53 +8,61 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from torch import Tensor
 
-from mpdit.datasets import load_dataset, to_bytes
+from mpdit.datasets import Dataset, load_dataset
 from mpdit.diffusion import Denoiser
 from mpdit.ema import reconstruct
-from mpdit.errors import refusal
-from mpdit.fidelity import (
-    CHUNKS,
-    Extractor,
-    Statistics,
-    distance_with_error,
-    load_extractor,
-    metric_name,
-    noise_floor,
-    statistics,
-)
+from mpdit.errors import nearest, refusal
+from mpdit.fidelity import FOLDS, MORE, folds_of, jackknife_error, left_out_distances, metric_name, more_metrics
 from mpdit.magnitude import activation_magnitudes, magnitude_drift
-from mpdit.randomness import normal
 from mpdit.run_folder import EMA, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
-from mpdit.sampling import SAMPLERS, evaluations, sample
+from mpdit.sampling import SAMPLERS, evaluations
 from mpdit.schedules import edm_schedule
 from pipelines.pictures import write_grid
 from pipelines.recipe import Recipe, Settings, known
+from pipelines.reference import Reference, extractor_for, real_features, reference
+from pipelines.samples import SAMPLE_BATCH, Drawer, Kept, Progress, disk_is_full, no_space
 
-SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
+PICTURES = "samples"  # the folder in a run for the cells' pictures
+SCORES = "scores"  # the folder in a run where features wait for a cell to be finished
+PICTURED = 10  # columns of a cell's picture, a class each
+COMPILE_PAYS_FROM = 60_000  # evaluations of the network for one image; measured by benchmarks/scoring.py
+REAL_FEATURES = 50_000  # real images that the further metrics are measured against, at most
+
+Report = Callable[[dict[str, Any]], None]
 
 log = logging.getLogger(__name__)
 
 
-class Evaluation(Settings):
-    """How a finished run is scored."""
+def _known_metrics(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in MORE:
+            raise refusal(f"no metric {name!r}", given=name, nearest=nearest(name, MORE), allowed=", ".join(MORE))
+    return sorted(set(names))
 
-    samples: int = Field(2000, ge=CHUNKS)
+
+class Evaluation(Settings):
+    """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides."""
+
+    samples: int = Field(2000, ge=FOLDS)
     sampler: Annotated[str, known(SAMPLERS, "sampler")] = "dpm++2m"
     steps: int = Field(12, ge=1)
     guidance: float = Field(1.0, ge=0)
     guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
     seed: int = Field(0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    extractor: str = "auto"
+    metrics: Annotated[list[str], AfterValidator(_known_metrics)] = Field(default_factory=list)
 
     @field_validator("guidance_interval", mode="before")
     @classmethod
@@ -79,17 +87,6 @@ class Evaluation(Settings):
         """NFE of one sample on an objective's levels."""
         return evaluations(self.sampler, noise_schedule(self.steps), self.guidance, self.guidance_interval)
 
-    def draw(self, denoiser: Denoiser, first: int, labels: Tensor) -> Tensor:
-        """The samples first … first + len(labels) − 1 of these classes: (count, channels, resolution, resolution)."""
-        a, count = denoiser.network.architecture, len(labels)
-        shape = torch.Size((a.channels, a.resolution, a.resolution))
-
-        def fresh(step: int) -> Tensor:
-            return draw_noise(first, count, shape, self.seed, f"sampler noise {step}").to(labels.device)
-
-        noise = draw_noise(first, count, shape, self.seed).to(labels.device)
-        return sample(denoiser, noise, labels, self.sampler, self.steps, self.guidance, fresh, self.guidance_interval)
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -110,113 +107,181 @@ class Cell:
         """The same settings always have the same key."""
         return hashlib.sha256(json.dumps(self.params, sort_keys=True).encode()).hexdigest()[:10]
 
-
-@dataclass(frozen=True)
-class Reference:
-    """What distances are measured against: the real data's statistics and a perfect model's score."""
-
-    statistics: Statistics
-    floor: float
+    def with_samples(self, samples: int) -> "Cell":
+        """The same cell, scored with another number of samples."""
+        return Cell(self.sigma_rel, self.evaluation.model_copy(update={"samples": samples}))
 
 
-@cache
-def reference(dataset: str, extractor: str, samples: int) -> Reference:
-    """The whole data set's features, and the noise floor at this number of samples."""
-    features = load_extractor(extractor).features(to_bytes(load_dataset(dataset).images))
-    return Reference(statistics(features), noise_floor(features, samples))
+def compiling_pays(cells: Iterable[Cell]) -> bool:
+    """Whether compiling the network costs less time than it saves on these cells, and there is a compiler.
+
+    A function of the cells and the machine, so that a continued evaluation decides alike: compiled samples differ from
+    others by rounding.
+    """
+    work = sum(cell.evaluation.samples * cell.evaluation.network_evaluations for cell in cells)
+    return work >= COMPILE_PAYS_FROM and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
-def draw_noise(first: int, count: int, shape: torch.Size, seed: int, purpose: str = "sample noise") -> Tensor:
-    """Noise of the samples first … first + count − 1, the same however they are batched: (count, *shape)."""
-    return torch.cat([normal((1, *shape), seed, index, purpose) for index in range(first, first + count)])
-
-
-def balanced_labels(first: int, count: int, classes: int) -> Tensor:
-    """Classes in turn, so that every class is asked for equally often: (count,) int64."""
-    return torch.arange(first, first + count) % classes
-
-
-def sample_images(denoiser: Denoiser, evaluation: Evaluation, progress: Callable[[int], None] | None = None) -> Tensor:
-    """The evaluation's samples, uint8 (samples, channels, resolution, resolution), on the CPU."""
-    architecture = denoiser.network.architecture
-    device = next(denoiser.parameters()).device
-    parts = []
-    for first in range(0, evaluation.samples, SAMPLE_BATCH):
-        count = min(SAMPLE_BATCH, evaluation.samples - first)
-        images = evaluation.draw(denoiser, first, balanced_labels(first, count, architecture.classes).to(device))
-        if not images.isfinite().all():
-            raise FloatingPointError("the samples are not finite")
-        parts.append(to_bytes(images).cpu())
-        if progress:
-            progress(first + count)
-    return torch.cat(parts)
-
-
-def sample_grid(denoiser: Denoiser, classes: list[int], rows: int, guidance: float, seed: int) -> Tensor:
-    """Samples for a picture, a column a class: uint8 (rows·classes, channels, resolution, resolution)."""
-    settings = Evaluation(guidance=guidance, seed=seed)
-    labels = torch.tensor(classes).repeat(rows)
-    starts = range(0, len(labels), SAMPLE_BATCH)
-    return to_bytes(
-        torch.cat([settings.draw(denoiser, first, labels[first : first + SAMPLE_BATCH]) for first in starts])
-    )
-
-
-def measure(images: Tensor, extractor: Extractor, against: Reference) -> tuple[float, float]:
-    """The distance of uint8 samples to the reference, and its standard error over the samples."""
-    return distance_with_error(
-        [statistics(part) for part in extractor.features(images).chunk(CHUNKS)], against.statistics
-    )
+def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
+    """See that everything an evaluation needs is there, before anything is trained. Raises BadInput where it is not."""
+    dataset = load_dataset(recipe.data.name)
+    for asked in {evaluation.extractor: evaluation for evaluation in evaluations}.values():
+        extractor = extractor_for(dataset, asked.extractor)
+        if "inception_score" in asked.metrics and extractor.logits is None:
+            raise refusal(
+                f"the {extractor.name} features have no classes, of which an Inception score is made",
+                given="evaluation.metrics: [inception_score]",
+                allowed=", ".join(name for name in MORE if name != "inception_score"),
+            )
 
 
 def evaluate(
-    run: Path, recipe: Recipe, cells: Iterable[Cell], report: Callable[[dict[str, Any]], None], step: int | None = None
+    run: Path,
+    recipe: Recipe,
+    cells: Iterable[Cell],
+    report: Report,
+    step: int | None = None,
+    progress: Progress | None = None,
+    keep: bool = False,
+    compiled: bool = False,
 ) -> None:
     """Score cells of a run or bundle in turn; each result goes to `report` as soon as it is known.
 
-    A result: {"params", "metric", "value", "stderr", "magnitude_drift", "provenance", "scoring_seconds"}; a cell with
-    samples that are not finite has the value None. `step`: score the averages as they were at an earlier snapshot.
+    A result: {"params", "cell", "metric", "value", "stderr", "left_out", "more", "magnitude_drift", "noise_floor",
+    "warnings", "picture", "drawn", "scoring_seconds", "provenance"}; a cell with samples that are not finite has the
+    value None. `step`: score the averages as they were at an earlier snapshot. Stopped and called again, it goes on
+    where it was, and with `keep` the features stay for a later call that asks for more samples. compiled: see
+    `compiling_pays`.
     """
     torch.set_num_threads(int(recipe.runtime.threads))
-    dataset, extractor = load_dataset(recipe.data.name), load_extractor(recipe.data.name)
-    cells = list(cells)
-    for denoiser, same_width in _by_width(run, cells, step):
+    dataset = load_dataset(recipe.data.name)
+    if compiled:
+        torch.compiler.reset()  # graphs of another model that this process has scored
+    drawer: Drawer | None = None
+    for denoiser, same_width in _by_width(run, list(cells), step):
         denoiser.to(recipe.runtime.device)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
+        if drawer is None:
+            drawer = Drawer(denoiser, dataset.to_pixels, compiled)
+        else:
+            drawer.take(denoiser)
         for cell in same_width:
             started = time.monotonic()
-            against = reference(dataset.name, extractor.name, cell.evaluation.samples)
-            value = error = None
+            extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
+            against = reference(dataset, extractor)
+            kept = Kept(run / SCORES, _facts(cell, drawer, against, compiled))
+            before = min(kept.count, cell.evaluation.samples)
             try:
-                images = sample_images(denoiser, cell.evaluation)
-                value, error = measure(images, extractor, against)
-                if not is_bundle(run):
-                    write_grid(run / "samples" / f"{cell.key}.png", images[: 8 * dataset.classes], dataset.classes)
+                with kept.whatever_happens(keep):
+                    features = _features(run, cell, drawer, against, kept, progress)
+                measured = measure(features, against, dataset, cell.evaluation.metrics)
             except FloatingPointError as problem:
                 log.warning("cell %s: %s", cell.params, problem)
+                measured = dict.fromkeys(("value", "stderr", "left_out")) | {"more": {}}
             result = {
                 "params": cell.params,
                 "cell": cell.key,
                 "metric": metric_name(extractor.name, cell.evaluation.samples),
-                "value": value,
-                "stderr": error,
+                **measured,
                 "magnitude_drift": drift if math.isfinite(drift) else None,
-                "noise_floor": against.floor,
+                "noise_floor": against.floor(cell.evaluation.samples),
+                "warnings": _warnings(cell, against),
+                "picture": _picture(kept),
+                "drawn": cell.evaluation.samples - before,
                 "scoring_seconds": round(time.monotonic() - started, 3),
                 "provenance": {
                     "extractor": extractor.name,
                     "extractor_weights": extractor.weights,
+                    "extractor_accuracy": extractor.accuracy,
                     "reference": against.statistics.fingerprint,
                     "reference_count": against.statistics.count,
                     "data": dataset.fingerprint,
+                    "weights": drawer.weights,
+                    "compiled": compiled,
                     "nfe": cell.evaluation.nfe(denoiser.objective.noise_schedule),
                     "sample_batch": SAMPLE_BATCH,
+                    "folds": FOLDS,
                 },
             }
             report(result)
+            if not keep:
+                kept.remove()
 
 
-def _by_width(run: Path, cells: list[Cell], step: int | None) -> Iterable[tuple[Denoiser, list[Cell]]]:
+def forget(run: Path) -> None:
+    """Drop the features that an evaluation with `keep` has left in a run: all its results are known."""
+    shutil.rmtree(run / SCORES, ignore_errors=True)
+
+
+def measure(features: Tensor, against: Reference, dataset: Dataset, more: Iterable[str] = ()) -> dict[str, Any]:
+    """The distance of samples, by their features (count, dimensions), with its error and what the error is made of."""
+    value, left_out = left_out_distances(folds_of(features), against.statistics)
+    names = list(more)
+    real = real_features(dataset, against.extractor, REAL_FEATURES) if names else features
+    found = more_metrics(names, against.extractor, features, real) if names else {}
+    return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out, "more": found}
+
+
+def _facts(cell: Cell, drawer: Drawer, against: Reference, compiled: bool) -> dict[str, Any]:
+    """What the features of a cell depend on; their number does not, so that more can be drawn later."""
+    settings = cell.evaluation.model_dump(mode="json", exclude={"samples", "extractor", "metrics"})
+    return {
+        **settings,
+        "weights": drawer.weights,
+        "extractor": against.extractor.weights,
+        "batch": SAMPLE_BATCH,
+        "device": drawer.device.type,
+        "compiled": compiled,
+    }
+
+
+def _features(
+    run: Path, cell: Cell, drawer: Drawer, against: Reference, kept: Kept, progress: Progress | None
+) -> Tensor:
+    """The features of the cell's samples: (samples, dimensions), on the device; what is kept is not drawn again."""
+    wanted = cell.evaluation.samples
+    if progress and kept.count:
+        progress(min(kept.count, wanted))
+    while (first := kept.count) < wanted:
+        count = min(SAMPLE_BATCH, wanted - first)
+        images = drawer.batch(cell.evaluation, first, count)
+        kept.add(against.extractor.features(images))
+        if first == 0 and not is_bundle(run):
+            _write_picture(run / PICTURES / _picture(kept), images, drawer.architecture.classes)
+        if progress:
+            progress(count)
+    return kept.rows(wanted).to(drawer.device)
+
+
+def _picture(kept: Kept) -> str:
+    """The file of a cell's picture, whatever the number of samples that it is scored with."""
+    return f"{kept.path.stem}.png"
+
+
+def _write_picture(path: Path, images: Tensor, classes: int) -> None:
+    columns = max(1, min(PICTURED, classes))
+    rows = min(8, len(images) // max(1, classes)) or 1
+    chosen = [row * max(1, classes) + column for row in range(rows) for column in range(columns)]
+    try:
+        write_grid(path, images[[index for index in chosen if index < len(images)]], columns)
+    except OSError as problem:
+        path.unlink(missing_ok=True)
+        if disk_is_full(problem):
+            raise no_space(path.parent) from None
+        raise
+
+
+def _warnings(cell: Cell, against: Reference) -> list[str]:
+    """What makes a number less than it seems; shown with it."""
+    samples, dimensions = cell.evaluation.samples, against.extractor.dimensions
+    if samples > dimensions:
+        return []
+    text = f"{samples} samples for {dimensions} features: their covariance has no full rank, and the distance is biased"
+    log.warning("cell %s: %s", cell.key, text)
+    return [text]
+
+
+def _by_width(run: Path, cells: list[Cell], step: int | None) -> Iterator[tuple[Denoiser, list[Cell]]]:
     """One denoiser for each EMA width asked for; a run's snapshots are read once for all of them."""
     widths = list(dict.fromkeys(cell.sigma_rel for cell in cells))
     for width, denoiser in zip(widths, _denoisers(run, widths, step), strict=True):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.ema import reconstruct
-from mpdit.fidelity import extractor_card
 from mpdit.run_folder import BUNDLE_WEIGHTS, EMA, RAW_WEIGHTS, RECIPE, read_weights, set_weights, write_weights
 from pipelines.evaluation import Evaluation
 from pipelines.provenance import git_state, machine, versions
@@ -51,10 +50,17 @@ def bundle_evaluation(bundle: Path) -> Evaluation:
     return Evaluation(**{name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)})
 
 
+def bundle_compiled(bundle: Path) -> bool:
+    """Whether a bundle's figures were measured with a compiled network: they differ from others by rounding."""
+    told = json.loads((bundle / PROVENANCE).read_text(encoding="utf-8"))["result"]["provenance"]
+    return bool(told.get("compiled"))
+
+
 def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:
     p, facts = result["params"], result["provenance"]
     model, runtime = recipe["model"], recipe["runtime"]
-    accuracy = extractor_card(facts["extractor"])["held_out_accuracy"]
+    accuracy = facts.get("extractor_accuracy")
+    classifier = f" classifier (held-out accuracy {accuracy:.1%})" if accuracy else " network"
     error = result["stderr"]
     seeds = ""
     if len(result.get("seeds", [])) > 1:
@@ -78,8 +84,8 @@ chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}
 How it was measured: {p["evaluation.samples"]:,} samples, classes in turn, sampler `{p["evaluation.sampler"]}` with \
 {p["evaluation.steps"]} steps (NFE {facts["nfe"]}), guidance scale {p["evaluation.guidance"]}, noise seed \
 {p["evaluation.seed"]}; weights averaged at σ_rel = {p["ema.sigma_rel"]} (post-hoc EMA; 0 would be the raw weights); \
-features of the `{facts["extractor"]}` classifier (held-out accuracy {accuracy:.1%}, \
-{facts["extractor_weights"][:19]}…) against the statistics of {facts["reference_count"]:,} real images \
+features of the `{facts["extractor"]}`{classifier} ({facts["extractor_weights"][:19]}…) against the statistics \
+of {facts["reference_count"]:,} real images \
 ({facts["reference"][:19]}…). The ± is the standard error over the samples of this one training; another training \
 seed moves the value by more.
 

@@ -1,78 +1,116 @@
-"""Train the small classifier whose features score the digits: `python -m pipelines.extractor`.
+"""Train the small classifier whose features score a labelled data set; for the digits: `python -m pipelines.extractor`.
 
-It learns from four fifths of the 1,797 images, is tested on the fifth that it never saw, and is written with
+It learns from four fifths of the images (of at most 50,000), is tested on those that it never saw, and is written with
 that accuracy and the hash of its weights beside it. The same seed gives the same weights on the same machine.
 """
 
-import hashlib
 import json
 import logging
+from functools import partial
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from mpdit.datasets import load_dataset, to_bytes
-from mpdit.fidelity import WEIGHTS, DigitsFeatures
+from mpdit.datasets import Dataset, load_dataset
+from mpdit.errors import refusal
+from mpdit.extractors import WEIGHTS, SmallClassifier, sha256
 from mpdit.randomness import generator, sample_order
 
 STEPS, BATCH, LEARNING_RATE, SEED = 1500, 128, 2e-3, 0
+IMAGES, TESTED = 50_000, 10_000  # at most, to learn from and to test on
+
+log = logging.getLogger(__name__)
 
 
-def split(count: int) -> tuple[Tensor, Tensor]:
+def split(count: int, seed: int = SEED) -> tuple[Tensor, Tensor]:
     """Indices to learn from and indices held out, four to one, fixed for ever."""
-    order = torch.randperm(count, generator=generator(SEED, 0, "extractor split"))
-    return order[count // 5 :], order[: count // 5]
+    order = torch.randperm(count, generator=generator(seed, 0, "extractor split"))
+    return order[count // 5 :][:IMAGES], order[: count // 5][:TESTED]
 
 
 def shifted(images: Tensor, random: torch.Generator) -> Tensor:
-    """Each image moved by −1, 0 or 1 pixel either way, the edge filled with background. (batch, 1, 8, 8)."""
+    """Each image moved by −1, 0 or 1 pixel either way, the edge filled with zeros: (batch, channels, side, side)."""
+    side = images.shape[-1]
     padded = F.pad(images, (1, 1, 1, 1))
     moves = torch.randint(0, 3, (len(images), 2), generator=random).tolist()
-    return torch.stack([image[:, y : y + 8, x : x + 8] for image, (y, x) in zip(padded, moves, strict=True)])
+    return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in zip(padded, moves, strict=True)])
 
 
-def train_classifier() -> tuple[DigitsFeatures, float]:
-    """The classifier and its accuracy on the held-out digits."""
-    dataset = load_dataset("digits")
-    images, labels = to_bytes(dataset.images), dataset.labels
-    learn, held_out = split(len(dataset))
+def train_classifier(dataset: Dataset, seed: int = SEED, steps: int = STEPS) -> tuple[SmallClassifier, float]:
+    """The classifier and its accuracy on held-out images. Raises BadInput for a set that has nothing to tell apart."""
+    if dataset.classes < 2 or len(dataset) < 10:
+        raise refusal(
+            f"no classifier can be trained on {dataset.name!r}",
+            given=f"{len(dataset)} images in {dataset.classes} classes",
+            allowed="10 labelled images or more, in 2 classes or more",
+            mend="score it with --set evaluation.extractor=inception",
+        )
+    learn, held_out = split(len(dataset), seed)
+    _, channels, resolution, _ = dataset.pixels(learn[:1]).shape
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        network = DigitsFeatures()
+        torch.manual_seed(seed)
+        network = SmallClassifier(channels, resolution, dataset.classes)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for step in range(STEPS):
-        index = learn[sample_order(len(learn), SEED, step * BATCH, BATCH)]
-        seen = shifted(images[index], generator(SEED, step, "extractor shift"))
-        loss = F.cross_entropy(network.classify(network(seen)), labels[index], label_smoothing=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        index = learn[sample_order(len(learn), seed, step * BATCH, BATCH)]
+        seen = shifted(dataset.pixels(index), generator(seed, step, "extractor shift"))
+        loss = F.cross_entropy(network.classify(network(seen)), dataset.labels[index], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return network, accuracy(network, images[held_out], labels[held_out])
+    return network, accuracy(network, dataset, held_out)
 
 
 @torch.inference_mode()
-def accuracy(network: DigitsFeatures, images: Tensor, labels: Tensor) -> float:
-    """The share of uint8 images (count, 1, 8, 8) whose class is named right."""
-    return float((network.classify(network(images)).argmax(-1) == labels).double().mean())
+def accuracy(network: SmallClassifier, dataset: Dataset, index: Tensor) -> float:
+    """The share of the images at `index` whose class is named right."""
+    right = 0
+    for part in index.split(500):
+        right += int((network.classify(network(dataset.pixels(part))).argmax(-1) == dataset.labels[part]).sum())
+    return right / len(index)
+
+
+def train_extractor(dataset: Dataset, folder: Path, seed: int = SEED, steps: int = STEPS) -> Path:
+    """Train a classifier of the data and write NAME.safetensors and its card NAME.json into `folder`, the card last.
+
+    Returns the weights' path; `mpdit.fidelity.load_extractor(NAME, folder)` reads it. Raises BadInput for data without
+    two classes.
+    """
+    network, held_out_accuracy = train_classifier(dataset, seed, steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{dataset.name}.safetensors"
+    _whole(path, partial(save_file, {name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
+    card = {
+        "sha256": sha256(path),
+        "channels": network.first.in_channels,
+        "resolution": dataset.pixels(torch.zeros(1, dtype=torch.int64)).shape[-1],
+        "classes": dataset.classes,
+        "held_out_accuracy": round(held_out_accuracy, 4),
+        "held_out_images": len(split(len(dataset), seed)[1]),
+        "data": dataset.fingerprint,
+        "seed": seed,
+        "made_by": "pipelines.extractor.train_extractor",
+    }
+    _whole(path.with_suffix(".json"), lambda partial: partial.write_text(json.dumps(card, indent=2) + "\n"))
+    return path
+
+
+def _whole(path: Path, write: object) -> None:
+    assert callable(write)
+    unfinished = path.with_name(path.name + ".partial")
+    write(unfinished)
+    unfinished.replace(path)
 
 
 def main() -> None:
-    """Train, and write the weights and their card into the package."""
-    network, held_out_accuracy = train_classifier()
-    path = WEIGHTS / "digits.safetensors"
-    save_file(network.state_dict(), path)
-    card = {
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "held_out_accuracy": round(held_out_accuracy, 4),
-        "held_out_images": len(split(len(load_dataset("digits")))[1]),
-        "made_by": "python -m pipelines.extractor",
-    }
-    (WEIGHTS / "digits.json").write_text(json.dumps(card, indent=2) + "\n")
-    logging.getLogger(__name__).info("%s: %s", path, card)
+    """Train the digits' extractor into the package."""
+    path = train_extractor(load_dataset("digits"), WEIGHTS)
+    log.info("%s: %s", path, path.with_suffix(".json").read_text())
 
 
 if __name__ == "__main__":

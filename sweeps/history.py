@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from sweeps.ledger import Event, read, trial_statuses
-from sweeps.plan import Estimate, Plan, PlannedCell, Trial, estimate
+from sweeps.plan import Estimate, Plan, Trial, estimate, scoring_work
+from sweeps.screening import missing_cells, planned_samples, rounds
 from sweeps.storage import Storage
 
 FINAL = ("completed", "diverged")  # outcomes that the same recipe would reach again
@@ -32,14 +33,6 @@ def known_events(storage: Storage, plan: Plan) -> list[Event]:
     return own + finished_elsewhere(storage, plan.spec.name, unfinished(plan, own))
 
 
-def missing_cells(plan: Plan, events: list[Event], trial: Trial) -> list[PlannedCell]:
-    """The cells of a trial that have no result yet; none for one that is known to diverge."""
-    if trial_statuses(events)[trial.id] == "diverged":
-        return []
-    scored = {line["cell"] for line in events if line["event"] == "cell" and line["trial"] == trial.id}
-    return [planned for planned in plan.cells if planned.cell.key not in scored]
-
-
 def untrained(plan: Plan, events: list[Event]) -> list[Trial]:
     """The trials that have not been trained to their end."""
     statuses = trial_statuses(events)
@@ -49,8 +42,8 @@ def untrained(plan: Plan, events: list[Event]) -> list[Trial]:
 
 def unfinished(plan: Plan, events: list[Event]) -> list[Trial]:
     """The trials that need a worker: not trained to the end, or with cells to score."""
-    statuses = trial_statuses(events)
-    return [trial for trial in plan.trials if statuses[trial.id] not in FINAL or missing_cells(plan, events, trial)]
+    statuses, missing = trial_statuses(events), missing_cells(plan, events)
+    return [trial for trial in plan.trials if statuses[trial.id] not in FINAL or missing.get(trial.id)]
 
 
 def cost_of(plan: Plan, storage: Storage, events: list[Event]) -> Estimate:
@@ -61,5 +54,17 @@ def cost_of(plan: Plan, storage: Storage, events: list[Event]) -> Estimate:
         line["max_concurrent"] for line in everything if line["event"] == "sweep_started" and line["max_concurrent"]
     ]
     on_gpu = any(line.get("runtime", {}).get("device") == "cuda" for line in ended)
-    cells = [(trial, missing_cells(plan, events, trial)) for trial in unfinished(plan, events)]
-    return estimate(ended, untrained(plan, events), cells, slots[-1] if slots else 1, 1.0 if on_gpu else 0.0)
+    missing = missing_cells(plan, events)
+    cells = [(trial, missing.get(trial.id, [])) for trial in unfinished(plan, events)]
+    train = untrained(plan, events)
+    return estimate(ended, train, cells, slots[-1] if slots else 1, 1.0 if on_gpu else 0.0, _later_rounds(plan, train))
+
+
+def _later_rounds(plan: Plan, train: list[Trial]) -> float:
+    """The scoring work of the rounds after the first, as far as trials that are not trained yet cause it."""
+    first = rounds(plan.spec)[0]
+    later = planned_samples(plan) - first * len(plan.trials) * len(plan.cells)
+    if not later or not train:
+        return 0.0
+    each = later / (len(plan.trials) * len(plan.cells) * plan.spec.evaluation.samples)
+    return each * sum(scoring_work(planned.cell, trial.parameters) for trial in train for planned in plan.cells)

@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeps.ledger import Event
 from sweeps.plan import Plan, Trial
+from sweeps.screening import keys
 
 
 @dataclass
@@ -12,13 +13,23 @@ class TrialState:
     """One trial as the last event left it."""
 
     trial: Trial
-    cells: frozenset[str]  # keys of the plan's cells
+    cells: dict[str, tuple[int, bool]]  # of every result that may come: its cell's place in the plan, whether in full
     status: str = "pending"
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-    scored: int = 0
+    known: set[int] = field(default_factory=set)  # places of the cells that are scored, in full or not yet
     best: float | None = None
     reason: str | None = None
+
+    @property
+    def scored(self) -> int:
+        """How many cells have a result."""
+        return len(self.known)
+
+    @property
+    def planned(self) -> int:
+        """How many cells there are."""
+        return len({at for at, _ in self.cells.values()})
 
     def as_dict(self) -> dict[str, Any]:
         """As `status --json` shows it."""
@@ -30,7 +41,7 @@ class TrialState:
             "steps": self.trial.recipe.steps,
             "loss": self.metrics.get("loss"),
             "scored": self.scored,
-            "cells": len(self.cells),
+            "cells": self.planned,
             "best": self.best,
             "reason": self.reason,
         }
@@ -38,7 +49,8 @@ class TrialState:
 
 def new_states(plan: Plan) -> dict[str, TrialState]:
     """Every trial of the plan, before anything happened."""
-    cells = frozenset(planned.cell.key for planned in plan.cells)
+    full = plan.spec.evaluation.samples
+    cells = {key: (at, samples == full) for at, samples, key in keys(plan)}
     return {trial.id: TrialState(trial, cells) for trial in plan.trials}
 
 
@@ -53,8 +65,9 @@ def fold(states: dict[str, TrialState], line: Event) -> None:
         case "progress":
             state.step, state.metrics = max(state.step, line["step"]), line["metrics"]
         case "cell" if line["cell"] in state.cells:
-            state.scored += 1
-            if line["value"] is not None:
+            at, in_full = state.cells[line["cell"]]
+            state.known.add(at)
+            if in_full and line["value"] is not None:
                 state.best = line["value"] if state.best is None else min(state.best, line["value"])
         case "trial_ended":
             state.status, state.reason = line["outcome"], line.get("reason")

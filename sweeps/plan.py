@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from mpdit.datasets import load_dataset
-from mpdit.ema import TRACKED_WIDTHS, snapshot_steps
+from mpdit.ema import TRACKED_WIDTHS, fit_width, snapshot_bytes, snapshot_steps
 from mpdit.errors import BadInput
 from mpdit.transformer import parameter_count
 from pipelines.checkpoint import KEPT
@@ -73,7 +73,15 @@ def make_plan(spec: SweepSpec) -> Plan:
             owner, inner = split_axis(path)
             settings[owner] = with_value(settings[owner], inner, value)
         cells.append(PlannedCell(Cell(settings[Recipe].ema.sigma_rel, settings[Evaluation]), params))
+    _check_widths(trials, cells)
     return Plan(spec, trials, cells)
+
+
+def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
+    """Raises BadInput for an EMA width that the snapshots of one of the trainings will not give."""
+    for steps in {trial.recipe.steps for trial in trials}:
+        for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
+            fit_width(snapshot_steps(steps), steps, width)
 
 
 def _combinations(spec: SweepSpec, paths: list[str]) -> list[dict[str, Any]]:
@@ -97,19 +105,20 @@ class Estimate:
 def estimate(
     finished: list[Event],
     train: list[Trial],
-    cells: list[tuple[Trial, list[PlannedCell]]],
+    cells: list[tuple[Trial, list[Cell]]],
     concurrent: int,
     gpus: float,
+    later_work: float = 0.0,
 ) -> Estimate:
     """The cost of training some trials and scoring cells of some, judged by finished ones (`trial_ended` events).
 
     Time is taken in proportion to parameters × images for training, and to parameters × samples × NFE for scoring.
+    later_work: the scoring that follows from these cells' results.
     """
     parameters = {trial.id: trial.parameters for trial, _ in cells}
     disk = sum(
-        parameters[trial.id]
-        * FLOAT_BYTES
-        * (len(TRACKED_WIDTHS) * len(snapshot_steps(trial.recipe.steps)) + KEPT * CHECKPOINT_COPIES + 1)
+        snapshot_bytes(trial.recipe.steps, parameters[trial.id])
+        + parameters[trial.id] * FLOAT_BYTES * (KEPT * CHECKPOINT_COPIES + 1)
         for trial in train
     )
     training = [line["training_seconds"] / line["training_work"] for line in finished if line.get("training_work")]
@@ -117,7 +126,7 @@ def estimate(
     hours = gpu_hours = None
     if training and scoring:
         work = sum(training_work(trial.recipe, parameters[trial.id]) for trial in train)
-        scored = sum(scoring_work(p.cell, parameters[trial.id]) for trial, planned in cells for p in planned)
+        scored = later_work + sum(scoring_work(cell, parameters[trial.id]) for trial, few in cells for cell in few)
         seconds = median(training) * work + median(scoring) * scored
         hours = round(seconds / 3600 / max(1, min(concurrent, len(cells))), 4)
         gpu_hours = round(seconds / 3600 * gpus, 4)

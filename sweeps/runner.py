@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.errors import refusal
+from pipelines.evaluation import Cell, compiling_pays, prepare
 from pipelines.yaml_file import write_yaml
-from sweeps.history import finished_elsewhere, missing_cells, unfinished
+from sweeps.history import FINAL, cost_of, finished_elsewhere, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses
 from sweeps.plan import Plan, Trial
+from sweeps.screening import missing_cells
 from sweeps.spec import FIXED, SweepSpec, check_unchanged
 from sweeps.storage import Storage, locked
 from sweeps.tracking import Mirror
@@ -56,12 +58,15 @@ def run(
     _check_resources(spec)
     with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
         unchanged = check_unchanged(storage.spec(spec.name), spec)
-        write_yaml(storage.spec(spec.name), spec.model_dump())
         ledger = Ledger(storage.ledger(spec.name))
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
+        todo = unfinished(plan, ledger.events + reused)
+        _check_means(plan, storage, todo, ledger.events + reused)
+        write_yaml(
+            storage.spec(spec.name), spec.model_dump()
+        )  # only now: what is refused leaves nothing under its name
         for line in reused:
             ledger.append(line)
-        todo = unfinished(plan, ledger.events)
         if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
             return SweepEnd("completed", 0)
         return _run(plan, storage, ledger, todo, listener, max_concurrent, fail_fast)
@@ -85,12 +90,33 @@ def _run(
         recorder.record(_started(plan, sweep, concurrent))
         mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
         try:
-            if todo:
-                _tune(plan, storage, ledger, todo, recorder, concurrent, fail_fast)
+            _run_rounds(plan, storage, ledger, todo, recorder, concurrent, fail_fast)
         finally:
             outcome = _close(plan, ledger, recorder)
             problem = mirror.close()
     return SweepEnd(outcome, len(todo), problem)
+
+
+def _run_rounds(
+    plan: Plan,
+    storage: Storage,
+    ledger: Ledger,
+    todo: list[Trial],
+    recorder: "_Recorder",
+    concurrent: int,
+    fail_fast: bool,
+) -> None:
+    """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts."""
+    given_up: set[str] = set()
+    while todo:
+        missing = missing_cells(plan, ledger.events, given_up)
+        _tune(plan, storage, ledger, todo, missing, recorder, concurrent, fail_fast)
+        statuses = trial_statuses(ledger.events, alive=True)
+        if any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo):
+            return
+        given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}
+        following = missing_cells(plan, ledger.events, given_up)
+        todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
 
 
 def _started(plan: Plan, sweep: str, concurrent: int) -> Event:
@@ -127,6 +153,20 @@ def _check_resources(spec: SweepSpec) -> None:
             "no trial could start: it asks for more CPU cores than there are",
             given=f"cpus_per_trial: {spec.resources.cpus_per_trial}",
             allowed=f"1 to {_cores()}",
+        )
+
+
+def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[Event]) -> None:
+    """See that what is to do can be scored and kept, before anything is trained. Raises BadInput where it cannot."""
+    for recipe in {trial.recipe.data: trial.recipe for trial in todo}.values():
+        prepare(recipe, [planned.cell.evaluation for planned in plan.cells])
+    needed = cost_of(plan, storage, events).disk_gb
+    limit, free = plan.spec.budget.disk_gb, shutil.disk_usage(storage.root).free / 1e9
+    if todo and needed > min(free, limit or free):
+        mend = "fewer trials at a time: leave some values of the training axes for later, or another --storage"
+        allowed = f"{free:.1f} GB are free" + (f", budget.disk_gb allows {limit:g}" if limit else "")
+        raise refusal(
+            "the sweep's snapshots and checkpoints do not fit", given=f"{needed:.1f} GB", allowed=allowed, mend=mend
         )
 
 
@@ -177,6 +217,7 @@ def _quiet_ray() -> None:
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are never restored from
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers would outlive a killed worker
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
@@ -230,17 +271,18 @@ def _slots(spec: SweepSpec, resources: dict[str, float]) -> int:
     return int(min(slots, gpus // each)) if each else int(slots)
 
 
-def _job(plan: Plan, storage: Storage, ledger: Ledger, trial: Trial, gpus: float) -> dict[str, Any]:
+def _job(plan: Plan, storage: Storage, trial: Trial, cells: list[Cell], gpus: float) -> dict[str, Any]:
     """All that a worker needs to know of one trial, in plain values."""
     recipe = trial.recipe
     if not gpus and recipe.runtime.device == "auto":  # a worker that asked for no GPU may still see one
         recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cpu"})})
-    cells = [planned.cell for planned in missing_cells(plan, ledger.events, trial)]
     return {
         "trial": trial.id,
         "recipe": recipe.model_dump(),
         "folder": str(storage.trial(trial.id)),
         "cells": [(cell.sigma_rel, cell.evaluation.model_dump()) for cell in cells],
+        "keep": any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells),
+        "compiled": compiling_pays(planned.cell for planned in plan.cells),
         "threads": plan.spec.resources.cpus_per_trial,
     }
 
@@ -250,6 +292,7 @@ def _tune(
     storage: Storage,
     ledger: Ledger,
     todo: list[Trial],
+    missing: dict[str, list[Cell]],
     recorder: _Recorder,
     concurrent: int,
     fail_fast: bool,
@@ -259,7 +302,7 @@ def _tune(
     from ray import tune
 
     gpus = gpus_per_trial(plan.spec, ray.cluster_resources().get("GPU", 0.0))
-    jobs = [_job(plan, storage, ledger, trial, gpus) for trial in todo]
+    jobs = [_job(plan, storage, trial, missing.get(trial.id, []), gpus) for trial in todo]
     resources = {"CPU": plan.spec.resources.cpus_per_trial, "GPU": gpus}
 
     class Record(tune.Callback):

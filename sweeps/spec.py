@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 from mpdit.errors import BadInput, nearest, refusal
 from pipelines.evaluation import Evaluation
 from pipelines.recipe import Recipe, Settings
+from pipelines.samples import SAMPLE_BATCH
 from pipelines.yaml_file import Document, apply_settings, field_names, read_yaml, rule, validate
 
 SHIPPED = Path(__file__).parent
@@ -42,12 +43,23 @@ class Resources(Settings):
     workers_per_trial: Literal[1] = 1
 
 
+class Screening(Settings):
+    """Staged scoring: every cell with `samples`, the best `keep` of them with 1/keep times as many, and so on.
+
+    samples null: every cell is scored in full at once. See sweeps/screening.py.
+    """
+
+    samples: Annotated[int, Field(ge=SAMPLE_BATCH, multiple_of=SAMPLE_BATCH)] | None = None
+    keep: float = Field(1 / 3, gt=0, lt=1)
+
+
 class Budget(Settings):
-    """Limits on a sweep; none can be set yet."""
+    """Limits on a sweep. disk_gb: what its checkpoints and snapshots may take; null is the storage's free space."""
 
     hours: None = None
     gpu_hours: None = None
     trials: None = None
+    disk_gb: float | None = Field(None, gt=0)
 
 
 class Tracking(Settings):
@@ -67,6 +79,7 @@ class SweepSpec(Settings):
     scheduler: Scheduler = Scheduler()
     objective: SweepObjective = SweepObjective()
     evaluation: Evaluation = Evaluation()
+    screening: Screening = Screening()
     resources: Resources = Resources()
     budget: Budget = Budget()
     tracking: Tracking = Tracking()

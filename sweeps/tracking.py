@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from mpdit.datasets import load_dataset
 from mpdit.errors import refusal
 from pipelines.provenance import git_state, versions
-from sweeps.ledger import Event
+from sweeps.figures import write_figures
+from sweeps.ledger import Event, read
 from sweeps.plan import Plan
+from sweeps.ranking import rank
 from sweeps.storage import Storage
 
 if TYPE_CHECKING:
@@ -133,6 +135,8 @@ class View:
             tags |= {"mpdit.seed": str(recipe.seed), "mpdit.data": load_dataset(recipe.data.name).fingerprint}
         if cell:
             tags[CELL] = cell
+            if params["evaluation.samples"] != self.plan.spec.evaluation.samples:
+                tags[KIND] = "screened"  # with fewer samples: not to be compared with the cells
         run = self.client.create_run(self.experiment, start_time=milliseconds(time), tags=tags, run_name=name)
         self.runs[trial, cell] = run.info.run_id
         self._params(run.info.run_id, params)
@@ -187,16 +191,18 @@ class View:
         recipe = flat(trial.recipe.model_dump())
         name = " ".join(str(value) for value in trial.params.values()) + f" σ {line['params']['ema.sigma_rel']}"
         run = self._run(trial.id, line["cell"], name, line["time"], {**recipe, **line["params"]})
+        in_full = line["params"]["evaluation.samples"] == self.plan.spec.evaluation.samples
         shown = {
-            "frechet": line["value"],
+            **({"frechet": line["value"]} if in_full else {}),
             line["metric"]: line["value"],
             "stderr": line["stderr"],
             "magnitude_drift": line["magnitude_drift"],
             "noise_floor": line["noise_floor"],
+            **line.get("more", {}),
         }
         self._metrics(run, line["time"], line["step"], shown)
         self.client.log_batch(run, tags=[RunTag(f"provenance.{k}", str(v)) for k, v in line["provenance"].items()])
-        picture = self.storage.trial(trial.id) / "samples" / f"{line['cell']}.png"
+        picture = self.storage.trial(trial.id) / "samples" / line.get("picture", "none")
         if picture.exists():
             self.client.log_artifact(run, str(picture), "samples")
         self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])
@@ -214,6 +220,10 @@ class View:
         self._end(run, MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
 
     def _on_sweep_ended(self, line: Event) -> None:
+        ledger = self.storage.ledger(self.plan.spec.name)
+        rows = rank(self.plan, read(ledger)) if ledger.exists() else []
+        for picture in write_figures(self.plan, rows, self.storage.sweep(self.plan.spec.name) / "figures"):
+            self.client.log_artifact(self._parent(line), str(picture), "figures")
         self._end(self._parent(line), MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
 
     def mirrored(self) -> int:

@@ -31,13 +31,32 @@ def run_in_worker(config: dict[str, Any]) -> None:
 
     job = config["job"]
     cells = [Cell(sigma_rel, Evaluation(**settings)) for sigma_rel, settings in job["cells"]]
-    run_trial(job["trial"], Recipe(**job["recipe"]), Path(job["folder"]), cells, job["threads"], send)
+    run_trial(
+        job["trial"],
+        Recipe(**job["recipe"]),
+        Path(job["folder"]),
+        cells,
+        job["threads"],
+        send,
+        job["keep"],
+        job["compiled"],
+    )
 
 
-def run_trial(trial: str, recipe: Recipe, folder: Path, cells: list[Cell], threads: int, send: Report) -> None:
+def run_trial(
+    trial: str,
+    recipe: Recipe,
+    folder: Path,
+    cells: list[Cell],
+    threads: int,
+    send: Report,
+    keep: bool = False,
+    compiled: bool = False,
+) -> None:
     """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
 
-    Outcomes here: completed, diverged, out_of_memory, failed. Raises nothing that the trial itself caused.
+    keep: whether the cells' features stay for a later round. Outcomes here: completed, diverged, out_of_memory,
+    failed. Raises nothing that the trial itself caused.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scored = {"seconds": 0.0, "work": 0.0}
@@ -55,11 +74,11 @@ def run_trial(trial: str, recipe: Recipe, folder: Path, cells: list[Cell], threa
 
             def on_cell(result: dict[str, Any]) -> None:
                 scored["seconds"] += result["scoring_seconds"]
-                scored["work"] += work[result["cell"]]
+                scored["work"] += work[result["cell"]] * result["drawn"] / result["params"]["evaluation.samples"]
                 send(event("cell", trial, recipe.steps, **result))
 
             with log_to(folder / "log.txt"):
-                evaluate(folder, settled, cells, on_cell)
+                evaluate(folder, settled, cells, on_cell, keep=keep, compiled=compiled)
         outcome: dict[str, Any] = {"outcome": "completed", "training_work": training_work(recipe, parameters)}
     except Diverged as divergence:
         outcome = {"outcome": "diverged", "reason": str(divergence)}

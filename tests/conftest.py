@@ -21,6 +21,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What can be computed again is kept for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def small_recipe() -> Recipe:
     """10 steps of 8 digits: a second on a CPU."""

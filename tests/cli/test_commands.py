@@ -134,6 +134,10 @@ def test_a_mistake_in_a_sweep_file_ends_with_one_message(
         (["sweep", "conditioning", "--storage", "/proc/none"], ["not writable", "MPDIT_STORAGE"]),
         (["sweep", "conditioning", "--set", "recipe.stepz=3"], ["--set recipe.stepz", "'stepz'", "steps"]),
         (["plan", "none"], ["there is no sweep file"]),
+        (["plan", "conditioning", "--set", "axes.ema.sigma_rel=[0.005]"], ["EMA width 0.005", "0.014 to 0.287"]),
+        (["sweep", "conditioning", "--set", "budget.disk_gb=0.001"], ["do not fit", "budget.disk_gb allows 0.001"]),
+        (["sweep", "conditioning", "--set", "evaluation.extractor=incepton"], ["'incepton'", "inception"]),
+        (["sweep", "conditioning", "--set", "screening.samples=100"], ["screening.samples", "250"]),
         (["best", "--storage", "nothing"], ["there is no sweep in", "mpdit sweep"]),
         (["rank", "--storage", "nothing"], ["there is no sweep in"]),
         (["status", "other", "--storage", "nothing"], ["there is no sweep in"]),
@@ -155,7 +159,16 @@ def test_what_cannot_be_done_is_refused(
 def test_rank_prints_the_cells_best_first(finished: Path, mpdit: Command) -> None:
     text = mpdit("rank", "--storage", finished).stdout
     lines = text.splitlines()
-    assert lines[0].split() == ["rank", "trial", "modulation", "sigma_rel", "fd_digits_2k", "±", "drift", "status"]
+    assert lines[0].split() == [
+        "rank",
+        "trial",
+        "modulation",
+        "sigma_rel",
+        "fd_digits_2k",
+        "±",
+        "drift",
+        "status",
+    ]
     assert [line.split()[2] for line in lines[1:5]] == ["rotation", "scale", "scale", "rotation"]
     assert lines[4].endswith("diverged")
     assert "noise floor: 0.200" in text
@@ -251,9 +264,35 @@ def test_train_evaluate_and_sample_one_run(tmp_path: Path, mpdit: Command, refus
     with Image.open(tmp_path / "grid.png") as picture:
         assert picture.size == (2 * 64 + 8, 2 * 64 + 8)
     assert "no class '12'" in refused("sample", "run", "--classes", "12", cwd=tmp_path)
+    more = mpdit("evaluate", "run", "--samples", "60", "--metrics", "kid,precision_recall", cwd=tmp_path)
+    assert all(name in more.stdout for name in ("fd_digits_60", "kid", "precision", "recall")), more
+    assert "60 samples for 64 features" in more.stderr
+    assert not list(tmp_path.glob("**/scores")) + list(tmp_path.glob(".grid*"))
+    assert "no metric 'fid'" in refused("evaluate", "run", "--metrics", "fid", cwd=tmp_path)
     assert "--ema takes numbers" in refused("evaluate", "run", "--ema", "wide", cwd=tmp_path)
     assert "0.288" in refused("evaluate", "run", "--ema", "0.4", cwd=tmp_path)
     assert "no field 'stps'" in refused("train", "recipe.yaml", "--set", "stps=3", cwd=tmp_path)
+
+
+def test_missing_weights_stop_a_sweep_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    import torch
+
+    def no_network(*_arguments: object, **_options: object) -> None:  # the machine's edge: no download in a test
+        raise OSError("no network here")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("MPDIT_INCEPTION_WEIGHTS", raising=False)
+    (tmp_path / "mine.yaml").write_text(SWEEP + "evaluation: {extractor: inception}\n")
+    message = refused("sweep", tmp_path / "mine.yaml", "--storage", tmp_path / "runs")
+    for part in ("github.com/toshas", "6726825d0af5f729", "--inception-weights", "evaluation.extractor=auto"):
+        assert part in message
+    assert not list((tmp_path / "runs" / "trials").iterdir())
+    assert not list((tmp_path / "runs" / "sweeps").glob("*/sweep.yaml"))  # the name is free for another evaluation
+    option = ["--inception-weights", tmp_path / "nowhere.pth"]
+    assert "nowhere.pth" in refused("sweep", tmp_path / "mine.yaml", "--storage", tmp_path / "runs", *option)
 
 
 def test_doctor_finds_nothing_that_stops_a_sweep(tmp_path: Path, mpdit: Command) -> None:

@@ -83,6 +83,20 @@ def test_several_widths_at_once_are_the_same_as_one_by_one(tmp_path: Path) -> No
         assert torch.equal(found["w"], ema.reconstruct(tmp_path, [width], steps)[0]["w"])
 
 
+def test_nine_widths_read_each_snapshot_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = keep_snapshots(tmp_path, walk(200))
+    opened: list[Path] = []
+    really = ema.safe_open
+
+    def counted(path: Path, **options: str) -> object:
+        opened.append(path)
+        return really(path, **options)
+
+    monkeypatch.setattr(ema, "safe_open", counted)
+    ema.reconstruct(tmp_path, WIDTHS, steps)
+    assert sorted(opened) == sorted(tmp_path.glob("step-*"))
+
+
 def test_a_past_step_can_be_reconstructed(tmp_path: Path) -> None:
     weights = walk(2000)
     keep_snapshots(tmp_path, weights)
@@ -118,5 +132,59 @@ def test_the_cadence_ends_at_the_last_step_and_is_denser_early(steps: int) -> No
 
 
 def test_a_step_without_a_snapshot_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no EMA snapshot of step 7"):
+    with pytest.raises(BadInput, match="there are no EMA snapshots"):
         ema.reconstruct(tmp_path, [0.1], 7)
+    keep_snapshots(tmp_path, walk(10))
+    with pytest.raises(BadInput, match="no EMA snapshot of step 11"):
+        ema.reconstruct(tmp_path, [0.1], 11)
+
+
+@pytest.mark.parametrize("width", [0.005, 0.01, 0.2885])
+def test_a_width_that_the_snapshots_cannot_give_is_refused_with_those_that_they_can(
+    width: float, tmp_path: Path
+) -> None:
+    steps = keep_snapshots(tmp_path, walk(300))
+    with pytest.raises(BadInput, match=r"0 \(raw weights\), 0.014 to 0.287"):
+        ema.reconstruct(tmp_path, [width], steps)
+
+
+@pytest.mark.parametrize("width", [0.02, 0.03, 0.2, 0.25])
+def test_the_told_error_bounds_the_error_relative_to_the_weights_motion(width: float, tmp_path: Path) -> None:
+    weights = walk(2000)
+    keep_snapshots(tmp_path, weights)
+    rebuilt, direct = ema.reconstruct(tmp_path, [width], 2000)[0]["w"].double(), tracked(weights, width)
+    motion = (weights - direct).norm(dim=1).max()  # how far the weights were from their average
+    assert float((rebuilt - direct).norm() / motion) <= ema.reconstruction_error(tmp_path, width, 2000)
+
+
+def test_the_told_error_of_a_tracked_width_is_rounding_alone(tmp_path: Path) -> None:
+    keep_snapshots(tmp_path, walk(200))
+    assert ema.reconstruction_error(tmp_path, 0.05, 200) < 1e-6
+
+
+def test_a_truncated_snapshot_is_refused_by_name(tmp_path: Path) -> None:
+    steps = keep_snapshots(tmp_path, walk(200))
+    path = ema.snapshot_path(tmp_path, ema.snapshot_steps(steps)[20])
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(BadInput, match=rf"{path.name} is damaged"):
+        ema.reconstruct(tmp_path, [0.1], steps)
+    path.unlink()  # as the message says
+    assert ema.reconstruct(tmp_path, [0.1], steps)[0]["w"].isfinite().all()
+
+
+def test_a_snapshot_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
+    steps = keep_snapshots(tmp_path, walk(200))
+    kept = ema.snapshot_steps(steps)
+    ema.write_snapshot(tmp_path, kept[20], [{"v": torch.zeros(64)} for _ in ema.TRACKED_WIDTHS])
+    with pytest.raises(BadInput, match="is a snapshot of another run"):
+        ema.reconstruct(tmp_path, [0.1], steps)
+    ema.snapshot_path(tmp_path, kept[21]).replace(ema.snapshot_path(tmp_path, kept[20]))  # under a false name
+    with pytest.raises(BadInput, match="is a snapshot of another run"):
+        ema.reconstruct(tmp_path, [0.1], steps)
+
+
+def test_the_snapshots_storage_is_known_beforehand(tmp_path: Path) -> None:
+    steps = keep_snapshots(tmp_path, walk(500))
+    written = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    header = 300 * len(ema.snapshot_steps(steps))
+    assert ema.snapshot_bytes(steps, parameters=64) <= written <= ema.snapshot_bytes(steps, parameters=64) + header

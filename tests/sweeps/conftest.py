@@ -19,17 +19,30 @@ def small_plan() -> Plan:
     return plan_of({"model.modulation": ["scale", "rotation"], "seed": [0, 1], "ema.sigma_rel": [0.05, 0.1]})
 
 
-def scored(plan: Plan, trial: int, cell: int, value: float | None, stderr: float = 0.1, drift: float = 0.2) -> Event:
-    planned = plan.cells[cell]
+def scored(
+    plan: Plan,
+    trial: int,
+    cell: int,
+    value: float | None,
+    stderr: float = 0.1,
+    drift: float = 0.2,
+    left_out: list[float] | None = None,
+    samples: int | None = None,
+) -> Event:
+    planned = plan.cells[cell].cell.with_samples(samples or plan.spec.evaluation.samples)
     return event(
         "cell",
         plan.trials[trial].id,
         600,
-        params=planned.cell.params,
-        cell=planned.cell.key,
+        params=planned.params,
+        cell=planned.key,
         metric="fd_digits_2k",
         value=value,
         stderr=None if value is None else stderr,
+        left_out=left_out,
+        more={},
+        warnings=[],
+        drawn=planned.evaluation.samples,
         magnitude_drift=drift,
         noise_floor=0.2,
         scoring_seconds=1.0,

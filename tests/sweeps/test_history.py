@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from sweeps.history import finished_elsewhere, known_events, missing_cells, unfinished, untrained
+from sweeps.history import finished_elsewhere, known_events, unfinished, untrained
 from sweeps.ledger import Ledger, event
 from sweeps.plan import Plan
+from sweeps.screening import missing_cells
 from sweeps.storage import Storage
 from tests.sweeps.conftest import ended, plan_of, scored
 
@@ -20,8 +21,8 @@ def test_what_is_done_needs_no_worker(small_plan: Plan) -> None:
 def test_a_new_width_needs_only_its_cells(small_plan: Plan) -> None:
     events = done(small_plan, 0)
     wider = plan_of({**small_plan.spec.axes, "ema.sigma_rel": [0.05, 0.1, 0.2]})
-    missing = missing_cells(wider, events, wider.trials[0])
-    assert [planned.params for planned in missing] == [{"ema.sigma_rel": 0.2}]
+    missing = missing_cells(wider, events)[wider.trials[0].id]
+    assert [cell.sigma_rel for cell in missing] == [0.2]
     assert wider.trials[0] in unfinished(wider, events)
     assert wider.trials[0] not in untrained(wider, events)
 

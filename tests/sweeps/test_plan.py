@@ -58,7 +58,7 @@ def test_the_estimate_follows_the_work() -> None:
         scoring_seconds=2.0,
         scoring_work=scoring_work(plan.cells[0].cell, small.parameters),
     )
-    cells = [(trial, plan.cells) for trial in plan.trials]
+    cells = [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials]
     cost = estimate([seen], plan.trials, cells, concurrent=1, gpus=0)
     assert cost.hours == pytest.approx((10 + 20 + 4 * 2) / 3600, abs=1e-4)
     assert estimate([seen], plan.trials, cells, concurrent=2, gpus=0).hours == pytest.approx(cost.hours / 2, abs=1e-4)
@@ -70,7 +70,13 @@ def test_the_estimate_follows_the_work() -> None:
 
 def test_without_anything_timed_the_hours_are_not_known() -> None:
     plan = plan_of({"seed": [0]})
-    cost = estimate([], plan.trials, [(trial, plan.cells) for trial in plan.trials], concurrent=1, gpus=0)
+    cost = estimate(
+        [],
+        plan.trials,
+        [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials],
+        concurrent=1,
+        gpus=0,
+    )
     assert cost.hours is None
     assert cost.gpu_hours is None
     assert cost.disk_gb > 0

@@ -1,9 +1,11 @@
 import csv
 import io
 import math
+from statistics import stdev
 
 import pytest
 
+from mpdit.fidelity import jackknife_error
 from sweeps.plan import Plan
 from sweeps.ranking import as_csv, noise_floor, rank
 from tests.sweeps.conftest import ended, plan_of, scored
@@ -26,7 +28,7 @@ def test_seeds_are_merged(small_plan: Plan) -> None:
     events = finished(small_plan, {(0, 0): 4.0, (1, 0): 2.0, (0, 1): 5.0, (1, 1): 5.0, (2, 0): 9.0, (2, 1): 9.0})
     best = rank(small_plan, events)[0]
     assert best.value == 3.0
-    assert best.stderr == pytest.approx(math.sqrt(2) / math.sqrt(2))
+    assert best.stderr == pytest.approx(math.hypot(0.1, stdev([4, 2]) / math.sqrt(2)))  # samples, and training seeds
     assert best.trials == [trial.id for trial in small_plan.trials[:2]]
     assert best.trial == small_plan.trials[1].id
     assert best.seeds == 2
@@ -40,11 +42,85 @@ def test_a_group_with_a_seed_missing_has_no_value_yet(small_plan: Plan) -> None:
     assert row.status == "pending"
 
 
-@pytest.mark.parametrize(("other", "tied"), [(1.2, True), (1.3, False)])
+@pytest.mark.parametrize(("other", "tied"), [(1.9, True), (1.95, False)])
 def test_ties_are_what_the_errors_cannot_tell_apart(other: float, tied: bool) -> None:
+    """One seed: 0.1·√2 over samples and an assumed 3.2 times that over seeds, together 0.47; 1.96 of them are 0.93."""
     plan = plan_of({"model.modulation": ["scale", "shift"]})
     rows = rank(plan, finished(plan, {(0, 0): 1.0, (1, 0): other}, stderr=0.1))
     assert [row.tied_with_best for row in rows] == [False, tied]
+
+
+def folds(value: float, spread: float, own: float = 0.0) -> list[float]:
+    """Ten distances without a fold each, whose common part moves by `spread` and the cell's own by `own`."""
+    return [value + spread * (at - 4.5) + own * (at % 2 - 0.5) for at in range(10)]
+
+
+def test_differences_are_taken_in_pairs_of_folds() -> None:
+    """Two cells whose noise is common differ surely, though each of them is uncertain by far more."""
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1, 0.2]})
+    events = [
+        scored(plan, 0, 0, 1.0, left_out=folds(1.0, spread=0.2)),
+        scored(plan, 0, 1, 1.1, left_out=folds(1.1, spread=0.2, own=0.01)),
+        scored(plan, 0, 2, 1.2, left_out=folds(1.2, spread=-0.2)),
+        ended(plan, 0),
+    ]
+    rows = rank(plan, events)
+    assert rows[0].stderr == pytest.approx(jackknife_error(folds(1.0, spread=0.2)))
+    assert rows[0].stderr > 1
+    assert [row.tied_with_best for row in rows] == [False, False, True]
+
+
+def test_seeds_are_paired_too(small_plan: Plan) -> None:
+    """A seed that is worse for every cell says nothing against one of them."""
+    alike = {(0, 0): 1.0, (1, 0): 3.0, (2, 0): 1.5, (3, 0): 3.5 + 1e-3}
+    events = [scored(small_plan, trial, 0, value, left_out=folds(value, 0.001)) for (trial, _), value in alike.items()]
+    rows = rank(small_plan, events + [ended(small_plan, trial) for trial in range(4)])
+    known = [row for row in rows if row.value is not None]
+    assert [row.value for row in known] == [2.0, pytest.approx(2.5005)]
+    assert known[0].stderr > 0.9
+    assert not known[1].tied_with_best
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        ({"model.modulation": ["scale", "shift"]}, "more seeds"),  # one seed cannot show what another would do
+        ({"ema.sigma_rel": [0.05, 0.1]}, "about 84,000 samples"),  # 2,000·(2.262·0.2/0.07)²
+    ],
+)
+def test_a_tie_is_told_with_what_would_end_it(axes: dict, says: str) -> None:
+    plan = plan_of(axes)
+    second = (1, 0) if len(plan.trials) == 2 else (0, 1)
+    error = folds(1.07, 0.0, own=0.4 / 3)
+    assert jackknife_error(error) == pytest.approx(0.2)
+    events = [
+        scored(plan, 0, 0, 1.0, left_out=folds(1.0, 0.0)),
+        scored(plan, *second, 1.07, left_out=error),
+        *[ended(plan, trial) for trial in range(len(plan.trials))],
+    ]
+    tied = rank(plan, events)[1]
+    assert (tied.tied_with_best, tied.to_tell_apart) == (True, says)
+
+
+def test_a_difference_of_seeds_asks_for_seeds(small_plan: Plan) -> None:
+    values = {(0, 0): 1.0, (1, 0): 2.0, (2, 0): 2.1, (3, 0): 1.2}
+    events = [scored(small_plan, trial, 0, value, left_out=folds(value, 0.001)) for (trial, _), value in values.items()]
+    tied = rank(small_plan, events + [ended(small_plan, trial) for trial in range(4)])[1]
+    assert tied.tied_with_best
+    assert tied.to_tell_apart == "more than 100 seeds"
+
+
+def test_screened_cells_are_never_among_the_fully_scored() -> None:
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1, 0.2]}, screening={"samples": 250})
+    events = [
+        *[scored(plan, 0, cell, value, samples=250) for cell, value in enumerate((0.5, 0.2, 0.9))],
+        scored(plan, 0, 1, 3.0),
+        ended(plan, 0),
+    ]
+    rows = rank(plan, events)
+    assert [row.status for row in rows] == ["completed", "screened", "screened"]
+    assert [row.value for row in rows] == [3.0, 0.5, 0.9]
+    assert not any(row.tied_with_best for row in rows)
 
 
 @pytest.mark.parametrize("outcome", ["diverged", "failed", "out_of_memory", "interrupted"])
@@ -90,6 +166,7 @@ def test_the_row_has_the_fields_of_the_contract(small_plan: Plan) -> None:
         "trials",
         "tied_with_best",
         "magnitude_drift",
+        "to_tell_apart",
     ]
 
 

@@ -6,12 +6,12 @@ import pytest
 from mlflow import MlflowClient
 
 from mpdit.errors import BadInput
-from sweeps.ledger import Event, event
+from sweeps.ledger import Event, Ledger, event
 from sweeps.plan import Plan
 from sweeps.spec import Tracking
 from sweeps.storage import Storage
-from sweeps.tracking import CELL, PARENT, TRIAL, Mirror, create_database, tracking_uri
-from tests.sweeps.conftest import ended, scored
+from sweeps.tracking import CELL, KIND, PARENT, TRIAL, Mirror, create_database, tracking_uri
+from tests.sweeps.conftest import ended, plan_of, scored
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
@@ -74,6 +74,28 @@ def test_a_sweep_shows_as_parent_child_and_grandchildren(storage: Storage, small
     assert best.data.tags["provenance.extractor"] == "digits"
     assert child.data.metrics["loss"] == 0.4
     assert child.data.tags["machine.host"] == "here"
+
+
+def test_a_sweep_over_widths_shows_its_pictures_and_what_is_only_screened_apart(storage: Storage) -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.02], "ema.sigma_rel": [0.05, 0.1]}, screening={"samples": 250})
+    cells = [scored(plan, trial, cell, 1.0 + trial + cell) for trial in range(2) for cell in range(2)]
+    few = scored(plan, 0, 0, 9.0, samples=250)
+    events = [event("sweep_started", sweep="wide", max_concurrent=2), few, *cells, ended(plan, 0), ended(plan, 1)]
+    storage.sweep("made").mkdir(parents=True)
+    ledger = Ledger(storage.ledger("made"))
+    for line in events:
+        ledger.append(line)
+    mirror(storage, plan, [], [*events, event("sweep_ended", outcome="completed")], "wide")
+    found = runs(storage, "wide")
+    parent = next(run for run in found if TRIAL not in run.data.tags)
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    pictures = [Path(file.path).name for file in client.list_artifacts(parent.info.run_id, "figures")]
+    assert sorted(pictures) == ["ema_width.png", "ema_width_map.png"]
+    screened = [run for run in found if run.data.tags[KIND] == "screened"]
+    assert [run.data.params["evaluation.samples"] for run in screened] == ["250"]
+    assert "frechet" not in screened[0].data.metrics
+    assert sum(run.data.tags[KIND] == "cell" for run in found) == 4
+    ledger.path.unlink()
 
 
 @pytest.mark.parametrize("shown", range(9))
