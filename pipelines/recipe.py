@@ -80,9 +80,16 @@ class Model(Settings):
 
 
 class Data(Settings):
-    """What is learned."""
+    """What is learned. Each data set takes some of the settings and refuses the rest."""
 
     name: Annotated[str, known(DATASETS, "data set")] = "digits"
+    resolution: int | None = Field(None, ge=1)
+    count: int | None = Field(None, ge=1)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that are given."""
+        return {key: value for key, value in self.model_dump(exclude={"name"}).items() if value is not None}
 
 
 class Prediction(Settings):
@@ -158,6 +165,11 @@ class Recipe(Settings):
         """The largest norm of the whole gradient; the public MP-DiT code's own in its variant."""
         return MAP_DIT_CLIP if self.optimizer.clip is None and self.model.variant == "map-dit" else self.optimizer.clip
 
+    @property
+    def dataset(self) -> Dataset:
+        """The data, opened once a process. Raises BadInput where there is none."""
+        return load_dataset(self.data.name, **self.data.given)
+
     def architecture(self, dataset: Dataset) -> Architecture:
         """The network for this data. Raises BadInput where they do not fit."""
         depth, width, heads = SIZES[self.model.size]
@@ -186,7 +198,7 @@ def trial_id(recipe: Recipe) -> str:
     Left out is what does not change what is learned: the EMA width read afterwards, device, threads, and
     precision and compilation where they are left to the machine.
     """
-    fields, dataset = recipe.model_dump(), load_dataset(recipe.data.name)
+    fields, dataset = recipe.model_dump(), recipe.dataset
     del fields["ema"]
     runtime = fields.pop("runtime")
     fields["runtime"] = {key: runtime[key] for key in ("precision", "compile") if runtime[key] != "auto"}
