@@ -4,7 +4,7 @@ Every kind is a `Dataset`: floats in memory (digits), made from their index (sha
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -54,6 +54,7 @@ class Dataset:
     to_pixels: Callable[[Tensor], Tensor] = same
     real: Callable[[Tensor], Tensor] | None = None
     class_names: tuple[str, ...] = ()
+    folder: Path | None = None  # where it lies on disk, with the features made for it
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -133,20 +134,53 @@ def load_shapes(resolution: int = 32, count: int = 50_000) -> Dataset:
     return shapes(resolution, count)
 
 
-DATASETS: dict[str, Callable[..., Dataset]] = {"digits": load_digits, "shapes": load_shapes}
-SETTINGS: dict[str, tuple[str, ...]] = {"digits": (), "shapes": ("resolution", "count")}  # what each may be told
+def load_folder(path: str, flips: bool = True) -> Dataset:
+    """Images that `mpdit data prepare` has made ready: see mpdit/image_folder.py."""
+    from mpdit.image_folder import load_image_folder
+
+    return load_image_folder(path, flips)
+
+
+def load_latents(path: str) -> Dataset:
+    """Latents that `mpdit data encode` has made: see mpdit/latents.py."""
+    from mpdit.latents import load_latent_set
+
+    return load_latent_set(path)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A data set as a recipe names it: what opens it, the settings that it takes and those that it needs."""
+
+    load: Callable[..., Dataset]
+    settings: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+DATASETS = {
+    "digits": Kind(load_digits),
+    "shapes": Kind(load_shapes, ("resolution", "count")),
+    "folder": Kind(load_folder, ("path", "flips"), needs=("path",)),
+    "latents": Kind(load_latents, ("path",), needs=("path",)),
+}
 
 
 @cache
-def load_dataset(name: str, **settings: int | bool | str | Path) -> Dataset:
-    """The data set of that name with the settings it takes, read once a process. Raises BadInput for an unknown one."""
+def load_dataset(name: str, **settings: int | bool | str) -> Dataset:
+    """The data set of that name, opened once a process. Raises BadInput where there is none, or for a wrong setting."""
+    check_settings(name, settings)
+    return DATASETS[name].load(**settings)
+
+
+def check_settings(name: str, settings: Mapping[str, object]) -> None:
+    """Raises BadInput for an unknown data set, a setting that it does not take, or one that it needs and lacks."""
     if name not in DATASETS:
         raise refusal(f"no data set {name!r}", given=name, nearest=nearest(name, DATASETS), allowed=", ".join(DATASETS))
-    for setting in settings:
-        if setting not in SETTINGS[name]:
-            raise refusal(
-                f"the data set {name!r} has no {setting}",
-                given=f"{setting}: {settings[setting]}",
-                allowed=", ".join(SETTINGS[name]) or "no setting at all",
-            )
-    return DATASETS[name](**settings)
+    kind = DATASETS[name]
+    for setting, value in settings.items():
+        if setting not in kind.settings:
+            allowed = ", ".join(kind.settings) or "its name alone"
+            raise refusal(f"the data set {name!r} has no {setting}", given=f"{setting}: {value}", allowed=allowed)
+    for setting in kind.needs:
+        if setting not in settings:
+            raise refusal(f"the data set {name!r} needs a {setting}", mend=f"data: {{name: {name}, {setting}: …}}")

@@ -5,11 +5,11 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mpdit.datasets import DATASETS, Dataset, load_dataset
+from mpdit.datasets import DATASETS, Dataset, check_settings, load_dataset
 from mpdit.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
 from mpdit.diffusion import OBJECTIVES, Objective, objective_as_dict, objective_from
 from mpdit.ema import width_exponent
@@ -85,11 +85,18 @@ class Data(Settings):
     name: Annotated[str, known(DATASETS, "data set")] = "digits"
     resolution: int | None = Field(None, ge=1)
     count: int | None = Field(None, ge=1)
+    path: str | None = None
+    flips: bool | None = None
 
     @property
     def given(self) -> dict[str, Any]:
         """The settings that are given."""
         return {key: value for key, value in self.model_dump(exclude={"name"}).items() if value is not None}
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        check_settings(self.name, self.given)
+        return self
 
 
 class Prediction(Settings):
