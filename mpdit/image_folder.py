@@ -44,6 +44,7 @@ class ImageSet:
     skipped: dict[str, str] = field(default_factory=dict)  # file → why
     notes: dict[str, int] = field(default_factory=dict)  # what was done to how many images
     channels: int = 3
+    kind: str = "images"
     version: int = VERSION
 
 
@@ -155,6 +156,8 @@ def read_record(folder: Path) -> ImageSet:
         raise refusal(f"there is no prepared set of images at {folder}", given=folder, mend=mend) from None
     except (OSError, ValueError) as error:
         raise refusal(f"{folder / MANIFEST} cannot be read", reason=error, mend="prepare the set again") from None
+    if fields.get("kind") != "images":
+        raise refusal(f"{folder} holds {fields.get('kind')}", mend=f"data: {{name: {fields.get('kind')}, path: …}}")
     if fields.get("version") != VERSION:
         given = f"version {fields.get('version')}"
         raise refusal(f"{folder} was prepared by another mpdit", given=given, allowed=f"version {VERSION}")

@@ -11,6 +11,7 @@ import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -49,26 +50,29 @@ class Unusable(Exception):
     """One image cannot be used; the text says why."""
 
 
-def find_images(source: str) -> list[Entry | Problem] | Iterator[Entry | Problem]:
+@contextmanager
+def open_images(source: str) -> Iterator[list[Entry | Problem] | Iterator[Entry | Problem]]:
     """All images of a source in a fixed order: listed, or one by one where they come as a stream.
 
-    Raises BadInput for a source that cannot be used at all.
+    While open, the entries can be read. Raises BadInput for a source that cannot be used at all.
     """
-    if source.startswith(HUGGING_FACE):
-        return _hugging_face(source.removeprefix(HUGGING_FACE))
     path = Path(source)
-    if not path.exists():
+    if source.startswith(HUGGING_FACE):
+        yield _hugging_face(source.removeprefix(HUGGING_FACE))
+    elif not path.exists():
         raise refusal(
             f"there is nothing at {path}",
             given=path,
             allowed=f"a folder, a .zip, a .tar, a folder of .tar shards, or {HUGGING_FACE}NAME",
         )
-    if path.suffix.lower() == ".zip":
-        return list(_zipped(path))
-    if path.is_file():
-        return _sharded([path])
-    shards = sorted(path.glob("*.tar"))
-    return _sharded(shards) if shards else list(_folder(path))
+    elif path.suffix.lower() == ".zip":
+        with _opened_zip(path) as archive:
+            yield list(_zipped(path, archive))
+    elif path.is_file():
+        yield _sharded([path])
+    else:
+        shards = sorted(path.glob("*.tar"))
+        yield _sharded(shards) if shards else list(_folder(path))
 
 
 def _ignored(name: str) -> bool:
@@ -191,11 +195,14 @@ def _refuse_leading_out(archive: Path, name: str) -> None:
         )
 
 
-def _zipped(path: Path) -> Iterator[Entry | Problem]:
+def _opened_zip(path: Path) -> zipfile.ZipFile:
     try:
-        archive = zipfile.ZipFile(path)
+        return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise refusal(f"{path} cannot be read as a zip", given=path, reason=error) from None
+
+
+def _zipped(path: Path, archive: zipfile.ZipFile) -> Iterator[Entry | Problem]:
     members = {}
     for member in archive.infolist():
         _refuse_leading_out(path, member.filename)

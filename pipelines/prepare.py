@@ -12,7 +12,7 @@ import torch
 
 from mpdit.errors import refusal
 from mpdit.image_folder import FEWEST, ImageSet, ImageWriter, decode, guarded
-from mpdit.image_sources import Class, Entry, Problem, Unusable, find_images
+from mpdit.image_sources import Class, Entry, Problem, Unusable, open_images
 from mpdit.randomness import generator
 
 AHEAD = 4  # images in work for each thread
@@ -33,8 +33,8 @@ def prepare(
     skipped: dict[str, str] = {}
     notes: Counter[str] = Counter()
     labels: list[Class] = []
-    entries, total = _usable(find_images(source), skipped, skip_bad)
-    with ImageWriter(partial, resolution) as writer, guarded():
+    with open_images(source) as found, ImageWriter(partial, resolution) as writer, guarded():
+        entries, total = _usable(found, skipped, skip_bad)
         for entry, image in _decoded(entries, resolution):
             if isinstance(image, Unusable):
                 _bad([Problem(entry.name, str(image))], skipped, skip_bad)

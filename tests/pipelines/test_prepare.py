@@ -65,7 +65,7 @@ def test_the_middle_of_an_image_is_kept(tmp_path: Path) -> None:
     prepare(str(tmp_path / "in"), tmp_path / "set", 8)
     data = load_dataset("folder", path=str(tmp_path / "set"))
     seen = data.pixels(torch.tensor([0]))[0]  # resized, then cut: the neighbours tinge the outer pixels
-    assert (seen[..., 2:6] == torch.tensor([0, 255, 0])[:, None, None]).all()
+    assert (seen[..., 2:6].int() - torch.tensor([0, 255, 0])[:, None, None]).abs().max() < 10
     assert (seen[1] > 200).all()
     assert (data.classes, data.labels.tolist()) == (1, [0] * 8)  # no folders: no classes
 
@@ -292,6 +292,6 @@ def test_an_unprepared_or_damaged_set_is_refused(images: Path, tmp_path: Path) -
         file.truncate(100)
     with pytest.raises(BadInput, match="is not whole"):
         load_dataset("folder", path=str(tmp_path / "set"))
-    (tmp_path / "set" / "set.json").write_text('{"version": 99}')
+    (tmp_path / "set" / "set.json").write_text('{"kind": "images", "version": 99}')
     with pytest.raises(BadInput, match="another mpdit"):
         read_record(tmp_path / "set")
