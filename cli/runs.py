@@ -37,10 +37,10 @@ def train(
     from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
     from pipelines.training import Diverged, is_main_process, train
-    from pipelines.yaml_file import apply_settings, read_yaml, validate
+    from pipelines.yaml_file import anchored, apply_settings, read_yaml, validate
 
     file = recipe / RECIPE if recipe.is_dir() else recipe
-    asked = validate(Recipe, apply_settings(read_yaml(file), set_ or []))
+    asked = validate(Recipe, anchored(apply_settings(read_yaml(file), set_ or []), ("data", "path")))
     evaluation = bundle_evaluation(recipe) if is_bundle(recipe) else Evaluation()
     folder = output or Path("trained") / trial_id(asked)
     if is_bundle(folder):

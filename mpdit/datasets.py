@@ -153,15 +153,16 @@ class Kind:
     """A data set as a recipe names it: what opens it, the settings that it takes and those that it needs."""
 
     load: Callable[..., Dataset]
+    holds: str
     settings: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
 
 DATASETS = {
-    "digits": Kind(load_digits),
-    "shapes": Kind(load_shapes, ("resolution", "count")),
-    "folder": Kind(load_folder, ("path", "flips"), needs=("path",)),
-    "latents": Kind(load_latents, ("path",), needs=("path",)),
+    "digits": Kind(load_digits, "1,797 handwritten digits, 8×8 grey"),
+    "shapes": Kind(load_shapes, "coloured shapes without end, made from their index", ("resolution", "count")),
+    "folder": Kind(load_folder, "your images, after `mpdit data prepare`", ("path", "flips"), needs=("path",)),
+    "latents": Kind(load_latents, "their latents, after `mpdit data encode`", ("path",), needs=("path",)),
 }
 
 

@@ -31,8 +31,12 @@ FEWEST = 8  # images; the noise floor compares quarters of a set
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What is recorded about a prepared set. mean, std: for each channel of the pixels in −1 … 1."""
+    """What is recorded about a prepared set.
 
+    name: also that of the features trained for it. mean, std: for each channel of the pixels in −1 … 1.
+    """
+
+    name: str
     count: int
     resolution: int
     classes: list[str]
@@ -97,8 +101,8 @@ def decode(data: bytes, resolution: int) -> tuple[np.ndarray, list[str]]:
 class ImageWriter:
     """Writes images one after another into a folder, and what is recorded about them at the end. A context manager."""
 
-    def __init__(self, folder: Path, resolution: int) -> None:
-        self.folder, self.resolution = folder, resolution
+    def __init__(self, folder: Path, name: str, resolution: int) -> None:
+        self.folder, self.name, self.resolution = folder, name, resolution
         folder.mkdir(parents=True)
         self.file = (folder / IMAGES).open("wb")
         self.digest = hashlib.sha256()
@@ -132,6 +136,7 @@ class ImageWriter:
         pixels = self.count * self.resolution**2
         mean, square = self.sums / pixels, self.squares / pixels
         record = ImageSet(
+            name=self.name,
             count=self.count,
             resolution=self.resolution,
             classes=classes,
@@ -182,7 +187,7 @@ def load_image_folder(path: str, flips: bool = True) -> Dataset:
     images = map_file(folder / IMAGES, (record.count, record.channels, *2 * (record.resolution,)), torch.uint8)
     labels = map_file(folder / LABELS, (record.count,), torch.int64)
     return Dataset(
-        name=folder.resolve().name,
+        name=record.name,
         labels=labels,
         classes=len(record.classes),
         channels=record.channels,

@@ -31,11 +31,13 @@ STARTED, VAE = "encoding.json", "vae"
 
 @dataclass(frozen=True)
 class LatentSet:
-    """What is recorded about a set. mean, std: for each channel, of the mixture: std² = E[σ²] + Var[μ].
+    """What is recorded about a set. name: that of the images. mean, std: for each channel, of the
+    mixture: std² = E[σ²] + Var[μ].
 
     images: path and fingerprint of the images that were encoded; None where only the latents were at hand.
     """
 
+    name: str
     count: int
     channels: int
     resolution: int
@@ -84,6 +86,7 @@ def measured(
     labels: Tensor,
     shape: tuple[int, ...],
     *,
+    name: str,
     dtype: str,
     shard: int,
     classes: list[str],
@@ -112,6 +115,7 @@ def measured(
     digest.update(data)
     (folder / LABELS).write_bytes(data)
     return LatentSet(
+        name=name,
         count=count,
         channels=shape[1],
         resolution=shape[-1],
@@ -188,7 +192,7 @@ def load_latent_set(path: str) -> Dataset:
         return decode(vae, values * std.to(values.device) + mean.to(values.device))
 
     return Dataset(
-        name=folder.resolve().name,
+        name=record.name,
         labels=labels,
         classes=len(record.classes),
         channels=record.channels,

@@ -1,6 +1,7 @@
 """Make a set of latents: encode a prepared set of images with a VAE, or take latents that others have encoded."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from mpdit.image_folder import MANIFEST, load_image_folder, read_record
 from mpdit.image_sources import LABELS, read_labels
 from mpdit.latents import LatentSet
 from mpdit.randomness import uniform
-from pipelines.prepare import Progress, check_output, number_classes
+from pipelines.prepare import Progress, check_output, number_classes, set_name
 
 BATCH = 64
 REFERENCE = ("posterior_means.pt", "posterior_stds.pt", "labels.pt", "stats.pt")
@@ -31,6 +32,7 @@ class Ready:
     shape: (2, channels, side, side) of one. statistics: the mean and std of each channel, where they were given.
     """
 
+    name: str
     labels: Tensor
     classes: list[str]
     shape: tuple[int, ...]
@@ -61,7 +63,7 @@ def make_latents(
     if path.suffix.lower() == ".zip" or (path / REFERENCE[0]).exists():
         if flip:
             raise refusal("latents that are ready cannot be flipped", given="--flip", mend="leave --flip out")
-        found = _edm2(path) if path.suffix.lower() == ".zip" else _reference(path)
+        found = _edm2(path, set_name(output)) if path.suffix.lower() == ".zip" else _reference(path, set_name(output))
     else:
         found = _encoded(path, coder, flip, device)
     return _written(found, output, started, coder, progress)
@@ -87,6 +89,7 @@ def _encoded(path: Path, coder: Any, flip: bool, device: str) -> Ready:
             yield waiting
 
     return Ready(
+        images.name,
         images.labels,
         record.classes,
         tuple(coded(torch.arange(1)).shape[1:]),
@@ -96,7 +99,7 @@ def _encoded(path: Path, coder: Any, flip: bool, device: str) -> Ready:
     )
 
 
-def _reference(folder: Path) -> Ready:
+def _reference(folder: Path, name: str) -> Ready:
     """The layout of the paper's code: posterior_means.pt, posterior_stds.pt, labels.pt, stats.pt."""
     means, stds, labels, stats = (_loaded(folder / name) for name in REFERENCE)
     shape = tuple(means.shape) if isinstance(means, Tensor) else ()
@@ -114,7 +117,7 @@ def _reference(folder: Path) -> Ready:
 
     numbers, classes = number_classes([int(label) for label in labels], str(folder))
     mean, std = (torch.as_tensor(stats.get(name, torch.nan)).double().flatten() for name in ("mean", "std"))
-    return Ready(torch.tensor(numbers), classes, (2, *shape[1:]), samples, _of_files(folder), None, (mean, std))
+    return Ready(name, torch.tensor(numbers), classes, (2, *shape[1:]), samples, _of_files(folder), None, (mean, std))
 
 
 def _loaded(path: Path) -> Any:
@@ -130,7 +133,7 @@ def _of_files(folder: Path) -> str:
     return ", ".join(f"{name}: {(folder / name).stat().st_size}" for name in REFERENCE)
 
 
-def _edm2(path: Path) -> Ready:
+def _edm2(path: Path, name: str) -> Ready:
     """EDM2's zip: …/img-mean-std-….npy, each (2·channels, side, side) fp32, and dataset.json."""
     try:
         archive = zipfile.ZipFile(path)
@@ -154,7 +157,7 @@ def _edm2(path: Path) -> Ready:
             yield found[None]
 
     fingerprint = f"{len(names)} files, {path.stat().st_size} bytes"
-    return Ready(torch.tensor(numbers), classes, tuple(shape), samples, fingerprint)
+    return Ready(name, torch.tensor(numbers), classes, tuple(shape), samples, fingerprint)
 
 
 def _posterior(archive: zipfile.ZipFile, path: Path, name: str) -> Tensor:
@@ -189,6 +192,7 @@ def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, pr
         output,
         ready.labels,
         ready.shape,
+        name=ready.name,
         dtype=started["dtype"],
         shard=latents.SHARD,
         classes=ready.classes,
@@ -198,6 +202,9 @@ def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, pr
     )
     if ready.statistics:
         _check_statistics(output, record, *ready.statistics)
+    if ready.images:
+        for features in Path(ready.images["path"]).glob(f"{ready.name}.*"):  # those trained for the images
+            shutil.copyfile(features, output / features.name)
     latents.write_record(output, record)
     (output / latents.STARTED).unlink()
     return record

@@ -1,6 +1,7 @@
 """Make images ready once: find them, decode them, crop and resize them, and write one file that training maps."""
 
 import os
+import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from mpdit.randomness import generator
 
 AHEAD = 4  # images in work for each thread
 TOLD = 5  # files named in a message
+RESERVED = ("digits", "shapes", "inception", "dinov2")  # features of another kind
 Progress = Callable[[int, int | None], None]  # images done, images in all where that is known
 
 
@@ -28,12 +30,13 @@ def prepare(
     A file that cannot be used is refused by name; with skip_bad it is left out, counted and recorded.
     """
     check_output(output)
+    name = set_name(output)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     skipped: dict[str, str] = {}
     notes: Counter[str] = Counter()
     labels: list[Class] = []
-    with open_images(source) as found, ImageWriter(partial, resolution) as writer, guarded():
+    with open_images(source) as found, ImageWriter(partial, name, resolution) as writer, guarded():
         entries, total = _usable(found, skipped, skip_bad)
         for entry, image in _decoded(entries, resolution):
             if isinstance(image, Unusable):
@@ -53,6 +56,18 @@ def prepare(
         record = writer.finish(numbers, classes, str(source), skipped, dict(notes))
     partial.rename(output)
     return record
+
+
+def set_name(output: Path) -> str:
+    """A set is named for its folder. Raises BadInput where that makes no part of a metric's name."""
+    name = output.resolve().name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name in RESERVED:
+        raise refusal(
+            f"a data set cannot be named {name!r}",
+            given=output,
+            allowed="letters, digits and . _ - (64 at most, a letter or digit first), not " + ", ".join(RESERVED),
+        )
+    return name
 
 
 def check_output(output: Path) -> None:
