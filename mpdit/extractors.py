@@ -1,7 +1,7 @@
 """Feature extractors: networks whose features say how alike two sets of images are, and where their weights come from.
 
-`digits` comes with mpdit; `inception` is torch-fidelity's own Inception-v3; `dinov2` is in mpdit/dinov2.py; any other
-name is a small classifier that `pipelines.extractor.train_extractor` has left in a folder.
+`digits` and `shapes` come with mpdit; `inception` is torch-fidelity's own Inception-v3; `dinov2` is in
+mpdit/dinov2.py; any other name is a small classifier that `pipelines.extractor.train_extractor` has left in a folder.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from mpdit.errors import nearest, refusal
 
 WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = ("digits",)
+SHIPPED = ("digits", "shapes")
 DOWNLOAD_PATIENCE = 20  # seconds without an answer
 
 
@@ -46,6 +46,19 @@ class SmallClassifier(nn.Module):
         for layer in self.deeper:
             x = F.relu(layer(x))
         return x.mean(dim=(2, 3))
+
+
+class Resized(nn.Module):
+    """A network that sees images of any size at its own: uint8 (batch, channels, height, width), antialiased."""
+
+    def __init__(self, network: nn.Module, resolution: int) -> None:
+        super().__init__()
+        self.network, self.resolution = network, resolution
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] == self.resolution:
+            return self.network(images)
+        return self.network(F.interpolate(images.float(), size=self.resolution, mode="bilinear", antialias=True))
 
 
 @dataclass(frozen=True)
@@ -213,8 +226,10 @@ def _load_classifier(name: str, folder: Path, device: str) -> Extractor:
     network = SmallClassifier(channels, resolution, int(card["classes"]))
     network.load_state_dict(load_file(path))
     network.eval().requires_grad_(False).to(device)
-    accuracy = card["held_out_accuracy"]
-    return Extractor(name, network, f"sha256:{found}", 64, channels, resolution, network.classify, accuracy)
+    accuracy, weights = card["held_out_accuracy"], f"sha256:{found}"
+    if card.get("resizes"):
+        return Extractor(name, Resized(network, resolution), weights, 64, channels, None, network.classify, accuracy)
+    return Extractor(name, network, weights, 64, channels, resolution, network.classify, accuracy)
 
 
 @cache

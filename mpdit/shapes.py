@@ -10,6 +10,7 @@ its centre's distance to the edge.
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -97,26 +98,49 @@ def render(index: Tensor, resolution: int) -> Tensor:
     for number, outline in enumerate(OUTLINES.values()):
         chosen = (index.cpu() % len(NAMES) == number).nonzero()[:, 0]
         for places in chosen.split(max(1, RENDER_AT_ONCE // resolution**2)):
-            made[places] = _drawn(outline, attributes(index.cpu()[places]), resolution)
+            made[places] = _drawn(outline, scene(index.cpu()[places]), resolution)
     return made
 
 
-def _drawn(outline: Callable[[Tensor, Tensor], Tensor], drawn: dict[str, Tensor], resolution: int) -> Tensor:
+@dataclass(frozen=True)
+class Scene:
+    """What is in the pictures: (batch,) float64 each, lengths in halves of the frame; colours (batch, 3) in 0 … 1."""
+
+    size: Tensor
+    x: Tensor
+    y: Tensor
+    turn: Tensor
+    shape: Tensor
+    ground: Tensor
+
+
+def scene(index: Tensor) -> Scene:
+    """What the pictures at (batch,) indices show."""
+    drawn = attributes(index)
     size = 0.3 + 0.4 * drawn["size"]
-    centre_x, centre_y = ((2 * drawn[axis] - 1) * (1 - size) for axis in ("x", "y"))
-    turn = TURN * drawn["turn"]
+    x, y = ((2 * drawn[axis] - 1) * (1 - size) for axis in ("x", "y"))
+    shape = colour(drawn["hue"], 0.4 + 0.6 * drawn["saturation"], 0.6 + 0.4 * drawn["value"])
+    ground = colour(drawn["ground hue"], 0.6 * drawn["ground saturation"], 0.5 * drawn["ground value"])
+    return Scene(size, x, y, TURN * drawn["turn"], shape, ground)
+
+
+def _drawn(outline: Callable[[Tensor, Tensor], Tensor], seen: Scene, resolution: int) -> Tensor:
     # per picture in float64, per pixel in fp32 with arithmetic that every machine rounds alike
     a, b, c, d, scale = (
         value.float().reshape(-1, 1, 1)
-        for value in (turn.cos() / size, turn.sin() / size, centre_x, centre_y, size * (resolution / 2))
+        for value in (
+            seen.turn.cos() / seen.size,
+            seen.turn.sin() / seen.size,
+            seen.x,
+            seen.y,
+            seen.size * (resolution / 2),
+        )
     )
     pixel = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
     x, y = pixel - c, pixel[:, None] - d
     distance = outline(a * x + b * y, a * y - b * x) * scale
     coverage = (0.5 - distance).clamp(0, 1)[:, None]
-    shape = colour(drawn["hue"], 0.4 + 0.6 * drawn["saturation"], 0.6 + 0.4 * drawn["value"])
-    ground = colour(drawn["ground hue"], 0.6 * drawn["ground saturation"], 0.5 * drawn["ground value"])
-    shape, ground = (part.float()[..., None, None] for part in (shape, ground))
+    shape, ground = (part.float()[..., None, None] for part in (seen.shape, seen.ground))
     return ((ground + (shape - ground) * coverage) * 255).round().to(torch.uint8)
 
 
