@@ -19,6 +19,7 @@ SKIPPED_SHOWN = 10
 data = typer.Typer(help="Data sets: list, info, prepare, encode.", no_args_is_help=True)
 
 SetArgument = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="digits, shapes, or a prepared set's folder.")]
+FeaturesOption = Annotated[bool, typer.Option(help="Also train the features that samples are scored with.")]
 SourceOutput = Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")]
 
 
@@ -90,7 +91,7 @@ def prepare(
     output: SourceOutput,
     resolution: Annotated[int, typer.Option(min=1, max=4096, help="Pixels a side, after cropping to a square.")],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be used, and count it.")] = False,
-    features: Annotated[bool, typer.Option(help="Also train the features that samples are scored with.")] = True,
+    features: FeaturesOption = True,
 ) -> None:
     """Crop, resize and pack images once, so that training reads them as fast as it can."""
     from pipelines.prepare import prepare
@@ -105,6 +106,8 @@ def prepare(
             typer.echo(f"    {name} {reason}", err=True)
         if len(record.skipped) > SKIPPED_SHOWN:
             typer.echo(f"    … all are in {output}/set.json", err=True)
+    if features:
+        _train_features("folder", output)
     typer.echo(f"use it: data: {{name: folder, path: {output}}}", err=True)
 
 
@@ -117,6 +120,7 @@ def encode(
     vae: Annotated[str, typer.Option(help="A VAE: a folder, a .safetensors, or a name on the Hugging Face hub.")],
     dtype: Annotated[str, typer.Option(help="bf16, or fp32 for twice the space.")] = "bf16",
     flip: Annotated[bool, typer.Option("--flip", help="Mirror each image with probability ½ first, once.")] = False,
+    features: FeaturesOption = True,
 ) -> None:
     """Encode images with a VAE once; stopped in any way, the same command continues."""
     import torch
@@ -131,7 +135,28 @@ def encode(
     record = make_latents(source, output, vae, dtype, flip, device, _progress("encoded"))
     shape = "×".join(str(side) for side in record.shape[1:])
     typer.echo(f"{record.count:,} latents of {shape} are in {output}", err=True)
+    if features:
+        _train_features("latents", output)
     typer.echo(f"use it: data: {{name: latents, path: {output}}}", err=True)
+
+
+def _train_features(kind: str, folder: Path) -> None:
+    """The set's own extractor, in its folder, unless it is there; a set that has nothing to tell apart has none."""
+    from mpdit.datasets import load_dataset
+    from mpdit.errors import BadInput
+    from mpdit.extractors import extractor_card
+    from pipelines.extractor import train_extractor
+
+    dataset = load_dataset(kind, path=str(folder), **({"flips": False} if kind == "folder" else {}))
+    if not extractor_card(dataset.name, folder):
+        typer.echo(f"training the features {dataset.name!r}, which samples are scored with …", err=True)
+        try:
+            train_extractor(dataset, folder)
+        except BadInput as problem:
+            typer.echo(f"no features of its own: {problem}", err=True)
+            return
+    accuracy = extractor_card(dataset.name, folder)["held_out_accuracy"]
+    typer.echo(f"its features name {accuracy:.1%} of the images that they never saw", err=True)
 
 
 def _progress(done_word: str) -> "Progress":

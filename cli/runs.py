@@ -120,14 +120,16 @@ def sample(
     from mpdit import load
     from pipelines.evaluation import Evaluation
     from pipelines.pictures import write_grid
-    from pipelines.samples import Drawer, Kept, sample_grid
+    from pipelines.recipe import Recipe
+    from pipelines.samples import Drawer, Kept, same, sample_grid
     from sweeps.storage import Storage
 
     folder = Storage(storage).find_run(run)
-    denoiser, _ = load(folder, ema)
+    denoiser, recipe = load(folder, ema)
     known = denoiser.no_class
     chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
-    drawer, evaluation = Drawer(denoiser), Evaluation(guidance=guidance, seed=seed)
+    pixels = Recipe.model_validate(recipe).dataset.to_pixels if recipe["data"]["name"] == "latents" else same
+    drawer, evaluation = Drawer(denoiser, pixels), Evaluation(guidance=guidance, seed=seed)
     facts = {**evaluation.model_dump(), "weights": drawer.weights, "classes": chosen}
     kept = Kept(output.parent / f".{output.name}.unfinished", facts)
     with drawing(rows * len(chosen), "drawing") as drawn:

@@ -148,21 +148,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def weights_file(name: str) -> Path:
+    """Where a published extractor's weights lie or would lie: what its variable names, or a file in torch's cache."""
+    download = DOWNLOADS[name]
+    given = os.environ.get(download.variable)
+    return Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / download.file
+
+
 def find_weights(name: str) -> Path:
     """The file of a published extractor's weights: named by its variable, in torch's cache, or downloaded into it.
 
     Raises BadInput, saying where to get the file, when there is none. Called before a sweep trains anything.
     """
-    download = DOWNLOADS[name]
-    given = os.environ.get(download.variable)
-    if given:
-        if not Path(given).is_file():
-            raise _missing(name, f"{download.variable} names {given}, where there is no file")
-        return Path(given)
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / download.file
-    if not cached.is_file():
-        _download(name, cached)
-    return cached
+    path, variable = weights_file(name), DOWNLOADS[name].variable
+    if path.is_file():
+        return path
+    if os.environ.get(variable):
+        raise _missing(name, f"{variable} names {path}, where there is no file")
+    _download(name, path)
+    return path
 
 
 def _download(name: str, path: Path) -> None:

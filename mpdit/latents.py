@@ -50,6 +50,7 @@ class LatentSet:
     source: str
     vae: str  # "sha256:…" of its weights
     images: dict[str, str] | None
+    flip: bool = False  # whether each image was mirrored with probability ½ before it was encoded
     kind: str = "latents"
     version: int = VERSION
 
@@ -93,6 +94,7 @@ def measured(
     source: str,
     vae: str,
     images: dict[str, str] | None,
+    flip: bool = False,
 ) -> LatentSet:
     """A set whose shards all lie there: its statistics and its fingerprint, from their bytes. Writes its labels."""
     digest = hashlib.sha256(f"{dtype} {shape}".encode())
@@ -128,6 +130,7 @@ def measured(
         source=source,
         vae=vae,
         images=images,
+        flip=flip,
     )
 
 

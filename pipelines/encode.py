@@ -55,10 +55,15 @@ def make_latents(
 
     source: a prepared set of images, which the VAE encodes; or latents that are ready: a folder with the reference's
     four .pt files, or EDM2's zip. The VAE is kept with the set, to decode samples. flip: each image is mirrored with
-    probability ½ before it is encoded, once.
+    probability ½ before it is encoded, once. A set that is there already, made of the same, is left as it is.
     """
     path = Path(source)
     coder = latents.load_vae(vae, device)
+    if (output / MANIFEST).exists():
+        there = latents.read_latent_record(output)
+        asked = (str(path.resolve()), latents.weights_hash(coder), dtype, flip)
+        if (there.source, there.vae, there.dtype, there.flip) == asked:
+            return there
     started = {"source": str(path.resolve()), "vae": latents.weights_hash(coder), "dtype": dtype, "flip": flip}
     if path.suffix.lower() == ".zip" or (path / REFERENCE[0]).exists():
         if flip:
@@ -199,6 +204,7 @@ def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, pr
         source=started["source"],
         vae=started["vae"],
         images=ready.images,
+        flip=started["flip"],
     )
     if ready.statistics:
         _check_statistics(output, record, *ready.statistics)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mpdit.errors import refusal
-from mpdit.image_folder import FEWEST, ImageSet, ImageWriter, decode, guarded
+from mpdit.image_folder import FEWEST, MANIFEST, ImageSet, ImageWriter, decode, guarded, read_record
 from mpdit.image_sources import Class, Entry, Problem, Unusable, open_images
 from mpdit.randomness import generator
 
@@ -27,8 +27,13 @@ def prepare(
 ) -> ImageSet:
     """The images of a source as a prepared set in the folder `output`, which appears whole or not at all.
 
-    A file that cannot be used is refused by name; with skip_bad it is left out, counted and recorded.
+    A file that cannot be used is refused by name; with skip_bad it is left out, counted and recorded. A set that is
+    there already, of the same source and resolution, is left as it is.
     """
+    if (output / MANIFEST).exists():
+        there = read_record(output)
+        if (there.source, there.resolution) == (source, resolution):
+            return there
     check_output(output)
     name = set_name(output)
     partial = output.with_name(output.name + ".partial")

@@ -19,12 +19,10 @@ from pipelines.encode import make_latents
 from pipelines.prepare import prepare
 
 
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_vae(folder: Path) -> Path:
     """16×16 pixels to 3 channels of 8×8; diffusers' own class, with weights that mean nothing."""
     from diffusers import AutoencoderKL
 
-    folder = tmp_path_factory.mktemp("vae")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         AutoencoderKL(
@@ -35,6 +33,11 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
             norm_num_groups=4,
         ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vae(tmp_path_factory.mktemp("vae"))
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +139,9 @@ def test_a_stopped_encoding_is_refused_and_continues(
     index = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(one.plain(index), other.plain(index), atol=1e-5, rtol=1e-5)
     assert torch.equal(one.labels, other.labels)
+    encoded(images, vae, tmp_path / "set")  # is there already
     with pytest.raises(BadInput, match="is there already"):
-        encoded(images, vae, tmp_path / "set")
+        encoded(images, vae, tmp_path / "set", flip=True)
 
 
 def test_flips_happen_once_before_encoding(images: Path, vae: Path, tmp_path: Path) -> None:
