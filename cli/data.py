@@ -145,13 +145,13 @@ def _train_features(kind: str, folder: Path) -> None:
     from mpdit.datasets import load_dataset
     from mpdit.errors import BadInput
     from mpdit.extractors import extractor_card
-    from pipelines.extractor import train_extractor
+    from pipelines.extractor import STEPS, train_extractor
 
     dataset = load_dataset(kind, path=str(folder), **({"flips": False} if kind == "folder" else {}))
     if not extractor_card(dataset.name, folder):
         typer.echo(f"training the features {dataset.name!r}, which samples are scored with …", err=True)
         try:
-            train_extractor(dataset, folder)
+            train_extractor(dataset, folder, steps=min(STEPS, 2 * len(dataset)))  # a few hundred epochs at most
         except BadInput as problem:
             typer.echo(f"no features of its own: {problem}", err=True)
             return

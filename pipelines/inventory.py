@@ -10,6 +10,7 @@ from torch import Tensor
 from mpdit.datasets import DATASETS, READ_AT_ONCE, Dataset, load_dataset
 from mpdit.errors import nearest, refusal
 from mpdit.image_folder import MANIFEST
+from mpdit.randomness import generator
 from pipelines.pictures import write_grid
 
 MEASURED = 10_000  # samples at most, where no figures are recorded
@@ -41,7 +42,7 @@ def open_set(name: str, resolution: int | None = None) -> Dataset:
 
 def inventory(dataset: Dataset) -> dict[str, Any]:
     """Figures of a set, as `mpdit data info --json` shows them."""
-    some = torch.arange(0, len(dataset), max(1, len(dataset) // MEASURED))
+    some = torch.randperm(len(dataset), generator=generator(0, 0, "inventory"))[:MEASURED].sort().values
     mean, std = _moments(dataset, some)
     names = dataset.class_names or tuple(str(number) for number in range(dataset.classes))
     counts = dataset.labels.bincount(minlength=dataset.classes).tolist()
