@@ -147,7 +147,8 @@ def _folder(root: Path) -> Iterator[Entry | Problem]:
     found: list[tuple[str, Callable[[], bytes]]] = []
     problems: list[Problem] = []
     labels = None
-    for folder, below, files in os.walk(root):
+    unreadable: list[OSError] = []
+    for folder, below, files in os.walk(root, onerror=unreadable.append):
         here = Path(folder)
         below[:] = sorted(name for name in below if not _ignored(name))
         for name in [name for name in below if (here / name).is_symlink()]:
@@ -170,6 +171,7 @@ def _folder(root: Path) -> Iterator[Entry | Problem]:
             else:
                 found.append((relative, _reader(path)))
     yield from problems
+    yield from (Problem(str(error.filename), f"cannot be read: {error.strerror}") for error in unreadable)
     yield from _labelled(found, str(root), labels)
 
 

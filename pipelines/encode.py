@@ -18,7 +18,7 @@ from mpdit.image_folder import MANIFEST, load_image_folder, read_record
 from mpdit.image_sources import LABELS, read_labels
 from mpdit.latents import LatentSet
 from mpdit.randomness import uniform
-from pipelines.prepare import Progress, check_output, number_classes, set_name
+from pipelines.prepare import Progress, check_output, number_classes, set_name, told
 
 BATCH = 64
 REFERENCE = ("posterior_means.pt", "posterior_stds.pt", "labels.pt", "stats.pt")
@@ -71,7 +71,8 @@ def make_latents(
         found = _edm2(path, set_name(output)) if path.suffix.lower() == ".zip" else _reference(path, set_name(output))
     else:
         found = _encoded(path, coder, flip, device)
-    return _written(found, output, started, coder, progress)
+    with told(output):
+        return _written(found, output, started, coder, progress)
 
 
 def _encoded(path: Path, coder: Any, flip: bool, device: str) -> Ready:

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mpdit.errors import refusal
 from mpdit.image_folder import FEWEST, MANIFEST, ImageSet, ImageWriter, decode, guarded, read_record
 from mpdit.image_sources import Class, Entry, Problem, Unusable, open_images
 from mpdit.randomness import generator
+from pipelines.samples import disk_is_full
 
 AHEAD = 4  # images in work for each thread
 TOLD = 5  # files named in a message
@@ -35,6 +37,11 @@ def prepare(
         if (there.source, there.resolution) == (source, resolution):
             return there
     check_output(output)
+    with told(output):
+        return _prepared(source, output, resolution, skip_bad, progress)
+
+
+def _prepared(source: str, output: Path, resolution: int, skip_bad: bool, progress: Progress | None) -> ImageSet:
     name = set_name(output)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -61,6 +68,19 @@ def prepare(
         record = writer.finish(numbers, classes, str(source), skipped, dict(notes))
     partial.rename(output)
     return record
+
+
+@contextmanager
+def told(output: Path) -> Iterator[None]:
+    """Turns what the disk refuses while a set is written into a message."""
+    try:
+        yield
+    except OSError as problem:
+        if disk_is_full(problem):
+            raise refusal(
+                f"no space is left for {output}", mend="make space, then run the same command again"
+            ) from None
+        raise refusal(f"{output} cannot be written", given=output, reason=problem, mend="choose another -o") from None
 
 
 def set_name(output: Path) -> str:

@@ -1,13 +1,17 @@
 """Image sets made here, good and bad; every file that cannot be used is named."""
 
+import errno
 import io
 import json
 import os
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -275,7 +279,7 @@ def test_what_is_no_source_is_refused(images: Path, tmp_path: Path, monkeypatch:
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(BadInput, match="is there already"):
         prepare(str(images), tmp_path / "taken", 8)
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
     with pytest.raises(BadInput, match="pip install datasets"):
         prepare("hf:some/images", tmp_path / "set", 8)
 
@@ -295,3 +299,53 @@ def test_an_unprepared_or_damaged_set_is_refused(images: Path, tmp_path: Path) -
     (tmp_path / "set" / "set.json").write_text('{"kind": "images", "version": 99}')
     with pytest.raises(BadInput, match="another mpdit"):
         read_record(tmp_path / "set")
+
+
+def test_what_the_disk_refuses_is_a_message(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="cannot be written"):
+        prepare(str(images), tmp_path / "file" / "set", 8)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mpdit.image_folder.ImageWriter.add", full)  # the edge of the machine
+    with pytest.raises(BadInput, match="no space is left"):
+        prepare(str(images), tmp_path / "set", 8)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_set_of_the_hub_is_read_as_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Image:
+        def __init__(self, decode: bool = True) -> None:
+            self.decode = decode
+
+    class ClassLabel:
+        names = ("no", "yes")
+
+    class Rows:
+        """As the package `datasets` gives them; the package and the hub are the machine's edge."""
+
+        features: ClassVar = {"image": Image(), "label": ClassLabel()}
+
+        def cast_column(self, column: str, image: Image) -> "Rows":
+            assert (column, image.decode) == ("image", False)
+            return self
+
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, number: int) -> dict[str, object]:
+            return {"image": {"bytes": encoded(picture(number), "JPEG"), "path": None}, "label": number % 2}
+
+    def load(name: str, split: str) -> Rows:
+        if name != "some/images":
+            raise ValueError("no such set\nat all")
+        return Rows()
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load, Image=Image))
+    record = prepare("hf:some/images", tmp_path / "set", 8)
+    assert (record.count, record.classes) == (9, ["no", "yes"])
+    assert load_dataset("folder", path=str(tmp_path / "set")).labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    with pytest.raises(BadInput, match="'other' cannot be loaded"):
+        prepare("hf:other", tmp_path / "other", 8)
