@@ -95,15 +95,15 @@ def to_bytes(images: Tensor) -> Tensor:
 
 def from_bytes(stored: Stored, _draws: Draws | None) -> Tensor:
     """uint8 images → −1 … 1."""
-    return stored[0].float() / 127.5 - 1
+    return stored[0].float().div_(127.5).sub_(1)
 
 
 def from_bytes_flipped(stored: Stored, draws: Draws | None) -> Tensor:
     """uint8 images → −1 … 1, each mirrored left to right with probability ½."""
-    images = from_bytes(stored, draws)
     if draws is None:
-        return images
-    return torch.where(draws.uniform("flip", 1, 1, 1) < 0.5, images.flip(-1), images)
+        return from_bytes(stored, draws)
+    flipped = draws.uniform("flip", 1, 1, 1) < 0.5
+    return from_bytes((torch.where(flipped, stored[0].flip(-1), stored[0]),), draws)  # bytes are a quarter to move
 
 
 def load_digits() -> Dataset:
