@@ -1,6 +1,6 @@
 """How fast data is read, next to what a training can use: `python benchmarks/data.py [--json]`.
 
-Reading: images/s of batches of 256, made ready as training does, from each format, at ImageNet's shapes (128 pixels,
+Reading, by one thread: images/s of batches of 256, made ready as training does, from each format, at ImageNet's shapes (128 pixels,
 4×16×16 latents), mapped from a disk whose pages are in memory. What DiT-XS/2 can use: measured where there is a GPU;
 else the most that an H100 could, at 40 % of its bf16 peak. Encoding: images/s of `make_latents` next to its VAE alone,
 each with random weights (the published VAE's size on a GPU, a tiny one on a CPU).
@@ -145,7 +145,8 @@ def encoding(images: Path, source: Path, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Make the sets in a temporary folder, time them, print."""
+    """Make the sets in a temporary folder, time them, print. One thread: others would only wait for each other."""
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         images = image_set(root / "images", IMAGES, PIXELS)
