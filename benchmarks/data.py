@@ -1,9 +1,9 @@
 """How fast data is read, next to what a training can use: `python benchmarks/data.py [--json]`.
 
-Reading, by one thread: images/s of batches of 256, made ready as training does, from each format, at ImageNet's shapes (128 pixels,
-4×16×16 latents), mapped from a disk whose pages are in memory. What DiT-XS/2 can use: measured where there is a GPU;
-else the most that an H100 could, at 40 % of its bf16 peak. Encoding: images/s of `make_latents` next to its VAE alone,
-each with random weights (the published VAE's size on a GPU, a tiny one on a CPU).
+Reading, by one thread: images/s of batches of 256, made ready as training does, from each format, at ImageNet's shapes
+(128 pixels, 4×16×16 latents), mapped from a disk whose pages are in memory. What DiT-XS/2 can use: measured where there
+is a GPU; else the most that an H100 could, at 40 % of its bf16 peak. Encoding: images/s of `make_latents` next to its
+VAE alone, each with random weights (the published VAE's size on a GPU, a tiny one on a CPU).
 """
 
 import json
@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mpdit.datasets import Dataset, load_dataset
-from mpdit.diffusion import Edm, build_denoiser
+from mpdit.diffusion import DenoisingLoss, Edm, build_denoiser
 from mpdit.image_folder import ImageWriter
 from mpdit.latents import encode, load_vae
 from mpdit.randomness import Draws
-from mpdit.step import draw_batch, new_state, train_step
+from mpdit.step import accumulate, draw_batch, new_state, train_step
 from mpdit.transformer import SIZES, Architecture
 from pipelines.encode import make_latents
 
@@ -110,13 +111,20 @@ def training_rate(dataset: Dataset) -> float:
         block.compile()
     state = new_state(denoiser, (0.9, 0.99))
     batch = draw_batch(dataset, 0, 1, BATCH, 0.1, slice(None), torch.device(DEVICE))
+    loss = DenoisingLoss(denoiser)
+
+    def gradient() -> Tensor:
+        with torch.autocast(DEVICE, torch.bfloat16):
+            return accumulate(
+                lambda part: loss(part.images, part.labels, part.noise), batch, BATCH, lambda value: value.backward()
+            )
+
     taken = 0.0
     for number in range(60):
         if number == 20:
             torch.cuda.synchronize()
             taken = time.perf_counter()
-        with torch.autocast(DEVICE, torch.bfloat16):
-            train_step(state, denoiser, denoiser.objective, batch, 0.01, lambda loss: loss.backward())
+        train_step(state, gradient, 0.01)
     torch.cuda.synchronize()
     return 40 * BATCH / (time.perf_counter() - taken)
 

@@ -78,7 +78,7 @@ def test_the_same_latents_elsewhere_are_the_same_trial(encoded: Path, tmp_path: 
 def test_the_papers_sweep_is_the_papers() -> None:
     recipe = read_spec(sweep_file("imagenet128")).recipe
     assert (recipe.model.size, recipe.model.patch, recipe.steps, recipe.batch) == ("XS", 2, 400_000, 256)
-    assert recipe.optimizer.lr == 0.01
+    assert (recipe.optimizer.lr, recipe.objective.name) == (0.01, "ddpm")
     assert recipe.optimizer.warmup * recipe.steps == pytest.approx(400_000 // 150, rel=0.01)
     assert recipe.optimizer.decay_from * recipe.steps == pytest.approx(40_000)
     assert read_spec(sweep_file("imagenet128")).evaluation.samples == 10_000
@@ -86,4 +86,5 @@ def test_the_papers_sweep_is_the_papers() -> None:
 
 def test_the_shapes_sweep_is_planned() -> None:
     plan = make_plan(read_spec(sweep_file("shapes")))
-    assert len(plan.trials) == 6
+    assert len(plan.trials) == 30
+    assert len({trial.id for trial in plan.trials}) == 30
