@@ -150,7 +150,8 @@ def read_latent_record(folder: Path) -> LatentSet:
             raise refusal(
                 f"{folder} is half encoded", given=folder, mend="run the same `mpdit data encode` again: it continues"
             ) from None
-        raise refusal(f"there is no set of latents at {folder}", given=folder, mend="mpdit data encode") from None
+        mend = "make one with `mpdit data encode`, or say where it lies: --set recipe.data.path=FOLDER"
+        raise refusal(f"there is no set of latents at {folder}", given=folder, mend=mend) from None
     except (OSError, ValueError) as error:
         raise refusal(f"{folder / MANIFEST} cannot be read", reason=error, mend="encode the set again") from None
     if fields.get("kind") != "latents":
