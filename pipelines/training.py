@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
-from mpdit.datasets import Dataset
+from mpdit.datasets import Dataset, held_near
 from mpdit.diffusion import DenoisingLoss, build_denoiser
 from mpdit.ema import snapshot_steps, write_snapshot
 from mpdit.errors import refusal
@@ -121,7 +121,7 @@ def train(recipe: Recipe, folder: Path, report: Report, threads: int | None = No
 
 def _run(recipe: Recipe, folder: Path, report: Report) -> None:
     accelerator = fresh_accelerator(recipe)
-    dataset = recipe.dataset
+    dataset = held_near(recipe.dataset, accelerator.device)
     if recipe.batch % accelerator.num_processes:
         raise refusal(
             f"a batch of {recipe.batch} cannot be shared by {accelerator.num_processes} processes", given=recipe.batch
