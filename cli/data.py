@@ -148,14 +148,16 @@ def _train_features(kind: str, folder: Path) -> None:
     from pipelines.extractor import STEPS, train_extractor
 
     dataset = load_dataset(kind, path=str(folder), **({"flips": False} if kind == "folder" else {}))
-    if not extractor_card(dataset.name, folder):
+    place = dataset.folder
+    assert place is not None
+    if not extractor_card(dataset.name, place):
         typer.echo(f"training the features {dataset.name!r}, which samples are scored with …", err=True)
         try:
-            train_extractor(dataset, folder, steps=min(STEPS, 2 * len(dataset)))  # a few hundred epochs at most
+            train_extractor(dataset, place, steps=min(STEPS, 2 * len(dataset)))  # a few hundred epochs at most
         except BadInput as problem:
             typer.echo(f"no features of its own: {problem}", err=True)
             return
-    accuracy = extractor_card(dataset.name, folder)["held_out_accuracy"]
+    accuracy = extractor_card(dataset.name, place)["held_out_accuracy"]
     typer.echo(f"its features name {accuracy:.1%} of the images that they never saw", err=True)
 
 

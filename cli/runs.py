@@ -33,7 +33,7 @@ def train(
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.drawing import drawing
     from mpdit.run_folder import RECIPE, is_bundle
-    from pipelines.evaluation import Cell, Evaluation, evaluate
+    from pipelines.evaluation import Cell, Evaluation, evaluate, prepare
     from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
     from pipelines.training import Diverged, is_main_process, train
@@ -45,6 +45,7 @@ def train(
     folder = output or Path("trained") / trial_id(asked)
     if is_bundle(folder):
         raise refusal(f"{folder} is a bundle, not a place to train in", given=folder, mend="choose another --output")
+    prepare(asked, [evaluation])
     try:
         settled = train(asked, folder, _progress_line(asked))
     except Diverged as divergence:

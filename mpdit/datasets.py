@@ -54,7 +54,7 @@ class Dataset:
     to_pixels: Callable[[Tensor], Tensor] = same
     real: Callable[[Tensor], Tensor] | None = None
     class_names: tuple[str, ...] = ()
-    folder: Path | None = None  # where it lies on disk, with the features made for it
+    folder: Path | None = None  # of the features trained for it
 
     def __len__(self) -> int:
         return len(self.labels)

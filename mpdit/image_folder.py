@@ -1,6 +1,7 @@
 """A prepared set of images: bytes in one file that is mapped into memory, with labels and a fingerprint.
 
 images.bin   uint8 (count, 3, resolution, resolution)       labels.bin   int64 (count,)       set.json
+    features/    the extractor trained for it
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from mpdit.datasets import Dataset, from_bytes, from_bytes_flipped
 from mpdit.errors import refusal
 from mpdit.image_sources import Unusable
 
-MANIFEST, IMAGES, LABELS = "set.json", "images.bin", "labels.bin"
+MANIFEST, IMAGES, LABELS, FEATURES = "set.json", "images.bin", "labels.bin", "features"
 VERSION = 1
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 10**8  # of one image; more is taken for a decompression bomb
@@ -198,5 +199,5 @@ def load_image_folder(path: str, flips: bool = True) -> Dataset:
         read=lambda index: (images.index_select(0, index.cpu()),),
         finish=from_bytes_flipped if flips else from_bytes,
         class_names=tuple(record.classes),
-        folder=folder,
+        folder=folder / FEATURES,
     )

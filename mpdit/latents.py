@@ -3,7 +3,7 @@
 A set is a folder, mapped into memory; training draws (μ + σε − mean)/std and never touches the VAE:
 
     latents-00000.bin …   bf16 or fp32 (SHARD or fewer, 2, channels, side, side): μ, then σ      labels.bin   int64
-    vae/                  the VAE, which decodes samples when they are scored                    set.json
+    vae/                  the VAE, which decodes samples when they are scored      features/      set.json
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mpdit.datasets import Dataset, Stored
 from mpdit.errors import refusal
-from mpdit.image_folder import LABELS, MANIFEST, load_image_folder, map_file
+from mpdit.image_folder import FEATURES, LABELS, MANIFEST, load_image_folder, map_file
 from mpdit.randomness import Draws
 
 VERSION = 1
@@ -209,7 +209,7 @@ def load_latent_set(path: str) -> Dataset:
         to_pixels=to_pixels,
         real=None if record.images is None else lambda index: _images(folder).pixels(index),
         class_names=tuple(record.classes),
-        folder=folder,
+        folder=folder / FEATURES,
     )
 
 

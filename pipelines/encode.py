@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mpdit import latents
 from mpdit.errors import refusal
-from mpdit.image_folder import MANIFEST, load_image_folder, read_record
+from mpdit.image_folder import FEATURES, MANIFEST, load_image_folder, read_record
 from mpdit.image_sources import LABELS, read_labels
 from mpdit.latents import LatentSet
 from mpdit.randomness import uniform
@@ -210,8 +210,9 @@ def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, pr
     if ready.statistics:
         _check_statistics(output, record, *ready.statistics)
     if ready.images:
-        for features in Path(ready.images["path"]).glob(f"{ready.name}.*"):  # those trained for the images
-            shutil.copyfile(features, output / features.name)
+        features = Path(ready.images["path"]) / FEATURES
+        if features.is_dir():
+            shutil.copytree(features, output / FEATURES, dirs_exist_ok=True)
     latents.write_record(output, record)
     (output / latents.STARTED).unlink()
     return record

@@ -77,7 +77,7 @@ def _recorded(dataset: Dataset) -> dict[str, Any]:
     """What a prepared set's own record adds; of latents, the figures before they are normalised."""
     if dataset.folder is None:
         return {}
-    record = json.loads((dataset.folder / MANIFEST).read_text(encoding="utf-8"))
+    record = json.loads((dataset.folder.parent / MANIFEST).read_text(encoding="utf-8"))
     facts = {key: record[key] for key in ("source", "vae", "notes") if record.get(key)}
     if record.get("skipped"):
         facts["skipped"] = len(record["skipped"])

@@ -68,3 +68,12 @@ def test_what_cannot_be_made_is_refused(raw: Path, tmp_path: Path, refused: Refu
     encode = ("data", "encode", raw, "-o", tmp_path / "latents", "--vae", tmp_path / "vae")
     assert "cannot be loaded" in refused(*encode)
     assert "bf16, fp32" in refused(*encode, "--dtype", "int8")
+
+
+def test_what_cannot_be_scored_is_not_trained(raw: Path, tmp_path: Path, mpdit: Command, refused: Refused) -> None:
+    prepare = ("data", "prepare", raw, "-o", tmp_path / "set", "--resolution", "8", "--skip-bad", "--no-features")
+    assert mpdit(*prepare).returncode == 0
+    (tmp_path / "recipe.yaml").write_text("data: {name: folder, path: set}\nsteps: 2\nbatch: 4\n")
+    message = refused("train", tmp_path / "recipe.yaml", "--output", tmp_path / "run")
+    assert "no feature extractor 'set'" in message
+    assert not (tmp_path / "run").exists()

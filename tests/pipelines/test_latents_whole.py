@@ -28,7 +28,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = random.integers(0, 60, (16, 16, 3)) + 45 * (number % 4)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
     prepare(str(root / "raw"), root / "made-up", 16)
-    train_extractor(load_dataset("folder", path=str(root / "made-up"), flips=False), root / "made-up", steps=20)
+    train_extractor(load_dataset("folder", path=str(root / "made-up")), root / "made-up" / "features", steps=20)
     make_latents(str(root / "made-up"), root / "latents", str(tiny_vae(root / "vae")))
     return root / "latents"
 
