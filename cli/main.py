@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import runs, services, sweeping
+from cli import data, runs, services, sweeping
 from mpdit.errors import BadInput
 
 BAD_INPUT = 2
@@ -30,6 +30,7 @@ for command in (
     services.doctor,
 ):
     app.command()(command)
+app.add_typer(data.data, name="data")
 
 
 def main() -> None:

@@ -33,18 +33,19 @@ def train(
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.drawing import drawing
     from mpdit.run_folder import RECIPE, is_bundle
-    from pipelines.evaluation import Cell, Evaluation, evaluate
+    from pipelines.evaluation import Cell, Evaluation, evaluate, prepare
     from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
     from pipelines.training import Diverged, OutOfMemory, is_main_process, train
-    from pipelines.yaml_file import apply_settings, read_yaml, validate
+    from pipelines.yaml_file import anchored, apply_settings, read_yaml, validate
 
     file = recipe / RECIPE if recipe.is_dir() else recipe
-    asked = validate(Recipe, apply_settings(read_yaml(file), set_ or []))
+    asked = validate(Recipe, anchored(apply_settings(read_yaml(file), set_ or []), ("data", "path")))
     evaluation = bundle_evaluation(recipe) if is_bundle(recipe) else Evaluation()
     folder = output or Path("trained") / trial_id(asked)
     if is_bundle(folder):
         raise refusal(f"{folder} is a bundle, not a place to train in", given=folder, mend="choose another --output")
+    prepare(asked, [evaluation])
     try:
         settled = train(asked, folder, _progress_line(asked))
     except Diverged as divergence:
@@ -123,14 +124,16 @@ def sample(
     from mpdit import load
     from pipelines.evaluation import Evaluation
     from pipelines.pictures import write_grid
-    from pipelines.samples import Drawer, Kept, sample_grid
+    from pipelines.recipe import Recipe
+    from pipelines.samples import Drawer, Kept, same, sample_grid
     from sweeps.storage import Storage
 
     folder = Storage(storage).find_run(run)
-    denoiser, _ = load(folder, ema)
+    denoiser, recipe = load(folder, ema)
     known = denoiser.no_class
     chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
-    drawer, evaluation = Drawer(denoiser), Evaluation(guidance=guidance, seed=seed)
+    pixels = Recipe.model_validate(recipe).dataset.to_pixels if recipe["data"]["name"] == "latents" else same
+    drawer, evaluation = Drawer(denoiser, pixels), Evaluation(guidance=guidance, seed=seed)
     facts = {**evaluation.model_dump(), "weights": drawer.weights, "classes": chosen}
     kept = Kept(output.parent / f".{output.name}.unfinished", facts)
     with drawing(rows * len(chosen), "drawing") as drawn:

@@ -1,6 +1,7 @@
 """Commands around a storage: MLflow's pages, and a check of the machine."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,13 +27,23 @@ def ui(
         server.wait()
 
 
-def doctor(storage: StorageOption = DEFAULT_STORAGE) -> None:
+def doctor(
+    storage: StorageOption = DEFAULT_STORAGE,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it to a file for a bug report, without secrets.")
+    ] = None,
+) -> None:
     """Check that a sweep could run here; every line says ok, warn or fail, and the mend."""
+    from sweeps.bug_report import write_report
     from sweeps.doctor import examine
     from sweeps.storage import Storage
 
-    findings = examine(Storage(storage))
-    for finding in findings:
-        print(f"{finding.grade:<4}  {finding.what}" + (f"\n      → {finding.mend}" if finding.mend else ""))
+    findings = []
+    for finding in examine(Storage(storage)):
+        findings.append(finding)
+        print(finding.text, flush=True)
+    if bundle:
+        write_report(bundle, findings, Storage(storage))
+        print(f"written to {bundle}: read it before you send it", file=sys.stderr)
     if any(finding.grade == "fail" for finding in findings):
         raise typer.Exit(FAILED)

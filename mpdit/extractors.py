@@ -1,7 +1,7 @@
 """Feature extractors: networks whose features say how alike two sets of images are, and where their weights come from.
 
-`digits` comes with mpdit; `inception` is torch-fidelity's own Inception-v3; `dinov2` is in mpdit/dinov2.py; any other
-name is a small classifier that `pipelines.extractor.train_extractor` has left in a folder.
+`digits` and `shapes` come with mpdit; `inception` is torch-fidelity's own Inception-v3; `dinov2` is in
+mpdit/dinov2.py; any other name is a small classifier that `pipelines.extractor.train_extractor` has left in a folder.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from mpdit.errors import nearest, refusal
 
 WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = ("digits",)
+SHIPPED = ("digits", "shapes")
 DOWNLOAD_PATIENCE = 20  # seconds without an answer
 
 
@@ -46,6 +46,19 @@ class SmallClassifier(nn.Module):
         for layer in self.deeper:
             x = F.relu(layer(x))
         return x.mean(dim=(2, 3))
+
+
+class Resized(nn.Module):
+    """A network that sees images of any size at its own: uint8 (batch, channels, height, width), antialiased."""
+
+    def __init__(self, network: nn.Module, resolution: int) -> None:
+        super().__init__()
+        self.network, self.resolution = network, resolution
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] == self.resolution:
+            return self.network(images)
+        return self.network(F.interpolate(images.float(), size=self.resolution, mode="bilinear", antialias=True))
 
 
 @dataclass(frozen=True)
@@ -135,21 +148,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def weights_file(name: str) -> Path:
+    """Where a published extractor's weights lie or would lie: what its variable names, or a file in torch's cache."""
+    download = DOWNLOADS[name]
+    given = os.environ.get(download.variable)
+    return Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / download.file
+
+
 def find_weights(name: str) -> Path:
     """The file of a published extractor's weights: named by its variable, in torch's cache, or downloaded into it.
 
     Raises BadInput, saying where to get the file, when there is none. Called before a sweep trains anything.
     """
-    download = DOWNLOADS[name]
-    given = os.environ.get(download.variable)
-    if given:
-        if not Path(given).is_file():
-            raise _missing(name, f"{download.variable} names {given}, where there is no file")
-        return Path(given)
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / download.file
-    if not cached.is_file():
-        _download(name, cached)
-    return cached
+    path, variable = weights_file(name), DOWNLOADS[name].variable
+    if path.is_file():
+        return path
+    if os.environ.get(variable):
+        raise _missing(name, f"{variable} names {path}, where there is no file")
+    _download(name, path)
+    return path
 
 
 def _download(name: str, path: Path) -> None:
@@ -190,7 +207,7 @@ def load_extractor(name: str, weights_folder: Path | None = None, device: str = 
     folder = WEIGHTS if weights_folder is None or name in SHIPPED else Path(weights_folder)
     if not (folder / f"{name}.json").is_file():
         known = [*SHIPPED, *DOWNLOADS]
-        mend = f"mpdit data prepare makes one in {folder}" if weights_folder else None
+        mend = f"mpdit data prepare and encode make one in {folder}, without --no-features" if weights_folder else None
         raise refusal(
             f"no feature extractor {name!r}",
             given=name,
@@ -213,8 +230,10 @@ def _load_classifier(name: str, folder: Path, device: str) -> Extractor:
     network = SmallClassifier(channels, resolution, int(card["classes"]))
     network.load_state_dict(load_file(path))
     network.eval().requires_grad_(False).to(device)
-    accuracy = card["held_out_accuracy"]
-    return Extractor(name, network, f"sha256:{found}", 64, channels, resolution, network.classify, accuracy)
+    accuracy, weights = card["held_out_accuracy"], f"sha256:{found}"
+    if card.get("resizes"):
+        return Extractor(name, Resized(network, resolution), weights, 64, channels, None, network.classify, accuracy)
+    return Extractor(name, network, weights, 64, channels, resolution, network.classify, accuracy)
 
 
 @cache

@@ -49,7 +49,8 @@ def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tup
     data's first 256 samples at noise levels and with noise that never change.
     """
     device = next(denoiser.parameters()).device
-    images, labels = dataset.images[:PROBE_SAMPLES].to(device), dataset.labels[:PROBE_SAMPLES].to(device)
+    index = torch.arange(min(PROBE_SAMPLES, len(dataset)))
+    images, labels = dataset.plain(index).to(device), dataset.labels[index].to(device)
     noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
     sigma = denoiser.objective.noise_levels(noise[:, 0])
     seen: dict[str, Tensor] = {}

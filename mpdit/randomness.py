@@ -5,6 +5,7 @@ and not on how many processes share it; a resumed run redraws exactly what it wo
 """
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,3 +39,22 @@ def sample_order(count: int, seed: int, first: int, size: int) -> Tensor:
         here = torch.div(positions, count, rounding_mode="floor") == epoch
         chosen[here] = order[positions[here] % count]
     return chosen
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random values of one process's `share` of one step's global batch, a row for each sample of the share."""
+
+    seed: int
+    step: int
+    size: int  # samples in the global batch
+    share: slice
+    device: torch.device | str = "cpu"
+
+    def normal(self, purpose: str, *shape: int) -> Tensor:
+        """Standard normal values: (share, *shape)."""
+        return normal((self.size, *shape), self.seed, self.step, purpose, self.device)[self.share]
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """Values in [0, 1): (share, *shape)."""
+        return uniform((self.size, *shape), self.seed, self.step, purpose, self.device)[self.share]

@@ -12,7 +12,7 @@ from mpdit.datasets import Dataset
 from mpdit.diffusion import Denoiser
 from mpdit.ema import TRACKED_WIDTHS, update_averages
 from mpdit.layers import normalize_weights, project_gradients
-from mpdit.randomness import normal, sample_order, uniform
+from mpdit.randomness import Draws, sample_order
 
 SCHEDULES = ("inverse_sqrt", "cosine", "constant")
 
@@ -64,11 +64,11 @@ def draw_batch(
 ) -> Batch:
     """The `share` of the global batch of one step; the whole batch is a function of (seed, step) and the device."""
     index = sample_order(len(dataset), seed, (step - 1) * size, size)[share]
-    labels = dataset.labels[index]
-    dropped = uniform((size,), seed, step, "label dropout")[share] < label_dropout
-    labels = torch.where(dropped, dataset.classes, labels)
-    noise = normal((size, 1 + dataset.images[0].numel()), seed, step, "noise", device)[share]
-    return Batch(dataset.images[index].to(device), labels.to(device), noise)
+    draws = Draws(seed, step, size, share, device)
+    labels = dataset.labels[index].to(device)
+    labels = torch.where(draws.uniform("label dropout") < label_dropout, dataset.classes, labels)
+    noise = draws.normal("noise", 1 + dataset.channels * dataset.resolution**2)
+    return Batch(dataset.batch(index, draws), labels, noise)
 
 
 def learning_rate(step: int, steps: int, peak: float, schedule: str, warmup: float, decay_from: float) -> float:

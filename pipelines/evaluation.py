@@ -19,7 +19,7 @@ import torch
 from pydantic import AfterValidator, Field, field_validator
 from torch import Tensor
 
-from mpdit.datasets import Dataset, load_dataset
+from mpdit.datasets import Dataset
 from mpdit.diffusion import Denoiser
 from mpdit.ema import reconstruct
 from mpdit.errors import nearest, refusal
@@ -124,7 +124,7 @@ def compiling_pays(cells: Iterable[Cell]) -> bool:
 
 def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
     """See that everything an evaluation needs is there, before anything is trained. Raises BadInput where it is not."""
-    dataset = load_dataset(recipe.data.name)
+    dataset = recipe.dataset
     for asked in {evaluation.extractor: evaluation for evaluation in evaluations}.values():
         extractor = extractor_for(dataset, asked.extractor)
         if "inception_score" in asked.metrics and extractor.logits is None:
@@ -154,7 +154,7 @@ def evaluate(
     `compiling_pays`.
     """
     torch.set_num_threads(int(recipe.runtime.threads))
-    dataset = load_dataset(recipe.data.name)
+    dataset = recipe.dataset
     if compiled:
         torch.compiler.reset()  # graphs of another model that this process has scored
     drawer: Drawer | None = None

@@ -29,11 +29,18 @@ def versions() -> dict[str, str]:
     """The installed versions that a result may depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        version = installed(name)
+        if version is not None:
+            found[name] = version
     return found
+
+
+def installed(name: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def processor() -> str:

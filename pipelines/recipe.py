@@ -5,11 +5,11 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mpdit.datasets import DATASETS, Dataset, load_dataset
+from mpdit.datasets import DATASETS, Dataset, check_settings, load_dataset
 from mpdit.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
 from mpdit.diffusion import OBJECTIVES, Objective, objective_as_dict, objective_from
 from mpdit.ema import width_exponent
@@ -80,9 +80,23 @@ class Model(Settings):
 
 
 class Data(Settings):
-    """What is learned."""
+    """What is learned. Each data set takes some of the settings and refuses the rest."""
 
     name: Annotated[str, known(DATASETS, "data set")] = "digits"
+    resolution: int | None = Field(None, ge=1)
+    count: int | None = Field(None, ge=1)
+    path: str | None = None
+    flips: bool | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that are given."""
+        return {key: value for key, value in self.model_dump(exclude={"name"}).items() if value is not None}
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        check_settings(self.name, self.given)
+        return self
 
 
 class Prediction(Settings):
@@ -158,6 +172,11 @@ class Recipe(Settings):
         """The largest norm of the whole gradient; the public MP-DiT code's own in its variant."""
         return MAP_DIT_CLIP if self.optimizer.clip is None and self.model.variant == "map-dit" else self.optimizer.clip
 
+    @property
+    def dataset(self) -> Dataset:
+        """The data, opened once a process. Raises BadInput where there is none."""
+        return load_dataset(self.data.name, **self.data.given)
+
     def architecture(self, dataset: Dataset) -> Architecture:
         """The network for this data. Raises BadInput where recipe and data do not fit."""
         if self.batch > len(dataset):
@@ -192,7 +211,7 @@ def trial_id(recipe: Recipe) -> str:
     Left out is what does not change what is learned: the EMA width read afterwards, device, threads, and
     precision and compilation where they are left to the machine.
     """
-    fields, dataset = recipe.model_dump(), load_dataset(recipe.data.name)
+    fields, dataset = recipe.model_dump(), recipe.dataset
     del fields["ema"]
     runtime = fields.pop("runtime")
     fields["runtime"] = {key: runtime[key] for key in ("precision", "compile") if runtime[key] != "auto"}

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
 from mpdit.compilation import compile_blocks
-from mpdit.datasets import Dataset, load_dataset
+from mpdit.datasets import Dataset, held_near
 from mpdit.diffusion import Denoiser, DenoisingLoss, build_denoiser
 from mpdit.ema import snapshot_steps, write_snapshot
 from mpdit.errors import refusal
@@ -126,7 +126,8 @@ def train(recipe: Recipe, folder: Path, report: Report, threads: int | None = No
 
 def _run(recipe: Recipe, folder: Path, report: Report) -> None:
     accelerator = fresh_accelerator(recipe)
-    dataset, device = load_dataset(recipe.data.name), accelerator.device
+    device = accelerator.device
+    dataset = held_near(recipe.dataset, device)
     share = _share(recipe.batch, accelerator)
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed).to(device)
     state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))

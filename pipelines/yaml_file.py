@@ -124,6 +124,27 @@ def apply_settings(document: Document, settings: list[str]) -> Document:
     return Document(data, document.name, lines)
 
 
+def anchored(document: Document, where: Where) -> Document:
+    """The document with the path, or list of paths, at `where` made absolute.
+
+    What a file says is relative to it; what --set says, to the working directory.
+    """
+    data = copy.deepcopy(document.data)
+    place = data
+    for key in where[:-1]:
+        place = place.get(key) if isinstance(place, dict) else None
+    if isinstance(place, dict) and where[-1] in place:
+        start = Path.cwd() if document.lines.get(where) == 0 else Path(document.name).parent
+        given = place[where[-1]]
+        whole = [str((start / one).absolute()) if isinstance(one, str) else one for one in _listed(given)]
+        place[where[-1]] = whole if isinstance(given, list) else whole[0]
+    return Document(data, document.name, document.lines)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def write_yaml(path: Path, data: dict[str, Any]) -> None:
     """Plain data as YAML, keys in their own order, whole or not at all."""
     partial = path.with_name(path.name + ".partial")

@@ -1,18 +1,28 @@
 """Could a sweep run here? One finding a line, with the mend."""
 
 import importlib
+import os
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpdit.errors import BadInput
-from pipelines.provenance import device_name, versions
+from pipelines.provenance import CODE, device_name, installed, versions
+from pipelines.recipe import Recipe, resolve_runtime
 from sweeps.storage import Storage
 
+if TYPE_CHECKING:
+    import torch
+
 PYTHON = (3, 11)
-LITTLE_DISK_GB, LITTLE_MEMORY_GB = 2.0, 2.0
+LITTLE_DISK_GB, LITTLE_MEMORY_GB, LITTLE_GPU_MEMORY_GB = 2.0, 2.0, 2.0
+CLOCK_APART = 60.0  # seconds
+BF16_PAYS_FROM = 1.2  # times the rate of fp32
 
 
 @dataclass(frozen=True)
@@ -23,22 +33,31 @@ class Finding:
     what: str
     mend: str | None = None
 
+    @property
+    def text(self) -> str:
+        """As it is shown: a line, and a line for the mend."""
+        return f"{self.grade:<4}  {self.what}" + (f"\n      → {self.mend}" if self.mend else "")
 
-def examine(storage: Storage) -> list[Finding]:
-    """Every check, in the order in which a sweep would need it."""
+
+def examine(storage: Storage) -> Iterator[Finding]:
+    """Every check, in the order in which a sweep would need it, each as soon as it is known."""
     checks: list[Callable[[], Finding]] = [
         _python,
         _packages,
+        _pins,
+        _clock,
         _device,
+        _precision,
         lambda: _storage(storage),
         lambda: _disk(storage.root),
         _memory,
         _data_and_features,
+        _inception,
         _ray,
         lambda: _tracking(storage),
         _compiler,
     ]
-    return [check() for check in checks]
+    return (check() for check in checks)
 
 
 def _python() -> Finding:
@@ -60,12 +79,82 @@ def _packages() -> Finding:
     return Finding("ok", "packages: " + ", ".join(f"{name} {version}" for name, version in versions().items()))
 
 
+def _pins() -> Finding:
+    """The versions that this was tested with lie beside the code, where it is a checkout."""
+    try:
+        lines = (CODE / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return Finding("ok", "no list of tested versions is at hand: this is not a checkout")
+    pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    other = []
+    for name, wanted in pinned.items():
+        found = installed(name)
+        if found is not None and found != wanted:
+            other.append(f"{name} {found}, tested with {wanted}")
+    if other:
+        more = f" and {len(other) - 5} more" if len(other) > 5 else ""
+        mend = "pip install -c constraints.txt -e ."
+        return Finding("warn", f"{len(other)} other versions than tested: " + "; ".join(other[:5]) + more, mend)
+    return Finding("ok", "the versions are those that were tested")
+
+
+def _clock() -> Finding:
+    """A ledger orders events by time: the clock must not be behind what it has written, nor the disk's clock differ."""
+    newest = max(path.stat().st_mtime for path in CODE.glob("*/*.py"))
+    now = time.time()
+    with tempfile.NamedTemporaryFile() as probe:
+        apart = abs(Path(probe.name).stat().st_mtime - time.time())
+    if now < newest - CLOCK_APART or apart > CLOCK_APART:
+        what = f"the clock says {time.strftime('%Y-%m-%d %H:%M', time.gmtime(now))} UTC, which is behind the files here"
+        return Finding("warn", what, "set the clock: runs are ordered by it")
+    return Finding("ok", f"the clock says {time.strftime('%Y-%m-%d %H:%M', time.gmtime(now))} UTC")
+
+
 def _device() -> Finding:
     import torch
 
-    if torch.cuda.is_available():
-        return Finding("ok", f"{torch.cuda.device_count()} × {device_name('cuda')}")
-    return Finding("ok", f"no GPU; the CPU is {device_name('cpu')}")
+    if not torch.cuda.is_available():
+        return Finding("ok", f"no GPU; the CPU is {device_name('cpu')} with {os.cpu_count()} cores")
+    free, total = torch.cuda.mem_get_info()
+    what = f"{torch.cuda.device_count()} × {device_name('cuda')}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
+    if free < LITTLE_GPU_MEMORY_GB * 1e9:
+        return Finding("warn", what, "see with nvidia-smi who uses it")
+    return Finding("ok", what)
+
+
+def _precision() -> Finding:
+    """Whether bf16 matrix products beat fp32 ones here, and whether `precision: auto` takes the faster."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rates = {name: multiplications(device, kind) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    pays = rates["bf16"] > BF16_PAYS_FROM * rates["fp32"]
+    chosen = resolve_runtime(Recipe()).runtime.precision
+    what = f"bf16 {'pays' if pays else 'does not pay'}: {rates['bf16']:,.0f} GFLOP/s, fp32 {rates['fp32']:,.0f}"
+    if pays and chosen == "fp32":
+        return Finding(
+            "warn", what + "; precision auto takes fp32", "--set recipe.runtime.precision=bf16 is faster here"
+        )
+    if not pays and chosen == "bf16":
+        return Finding("warn", what + "; precision auto takes bf16", "--set recipe.runtime.precision=fp32 is as fast")
+    return Finding("ok", what + f"; precision auto takes {chosen}")
+
+
+def multiplications(device: str, dtype: "torch.dtype", seconds: float = 1.0) -> float:
+    """GFLOP/s of square matrix products, measured for about so long."""
+    import torch
+
+    side = 4096 if device == "cuda" else 1024
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    started, done = 0.0, -1  # the first product warms up
+    while done < 1 or time.perf_counter() - started < seconds:
+        a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+        done += 1
+        if done == 0:
+            started = time.perf_counter()
+    return 2 * side**3 * done / (time.perf_counter() - started) / 1e9
 
 
 def _storage(storage: Storage) -> Finding:
@@ -101,16 +190,29 @@ def _memory() -> Finding:
 
 def _data_and_features() -> Finding:
     from mpdit.datasets import load_dataset
-    from mpdit.fidelity import extractor_card, load_extractor
+    from mpdit.extractors import SHIPPED, extractor_card, load_extractor
 
     try:
-        digits, extractor = load_dataset("digits"), load_extractor("digits")
+        counts = [f"{len(load_dataset(name)):,} {name}" for name in SHIPPED]
+        accuracies = [(load_extractor(name), extractor_card(name)["held_out_accuracy"])[1] for name in SHIPPED]
     except (BadInput, OSError) as error:
-        return Finding("fail", f"digits: {error}", "reinstall mpdit and scikit-learn")
-    accuracy = extractor_card("digits")["held_out_accuracy"]
-    return Finding(
-        "ok", f"{len(digits):,} digits; features {extractor.weights[:19]}…, held-out accuracy {accuracy:.1%}"
-    )
+        return Finding("fail", f"data: {str(error).splitlines()[0]}", "reinstall mpdit and scikit-learn")
+    told = [f"{count} (features name {right:.1%} right)" for count, right in zip(counts, accuracies, strict=True)]
+    return Finding("ok", "data: " + ", ".join(told))
+
+
+def _inception() -> Finding:
+    """FID needs weights that do not come with mpdit; without them every other distance is there."""
+    from mpdit.extractors import DOWNLOADS, sha256, weights_file
+
+    path, wanted = weights_file("inception"), DOWNLOADS["inception"]
+    if not path.is_file():
+        mend = f"get {wanted.url} and name it in {wanted.variable}; needed for fid_10k alone"
+        return Finding("warn", f"no Inception weights at {path}", mend)
+    found = sha256(path)
+    if found != wanted.sha256:
+        return Finding("warn", f"{path} holds other Inception weights (sha256 {found[:12]}…)", f"get {wanted.url}")
+    return Finding("ok", f"Inception weights, as published: {path}")
 
 
 def _ray() -> Finding:
@@ -129,10 +231,14 @@ def _tracking(storage: Storage) -> Finding:
 
     try:
         check_database(storage)
+        if storage.database.exists() and not os.access(storage.database, os.W_OK):
+            raise PermissionError(f"{storage.database} is not writable")
     except Exception as error:
         return Finding("fail", f"tracking: {error}", "move mlflow.db away; the next sweep rebuilds it from the ledgers")
     return Finding(
-        "ok", "MLflow's database " + ("opens" if storage.database.exists() else "will be made by the first sweep")
+        "ok",
+        "MLflow's database "
+        + ("opens, and is writable" if storage.database.exists() else "will be made by the first sweep"),
     )
 
 

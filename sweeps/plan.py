@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from mpdit.datasets import load_dataset
 from mpdit.ema import TRACKED_WIDTHS, fit_width, snapshot_bytes, snapshot_steps
 from mpdit.errors import BadInput
 from mpdit.transformer import parameter_count
@@ -30,7 +29,7 @@ class Trial:
     @property
     def parameters(self) -> int:
         """Trainable parameters of its model."""
-        return parameter_count(self.recipe.architecture(load_dataset(self.recipe.data.name)))
+        return parameter_count(self.recipe.architecture(self.recipe.dataset))
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def make_plan(spec: SweepSpec) -> Plan:
         for path, value in params.items():
             recipe = with_value(recipe, path, value)
         try:
-            recipe.architecture(load_dataset(recipe.data.name))
+            recipe.architecture(recipe.dataset)
         except BadInput as problem:
             raise BadInput(f"{params}: {problem}" if params else str(problem)) from None
         trials.append(Trial(trial_id(recipe), params, recipe))

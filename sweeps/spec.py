@@ -9,7 +9,7 @@ from mpdit.errors import BadInput, nearest, refusal
 from pipelines.evaluation import Evaluation
 from pipelines.recipe import Recipe, Settings
 from pipelines.samples import SAMPLE_BATCH
-from pipelines.yaml_file import Document, apply_settings, field_names, read_yaml, rule, validate
+from pipelines.yaml_file import Document, anchored, apply_settings, field_names, read_yaml, rule, validate
 
 SHIPPED = Path(__file__).parent
 FIXED = ("recipe", "evaluation", "objective")  # what one name stands for
@@ -183,6 +183,8 @@ def sweep_file(name_or_path: str) -> Path:
 def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
     """The sweep in a file, every axis value checked and in canonical form. Raises BadInput for anything wrong."""
     document = apply_settings(read_yaml(path), settings or [])
+    for where in (("recipe", "data", "path"), ("axes", "data.path")):
+        document = anchored(document, where)
     spec = validate(SweepSpec, document)
     if not spec.axes:
         raise refusal(f"{document.place(('axes',))}: the sweep has no axes", allowed="axes: {PATH: [VALUE, …], …}")

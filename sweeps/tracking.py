@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from mpdit.datasets import load_dataset
 from mpdit.errors import refusal
 from pipelines.provenance import git_state, versions
 from sweeps.figures import write_figures
@@ -132,7 +131,7 @@ class View:
         if trial:
             tags |= {TRIAL: trial, PARENT: self.runs[(trial, None) if cell else (None, None)]}
             recipe = self.trials[trial].recipe
-            tags |= {"mpdit.seed": str(recipe.seed), "mpdit.data": load_dataset(recipe.data.name).fingerprint}
+            tags |= {"mpdit.seed": str(recipe.seed), "mpdit.data": recipe.dataset.fingerprint}
         if cell:
             tags[CELL] = cell
             if params["evaluation.samples"] != self.plan.spec.evaluation.samples:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from mpdit.datasets import load_dataset
 from mpdit.transformer import parameter_count
 from pipelines.evaluation import Cell, Evaluation, evaluate
 from pipelines.provenance import machine
@@ -93,7 +92,7 @@ def run_trial(
 
 
 def _parameters(recipe: Recipe) -> int:
-    return parameter_count(recipe.architecture(load_dataset(recipe.data.name)))
+    return parameter_count(recipe.architecture(recipe.dataset))
 
 
 def _failure(error: Exception) -> str:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from mpdit.datasets import load_dataset, to_bytes
+from mpdit.datasets import held_near, load_dataset, to_bytes
 from mpdit.errors import BadInput
+from mpdit.randomness import Draws
 
 
 def test_the_digits_are_the_real_ones() -> None:
@@ -24,3 +25,20 @@ def test_bytes_are_rounded_and_clamped() -> None:
 def test_an_unknown_data_set_is_refused() -> None:
     with pytest.raises(BadInput, match="digits"):
         load_dataset("digit")
+
+
+def test_a_set_is_held_on_a_gpu_that_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits, moved = load_dataset("digits"), []
+    monkeypatch.setattr(type(digits), "to", lambda self, device: moved.append(device) or self)  # no GPU here
+    for free, held in ((4 * 1797 * 64 * 4, 1), (1797 * 64 * 4, 1)):
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda _device, free=free: (free, free))
+        assert held_near(digits, torch.device("cuda", 0)) is digits
+        assert len(moved) == held
+    assert held_near(digits, torch.device("cpu")) is digits
+
+
+def test_a_set_held_elsewhere_gives_the_same_batches() -> None:
+    digits = load_dataset("digits")
+    index, draws = torch.tensor([5, 3, 1700]), Draws(0, 1, 3, slice(None))
+    assert torch.equal(digits.to("cpu").batch(index, draws), digits.batch(index, draws))
+    assert torch.equal(digits.to("cpu").plain(index), digits.images[index])

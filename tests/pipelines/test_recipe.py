@@ -59,7 +59,7 @@ def test_another_data_set_has_another_id(monkeypatch: pytest.MonkeyPatch) -> Non
     from mpdit.datasets import load_dataset
 
     other = dataclasses.replace(load_dataset("digits"), fingerprint="sha256:other")
-    monkeypatch.setattr("pipelines.recipe.load_dataset", lambda _name: other)
+    monkeypatch.setattr("pipelines.recipe.load_dataset", lambda _name, **_settings: other)
     assert trial_id(Recipe()) != "4cd79a93c5"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from mpdit.errors import BadInput
 from pipelines.recipe import Recipe
-from pipelines.yaml_file import apply_settings, parse_value, read_yaml, validate, write_yaml
+from pipelines.yaml_file import anchored, apply_settings, parse_value, read_yaml, validate, write_yaml
 
 
 def written(folder: Path, text: str) -> Path:
@@ -101,3 +101,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     recipe = Recipe()
     write_yaml(tmp_path / "out.yaml", recipe.model_dump())
     assert validate(Recipe, read_yaml(tmp_path / "out.yaml")) == recipe
+
+
+def test_paths_are_relative_to_what_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "f.yaml").write_text("data: {path: here, paths: [one, /two]}\n")
+    monkeypatch.chdir(tmp_path)
+    document = read_yaml(Path("sub/f.yaml"))
+    assert anchored(document, ("data", "path")).data["data"]["path"] == str(tmp_path / "sub" / "here")
+    assert anchored(document, ("data", "paths")).data["data"]["paths"] == [str(tmp_path / "sub" / "one"), "/two"]
+    told = apply_settings(document, ["data.path=there"])
+    assert anchored(told, ("data", "path")).data["data"]["path"] == str(tmp_path / "there")
+    assert anchored(document, ("data", "nothing")).data == document.data

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sweeps.spec import read_spec
+from tests.pipelines.test_encode import tiny_vae
 from tests.slow.conftest import CODE, mpdit
 from tests.slow.mlflow_pages import served
 
@@ -26,7 +29,18 @@ def commands() -> list[list[str]]:
     return [words[1:] for words in lines if words and words[0] == "mpdit"]
 
 
+def make_what_the_docs_assume(folder: Path) -> None:
+    """`photos`, 24 pictures in three classes, and `vae`, a tiny one with random weights."""
+    random = np.random.default_rng(0)
+    for number in range(24):
+        place = folder / "photos" / ("birds", "cats", "dogs")[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (80, 96, 3)).astype(np.uint8)).save(place / f"{number}.jpg")
+    tiny_vae(folder / "vae")
+
+
 def test_every_command_runs(whole_sweep: Path) -> None:
+    make_what_the_docs_assume(whole_sweep)
     done = []
     for words in commands():
         if words in done:
@@ -37,7 +51,7 @@ def test_every_command_runs(whole_sweep: Path) -> None:
                 continue
         mpdit(*words, cwd=whole_sweep)
     named = {words[0] for words in done}
-    assert named >= {"plan", "sweep", "status", "rank", "best", "train", "evaluate", "sample", "ui"}
+    assert named >= {"plan", "sweep", "status", "rank", "best", "train", "evaluate", "sample", "ui", "data", "doctor"}
 
 
 def test_every_snippet_runs(whole_sweep: Path) -> None:

@@ -1,0 +1,90 @@
+"""Encode, train, score: the paper's sweep in small, with a tiny VAE and made-up images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mpdit.datasets import load_dataset
+from pipelines.encode import make_latents
+from pipelines.extractor import train_extractor
+from pipelines.prepare import prepare
+from sweeps.plan import make_plan
+from sweeps.spec import read_spec, sweep_file
+from sweeps.trial import run_trial
+from tests.pipelines.test_encode import tiny_vae
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 pictures of 16×16 in four classes of colour, as latents of 3×8×8, with the images' features."""
+    root = tmp_path_factory.mktemp("whole")
+    random = np.random.default_rng(0)
+    for number in range(64):
+        folder = root / "raw" / f"class{number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 60, (16, 16, 3)) + 45 * (number % 4)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
+    prepare(str(root / "raw"), root / "made-up", 16)
+    train_extractor(load_dataset("folder", path=str(root / "made-up")), root / "made-up" / "features", steps=20)
+    make_latents(str(root / "made-up"), root / "latents", str(tiny_vae(root / "vae")))
+    return root / "latents"
+
+
+def test_the_papers_sweep_runs_in_small(encoded: Path, tmp_path: Path) -> None:
+    small = {
+        "recipe.data.path": encoded,
+        "recipe.model.size": "nano",
+        "recipe.steps": 6,
+        "recipe.batch": 8,
+        "recipe.runtime": "{device: cpu, threads: 1}",
+        "evaluation": "{samples: 40, sampler: ddim, steps: 2}",
+        "axes.model.modulation": "[scale+rotation+gate]",
+        "axes.ema.sigma_rel": "[0.1]",
+        "axes.evaluation.guidance": "[1.0, 1.5]",
+    }
+    spec = read_spec(sweep_file("imagenet128"), [f"{path}={value}" for path, value in small.items()])
+    plan = make_plan(spec)
+    trial, events = plan.trials[0], []
+    cells = [planned.cell for planned in plan.cells]
+    run_trial(trial.id, trial.recipe, tmp_path / "trial", cells, 1, events.append)
+    assert events[-1]["outcome"] == "completed", events[-1]
+    scores = [line for line in events if line["event"] == "cell"]
+    assert [line["metric"] for line in scores] == ["fd_made-up_40"] * 2
+    assert all(np.isfinite(line["value"]) for line in scores)
+    assert scores[0]["provenance"]["data"] == load_dataset("latents", path=str(encoded)).fingerprint
+    picture = next((tmp_path / "trial" / "samples").glob("*.png"))
+    with Image.open(picture) as image:
+        assert image.mode == "RGB"  # decoded, not the three channels of latents: those are 8 pixels a side
+        assert image.width % 72 == 64
+
+
+def test_the_same_latents_elsewhere_are_the_same_trial(encoded: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from pipelines.recipe import Recipe, trial_id
+
+    shutil.copytree(encoded, tmp_path / "elsewhere")
+    here, there = (
+        Recipe.model_validate({"data": {"name": "latents", "path": str(path)}})
+        for path in (encoded, tmp_path / "elsewhere")
+    )
+    assert trial_id(here) == trial_id(there)
+    assert torch.equal(here.dataset.labels, there.dataset.labels)
+
+
+def test_the_papers_sweep_is_the_papers() -> None:
+    recipe = read_spec(sweep_file("imagenet128")).recipe
+    assert (recipe.model.size, recipe.model.patch, recipe.steps, recipe.batch) == ("XS", 2, 400_000, 256)
+    assert (recipe.optimizer.lr, recipe.objective.name) == (0.01, "ddpm")
+    assert recipe.optimizer.warmup * recipe.steps == pytest.approx(400_000 // 150, rel=0.01)
+    assert recipe.optimizer.decay_from * recipe.steps == pytest.approx(40_000)
+    assert read_spec(sweep_file("imagenet128")).evaluation.samples == 10_000
+
+
+def test_the_shapes_sweep_is_planned() -> None:
+    plan = make_plan(read_spec(sweep_file("shapes")))
+    assert len(plan.trials) == 30
+    assert len({trial.id for trial in plan.trials}) == 30
