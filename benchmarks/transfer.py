@@ -10,9 +10,13 @@ import argparse
 import itertools
 import json
 import math
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -28,7 +32,7 @@ from pipelines.recipe import Recipe
 
 Points = dict[str, float]  # {key: loss}
 PROBE, SCORED_WIDTH = 256, 0.10
-CENTRES = {"E": 0.02, "A": 0.004}  # of the grid of learning rates
+CENTRES = {"E": 0.03, "A": 0.004}  # of the grid of learning rates
 
 
 def grid(design: str, octaves: float) -> list[float]:
@@ -37,13 +41,18 @@ def grid(design: str, octaves: float) -> list[float]:
     return [CENTRES[design] * 2 ** (k / 2) for k in range(-n, n + 1)]
 
 
-def key(design: str, parametrization: str, width: int, lr: float, seed: int) -> str:
-    """What one training is called in the file of points."""
-    return f"{design}/{parametrization}/{width}/{lr:.3g}/{seed}"
+Point = tuple[int, str, int, float]  # seed, parametrisation, width, learning rate
 
 
-def train(options: argparse.Namespace, parametrization: str, width: int, lr: float, seed: int) -> float:
+def key(options: argparse.Namespace, seed: int, parametrization: str, width: int, lr: float) -> str:
+    """What one training is called in the file of points; at the base width E's two are one training, bit for bit."""
+    one = options.design == "E" and width == options.widths[0]
+    return f"{options.design}/{'sp' if one else parametrization}/{width}/{lr:.3g}/{seed}"
+
+
+def train(options: argparse.Namespace, point: Point) -> float:
     """The probe's loss after one training; infinite when it left the finite world."""
+    seed, parametrization, width, lr = point
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     optimizer = {"lr": lr, "parametrization": parametrization, "base_width": options.widths[0]}
     model = {"design": options.design, "width": width, "patch": options.patch}
@@ -73,25 +82,33 @@ def train(options: argparse.Namespace, parametrization: str, width: int, lr: flo
 def main() -> None:
     """Train what is missing, then print the table."""
     options = _options()
-    path = options.points
-    points: Points = json.loads(path.read_text()) if path.exists() else {}
+    points: Points = json.loads(options.points.read_text()) if options.points.exists() else {}
     rates = grid(options.design, options.octaves)
-    deadline = time.monotonic() + 60 * options.minutes
-    for seed, width, parametrization, lr in itertools.product(
-        range(options.seeds), options.widths, ("sp", "mup"), rates
-    ):
-        here, same = (key(options.design, p, width, lr, seed) for p in (parametrization, "sp"))
-        if here in points:
-            continue
-        if width == options.widths[0] and options.design == "E" and same in points:
-            points[here] = points[same]  # at the base width both are one training, bit for bit
-            continue
-        if time.monotonic() > deadline:
-            print(f"{len(points)} points are in {path}; the same command continues")
-            return
-        points[here] = train(options, parametrization, width, lr, seed)
-        path.write_text(json.dumps(points, indent=0))
+    if not fill(options, points, rates):
+        print(f"{len(points)} points are in {options.points}; the same command continues")
+        return
     report(options, points, rates)
+
+
+def fill(options: argparse.Namespace, points: Points, rates: list[float]) -> bool:
+    """Train what `points` lacks, a process for each core; whether all is there now."""
+    deadline = time.monotonic() + 60 * options.minutes
+    asked = itertools.product(range(options.seeds), ("sp", "mup"), options.widths, rates)
+    missing = [*{key(options, *point): point for point in asked if key(options, *point) not in points}.values()]
+    at_once = 2 * options.workers
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"), initializer=_start) as pool:
+        for first in range(0, len(missing), at_once):
+            some = missing[first : first + at_once]
+            if time.monotonic() > deadline:
+                return False
+            for point, loss in zip(some, pool.map(partial(train, options), some), strict=True):
+                points[key(options, *point)] = loss
+            options.points.write_text(json.dumps(points, indent=0))
+    return True
+
+
+def _start() -> None:
+    torch.set_num_threads(1)
 
 
 def report(options: argparse.Namespace, points: Points, rates: list[float]) -> None:
@@ -100,8 +117,7 @@ def report(options: argparse.Namespace, points: Points, rates: list[float]) -> N
     best: dict[str, dict[int, list[int]]] = {"sp": {}, "mup": {}}  # by seed
     for parametrization, width in itertools.product(means, options.widths):
         curves = [
-            [points[key(options.design, parametrization, width, lr, seed)] for lr in rates]
-            for seed in range(options.seeds)
+            [points[key(options, seed, parametrization, width, lr)] for lr in rates] for seed in range(options.seeds)
         ]
         means[parametrization][width] = [fmean(values) for values in zip(*curves, strict=True)]
         best[parametrization][width] = [curve.index(min(curve)) for curve in curves]
@@ -148,9 +164,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--patch", type=int, default=4)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--octaves", type=float, default=1.5, help="the grid reaches so far to both sides")
+    workers = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    parser.add_argument("--workers", type=int, default=workers, help="trainings at a time")
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--points", type=Path, default=Path("transfer.json"))
     parser.add_argument("--picture", type=Path)

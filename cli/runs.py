@@ -58,7 +58,7 @@ def evaluate(
     json_: JsonOption = False,
 ) -> None:
     """Score a finished run or a bundle at one or more EMA widths."""
-    from mpdit.run_folder import is_bundle
+    from mpdit.run_folder import check_weights, is_bundle
     from pipelines.evaluation import Cell, Evaluation, evaluate
     from pipelines.export import bundle_evaluation
     from pipelines.training import is_trained, read_recipe
@@ -66,6 +66,7 @@ def evaluate(
 
     folder = Storage(storage).find_run(run)
     recipe = read_recipe(folder)
+    check_weights(folder)
     if not is_bundle(folder) and not is_trained(folder):
         raise refusal(f"the run in {folder} is not finished", mend=f"mpdit train {folder} --output {folder}")
     evaluation = bundle_evaluation(folder) if is_bundle(folder) else Evaluation()

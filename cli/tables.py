@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeps.plan import Estimate, Plan, Trial
 from sweeps.ranking import Row
+from sweeps.saving import Saving
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -95,6 +96,25 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         f"disk: about {cost.disk_gb:.2f} GB",
     ]
     return aligned(header, body) + "\n\n" + "\n".join(summary)
+
+
+def saving_table(saved: Saving) -> str:
+    """The cost of a sweep, of one training at another size, and of the sweep at that size."""
+    rows = [
+        ("this sweep", saved.sweep),
+        (f"one training of {saved.target}", saved.training),
+        (f"this sweep at {saved.target}", saved.sweep_at_target),
+    ]
+    body = [
+        [what, str(cost.trainings), f"{cost.petaflop:.4f}", "–" if cost.hours is None else duration(cost.hours * 3600)]
+        for what, cost in rows
+    ]
+    lines = [aligned(["", "trainings", "PFLOP", "one by one"], body), ""]
+    if saved.saved > 0:
+        lines.append(f"saved by tuning here and training once at {saved.target}: {saved.saved:.1%} of the arithmetic")
+    else:
+        lines.append(f"nothing is saved: this sweep and one training cost more than the sweep at {saved.target}")
+    return "\n".join(lines + [f"no rule covers {warning}" for warning in saved.warnings])
 
 
 def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str]) -> str:

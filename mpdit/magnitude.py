@@ -20,9 +20,7 @@ PROBE_SAMPLES = 256
 
 
 @contextmanager
-def observed(
-    denoiser: Denoiser, seen: dict[str, Tensor], of: Callable[[Tensor], Tensor] = magnitude
-) -> Iterator[None]:
+def observed(denoiser: Denoiser, seen: dict[str, Tensor], of: Callable[[Tensor], Tensor] = magnitude) -> Iterator[None]:
     """While open, every forward pass leaves `of` each observed activation (batch, tokens, channels) in `seen`."""
     handles = []
     for number, block in enumerate(denoiser.network.blocks):

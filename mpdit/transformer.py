@@ -296,8 +296,9 @@ def build_transformer(architecture: Architecture, seed: int) -> Transformer:
     model = Transformer(architecture)
     for name, its in parameter_rules(architecture).items():
         layer, _, what = name.rpartition(".")
-        if its.spread is not None and what == "weight":
-            model.get_submodule(layer).spread = its.spread
+        part = model.get_submodule(layer)
+        if what == "weight" and its.spread is not None and isinstance(part, (Linear, Embedding)):
+            part.spread = its.spread
     initialize_weights(model, generator(seed, 0, "weights"))
     return model
 
