@@ -32,7 +32,7 @@ from pipelines.recipe import Recipe
 
 Points = dict[str, float]  # {key: loss}
 PROBE, SCORED_WIDTH = 256, 0.10
-CENTRES = {"E": 0.06, "A": 0.004}  # of the grid of learning rates
+CENTRES = {"E": 0.06 * 2**0.5, "A": 0.004}  # of the grid of learning rates
 
 
 def grid(design: str, octaves: float) -> list[float]:

@@ -46,7 +46,7 @@ def write_curves(path: Path, panels: Panels, across: str, up: str) -> None:
         axis.set(title=title, xlabel=across)
         axis.grid(alpha=0.3, which="both")
     axes[0][0].set_ylabel(up)
-    axes[0][-1].legend(fontsize="small")
+    axes[0][-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

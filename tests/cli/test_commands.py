@@ -337,6 +337,8 @@ def test_plan_shows_what_tuning_small_saves(tuned: Path, mpdit: Command) -> None
         (["plan", "tuned.yaml", "--set", "recipe.optimizer.base_width=72"], ["attention heads", "multiples of 16"]),
     ],
 )
-def test_what_does_not_transfer_is_refused(arguments: list[str], says: list[str], tuned: Path, refused: Refused) -> None:
+def test_what_does_not_transfer_is_refused(
+    arguments: list[str], says: list[str], tuned: Path, refused: Refused
+) -> None:
     message = refused(*arguments, cwd=tuned)
     assert all(part in message for part in says), message

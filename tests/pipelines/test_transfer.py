@@ -77,7 +77,15 @@ def test_a_transferred_bundle_has_no_weights_says_so_and_trains(tmp_path: Path) 
     with pytest.raises(BadInput, match="no weights yet"):
         mpdit.load(bundle)
     card = (bundle / "README.md").read_text()
-    for part in ("No weights yet", "nano(32)/2", "nano/4", "patch: from 2 to 4", "0.04", "µP at base width 64", "1.500"):
+    for part in (
+        "No weights yet",
+        "nano(32)/2",
+        "nano/4",
+        "patch: from 2 to 4",
+        "0.04",
+        "µP at base width 64",
+        "1.500",
+    ):
         assert part in card
     found = json.loads((bundle / "provenance.json").read_text())
     assert found["transfer"]["not_covered"] == ["patch: from 2 to 4 pixels"]
