@@ -95,6 +95,9 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         f"time: {time}",
         f"disk: about {cost.disk_gb:.2f} GB",
     ]
+    depths = sorted({trial.recipe.model.shape[0] for trial in plan.trials})
+    if len(depths) > 1 and any(trial.recipe.optimizer.parametrization == "mup" for trial in plan.trials):
+        summary.append(f"mup covers the width alone, not the depth: {', '.join(map(str, depths))} blocks here")
     return aligned(header, body) + "\n\n" + "\n".join(summary)
 
 

@@ -342,3 +342,13 @@ def test_what_does_not_transfer_is_refused(
 ) -> None:
     message = refused(*arguments, cwd=tuned)
     assert all(part in message for part in says), message
+
+
+def test_sizes_share_one_axis_of_rates_under_mup_and_their_depths_are_named(tuned: Path, mpdit: Command) -> None:
+    sizes = ["--set", "name=sizes", "--set", "axes.model.size=[nano, XS]"]
+    found = json.loads(mpdit("plan", "tuned.yaml", *sizes, "--json", cwd=tuned).stdout)
+    shared = {(trial["params"]["model.size"], trial["params"]["optimizer.lr"]) for trial in found["trials"]}
+    assert shared == {(size, lr) for size in ("nano", "XS") for lr in (0.01, 0.02)}
+    text = mpdit("plan", "tuned.yaml", *sizes, cwd=tuned).stdout
+    assert "not the depth: 4, 6 blocks" in text
+    assert "depth" not in mpdit("plan", "tuned.yaml", cwd=tuned).stdout
