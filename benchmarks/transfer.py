@@ -95,7 +95,7 @@ def fill(options: argparse.Namespace, points: Points, rates: list[float]) -> boo
     deadline = time.monotonic() + 60 * options.minutes
     asked = itertools.product(range(options.seeds), ("sp", "mup"), options.widths, rates)
     missing = [*{key(options, *point): point for point in asked if key(options, *point) not in points}.values()]
-    at_once = 2 * options.workers
+    at_once = options.workers
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"), initializer=_start) as pool:
         for first in range(0, len(missing), at_once):
             some = missing[first : first + at_once]
@@ -166,7 +166,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--octaves", type=float, default=1.5, help="the grid reaches so far to both sides")
+    parser.add_argument("--octaves", type=float, default=1.0, help="the grid reaches so far to both sides")
     workers = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     parser.add_argument("--workers", type=int, default=workers, help="trainings at a time")
     parser.add_argument("--minutes", type=float, default=math.inf)
