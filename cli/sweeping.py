@@ -200,7 +200,7 @@ def best(
         name = f"{found}-{moved.name.replace('/', '-')}" if moved else found
         bundle = export_winner(where, made, events, rows, output or Path("bundles") / name, moved)
     if moved and moved.warnings:
-        print(f"no rule covers: {'; '.join(moved.warnings)}", file=sys.stderr)
+        print("\n".join(moved.warnings), file=sys.stderr)
     if json_:
         document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))

@@ -109,7 +109,7 @@ def saving_table(saved: Saving) -> str:
         (f"this sweep at {saved.target}", saved.sweep_at_target),
     ]
     body = [
-        [what, str(cost.trainings), f"{cost.petaflop:.4f}", "–" if cost.hours is None else duration(cost.hours * 3600)]
+        [what, str(cost.trainings), f"{cost.petaflop:.2g}", "–" if cost.hours is None else duration(cost.hours * 3600)]
         for what, cost in rows
     ]
     lines = [aligned(["", "trainings", "PFLOP", "one by one"], body), ""]
@@ -117,7 +117,7 @@ def saving_table(saved: Saving) -> str:
         lines.append(f"saved by tuning here and training once at {saved.target}: {saved.saved:.1%} of the arithmetic")
     else:
         lines.append(f"nothing is saved: this sweep and one training cost more than the sweep at {saved.target}")
-    return "\n".join(lines + [f"no rule covers {warning}" for warning in saved.warnings])
+    return "\n".join(lines + saved.warnings)
 
 
 def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str]) -> str:

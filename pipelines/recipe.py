@@ -184,6 +184,7 @@ class Recipe(Settings):
                 f"base width {base} is not a whole number of {self.model.size}'s attention heads",
                 given=f"base_width: {base}",
                 allowed=f"multiples of {part}, or a size's own width: {', '.join(map(str, sorted(shipped)))}",
+                mend="base_width: 64, which suits every size",
             )
         return self
 

@@ -19,7 +19,7 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Transfer:
-    """A recipe, the one it becomes, and what no rule covers on the way."""
+    """A recipe, the one it becomes, and what to mind on the way."""
 
     source: Recipe
     target: Recipe
@@ -32,7 +32,7 @@ class Transfer:
 
     def as_dict(self) -> dict[str, Any]:
         """As provenance and `--json` show it."""
-        return {"from": _name(self.source), "to": self.name, "not_covered": self.warnings, "hidden_lr": self.hidden_lr}
+        return {"from": _name(self.source), "to": self.name, "warnings": self.warnings, "hidden_lr": self.hidden_lr}
 
     @property
     def hidden_lr(self) -> dict[str, float]:
@@ -77,7 +77,7 @@ def _warnings(source: Recipe, target: Recipe) -> list[str]:
         ("attention heads", source.model.head_channels, target.model.head_channels, "channels each"),
         ("patch", source.model.patch, target.model.patch, "pixels"),
     ]
-    found = [f"{what}: from {a} to {b} {unit}" for what, a, b, unit in changes if a != b]
+    found = [f"no rule covers {what}: from {a} to {b} {unit}" for what, a, b, unit in changes if a != b]
     smaller = [f"the target is narrower than the source: width {width} to {new_width}"] if new_width < width else []
     return found + smaller
 
@@ -117,7 +117,7 @@ def _card(moved: Transfer, result: dict[str, Any], output: Path, source: dict[st
     rules = "its width is the source's, so no rate changes"
     if o.parametrization == "mup":
         rules = f"µP at base width {o.base_width} (`optimizer.parametrization: mup`, mpdit/scaling.py)"
-    uncovered = "\n".join(f"- {warning}" for warning in moved.warnings) or "- nothing that differs"
+    warnings = "".join(f"- {warning}\n" for warning in moved.warnings)
     return f"""# {output.name}
 
 **No weights yet**: the recipe of an MP-DiT {moved.name} ({target.model.modulation}, {sizes[1]} parameters),
@@ -130,19 +130,18 @@ mpdit train {output}
 
 ## What was carried over
 
-Everything but the size and the patch: the learning rate {o.lr:g} with its schedule, EMA width σ_rel = \
-{target.ema.sigma_rel:g}, {target.steps} steps of {target.batch} images, {target.model.modulation}, objective \
-{target.objective.name}, seed {target.seed}. Rule: {rules}.
+Everything but the size and the patch: the learning rate {o.lr:g} with its schedule, EMA width
+σ_rel = {target.ema.sigma_rel:g}, {target.steps} steps of {target.batch} images, {target.model.modulation},
+objective {target.objective.name}, seed {target.seed}. Rule: {rules}.
 
 | learning rate of | value |
 |---|---|
 | inputs, readout, gains, embeddings | {o.lr:g} |
 {rates}
 
-## What no rule covers
+## What to mind
 
-{uncovered}
-- the length of the training and the batch: kept, though a larger model may gain from more
+{warnings}- the length of the training and the batch are kept, though a larger model may gain from more
 
 ## What it was found with
 

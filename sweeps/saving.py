@@ -46,7 +46,7 @@ class Saving:
     def as_dict(self) -> dict[str, Any]:
         """As `plan --json` shows it."""
         costs = {name: getattr(self, name).as_dict() for name in ("sweep", "training", "sweep_at_target")}
-        return {"target": self.target, **costs, "saved": round(self.saved, 4), "not_covered": self.warnings}
+        return {"target": self.target, **costs, "saved": round(self.saved, 4), "warnings": self.warnings}
 
 
 def saving(plan: Plan, storage: Storage, size: str | None, patch: int | None) -> Saving:

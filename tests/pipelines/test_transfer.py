@@ -88,7 +88,7 @@ def test_a_transferred_bundle_has_no_weights_says_so_and_trains(tmp_path: Path) 
     ):
         assert part in card
     found = json.loads((bundle / "provenance.json").read_text())
-    assert found["transfer"]["not_covered"] == ["patch: from 2 to 4 pixels"]
+    assert found["transfer"]["warnings"] == ["no rule covers patch: from 2 to 4 pixels"]
     train(read_recipe(bundle), tmp_path / "run", lambda _line: None)
     assert is_trained(tmp_path / "run")
     assert mpdit.load(tmp_path / "run")[0].network.architecture.base_width == 64
