@@ -16,6 +16,8 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 SweepArgument = Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; the newest by default.")]
 SweepFile = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A sweep file, or one that comes with mpdit.")]
+SizeOption = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Carry the recipe to this size.")]
+PatchOption = Annotated[int | None, typer.Option("--patch", min=1, help="Carry the recipe to this patch.")]
 ByOption = Annotated[str, typer.Option("--by", metavar="METRIC", help="frechet or magnitude_drift.")]
 InceptionOption = Annotated[
     Path | None,

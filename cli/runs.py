@@ -81,7 +81,7 @@ def evaluate(
 ) -> None:
     """Score a finished run or a bundle at one or more EMA widths. Stopped, the same command continues."""
     from cli.drawing import drawing
-    from mpdit.run_folder import is_bundle
+    from mpdit.run_folder import check_weights, is_bundle
     from pipelines.evaluation import Cell, Evaluation, compiling_pays, evaluate, forget, prepare
     from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.training import is_trained, read_recipe
@@ -91,6 +91,7 @@ def evaluate(
     name_inception_weights(inception_weights)
     folder = Storage(storage).find_run(run)
     recipe = read_recipe(folder)
+    check_weights(folder)
     if not is_bundle(folder) and not is_trained(folder):
         raise refusal(f"the run in {folder} is not finished", mend=f"mpdit train {folder} --output {folder}")
     evaluation = bundle_evaluation(folder) if is_bundle(folder) else Evaluation()

@@ -13,7 +13,9 @@ from cli.options import (
     ByOption,
     InceptionOption,
     JsonOption,
+    PatchOption,
     SetOption,
+    SizeOption,
     StorageOption,
     SweepArgument,
     SweepFile,
@@ -81,11 +83,14 @@ def plan(
     file: SweepFile,
     storage: StorageOption = DEFAULT_STORAGE,
     set_: SetOption = None,
+    size: SizeOption = None,
+    patch: PatchOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show what a sweep will do and cost; starts nothing."""
-    from cli.tables import plan_table
+    """Show what a sweep will do and cost; starts nothing. With --size, what tuning small and training large saves."""
+    from cli.tables import plan_table, saving_table
     from sweeps.history import cost_of, known_events, unfinished, untrained
+    from sweeps.saving import saving
     from sweeps.spec import check_unchanged
     from sweeps.storage import Storage
 
@@ -95,8 +100,11 @@ def plan(
     events = known_events(where, made)
     remaining = unfinished(made, events)
     cost = cost_of(made, where, events)
+    saved = saving(made, where, size, patch) if size or patch else None
     if not json_:
         print(plan_table(made, untrained(made, events), remaining, cost))
+        if saved:
+            print(f"\n{saving_table(saved)}")
         return
     waiting = {trial.id for trial in remaining}
     trials = [
@@ -111,6 +119,8 @@ def plan(
         "estimate": cost.as_dict(),
         "reused": [trial.id for trial in made.trials if trial.id not in waiting],
     }
+    if saved:
+        document["transfer"] = saved.as_dict()
     print(json.dumps(document, indent=2))
 
 
@@ -167,28 +177,42 @@ def best(
     storage: StorageOption = DEFAULT_STORAGE,
     by: ByOption = "frechet",
     export: Annotated[bool, typer.Option("--export", help="Write the winner as a bundle.")] = False,
-    output: Annotated[Path | None, typer.Option(help="The bundle's folder; bundles/SWEEP by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The bundle's folder; bundles/SWEEP (-SIZE-PATCH) by default.")
+    ] = None,
+    size: SizeOption = None,
+    patch: PatchOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show the best cell of a sweep, and export it."""
+    """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
     from sweeps.ranking import rank
     from sweeps.storage import Storage
-    from sweeps.winner import export_winner
+    from sweeps.winner import export_winner, transfer_winner
 
     _check_metric(by)
+    if (size or patch) and not export:
+        raise refusal("--size and --patch say what to export the winner for", mend="add --export")
     where = Storage(storage)
     found, made, events = _recorded(where, name)
     rows = rank(made, events, by, where.is_running(found))
     if rows[0].value is None:
         raise refusal(f"no cell of {found} has a value yet", mend=f"mpdit status {found}")
-    bundle = None
+    bundle, moved = None, transfer_winner(made, rows[0], size, patch) if size or patch else None
+    if moved and moved.target.model.shape == moved.source.model.shape and patch in (None, moved.source.model.patch):
+        moved = None  # the winner as it is, with its weights
     if export:
-        bundle = export_winner(where, made, events, rows, output or Path("bundles") / found)
+        name = f"{found}-{moved.name.replace('/', '-')}" if moved else found
+        bundle = export_winner(where, made, events, rows, output or Path("bundles") / name, moved)
+    if moved and moved.warnings:
+        print("\n".join(moved.warnings), file=sys.stderr)
     if json_:
-        print(json.dumps({**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}, indent=2))
+        document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}
+        print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
     _print_ranking(made, events, by, 1, alive=False)
-    if bundle:
+    if moved:
+        print(f"\nwritten to {bundle}, a recipe for {moved.name} without weights yet:\n  mpdit train {bundle}")
+    elif bundle:
         print(f"\nwritten to {bundle}:")
         print(f'  python -c "import mpdit; model, recipe = mpdit.load({str(bundle)!r})"')
         print(f"  mpdit sample {bundle} -o grid.png\n  mpdit train {bundle}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeps.plan import Estimate, Plan, Trial
 from sweeps.ranking import Row
+from sweeps.saving import Saving
 from sweeps.screening import planned_samples, rounds
 
 
@@ -100,7 +101,29 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         share = planned_samples(plan) / (len(plan.trials) * len(plan.cells) * counts[-1])
         text = " → ".join(f"{count:,}" for count in counts)
         summary.insert(2, f"scored in rounds of {text} samples: {share:.0%} of scoring every cell in full")
+    depths = sorted({trial.recipe.model.shape[0] for trial in plan.trials})
+    if len(depths) > 1 and any(trial.recipe.optimizer.parametrization == "mup" for trial in plan.trials):
+        summary.append(f"mup covers the width alone, not the depth: {', '.join(map(str, depths))} blocks here")
     return aligned(header, body) + "\n\n" + "\n".join(summary)
+
+
+def saving_table(saved: Saving) -> str:
+    """The cost of a sweep, of one training at another size, and of the sweep at that size."""
+    rows = [
+        ("this sweep", saved.sweep),
+        (f"one training of {saved.target}", saved.training),
+        (f"this sweep at {saved.target}", saved.sweep_at_target),
+    ]
+    body = [
+        [what, str(cost.trainings), f"{cost.petaflop:.2g}", "–" if cost.hours is None else duration(cost.hours * 3600)]
+        for what, cost in rows
+    ]
+    lines = [aligned(["", "trainings", "PFLOP", "one by one"], body), ""]
+    if saved.saved > 0:
+        lines.append(f"saved by tuning here and training once at {saved.target}: {saved.saved:.1%} of the arithmetic")
+    else:
+        lines.append(f"nothing is saved: this sweep and one training cost more than the sweep at {saved.target}")
+    return "\n".join(lines + saved.warnings)
 
 
 def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str]) -> str:

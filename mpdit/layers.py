@@ -160,6 +160,7 @@ class Embedding(nn.Module):
     def __init__(self, count: int, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, channels))
+        self.spread = 0.02
 
     def forward(self, index: Tensor) -> Tensor:
         return self.weight[index]
@@ -299,7 +300,7 @@ def initialize_weights(module: nn.Module, generator: torch.Generator) -> None:
         if isinstance(part, (MPLinear, MPEmbedding, WNLinear)):
             part.weight.copy_(normalize(torch.randn(part.weight.shape, generator=generator)))
         elif isinstance(part, Embedding):
-            part.weight.copy_(0.02 * torch.randn(part.weight.shape, generator=generator))
+            part.weight.copy_(part.spread * torch.randn(part.weight.shape, generator=generator))
         elif isinstance(part, Linear):
             part.bias.zero_()
             if part.spread is None:

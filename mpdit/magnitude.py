@@ -4,7 +4,7 @@ Observed from outside through hooks, so a network that is not being observed pay
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -20,8 +20,8 @@ PROBE_SAMPLES = 256
 
 
 @contextmanager
-def _observed(denoiser: Denoiser, seen: dict[str, Tensor]) -> Iterator[None]:
-    """While open, every forward pass leaves the token magnitudes (batch, tokens) of each observed place in `seen`."""
+def observed(denoiser: Denoiser, seen: dict[str, Tensor], of: Callable[[Tensor], Tensor] = magnitude) -> Iterator[None]:
+    """While open, every forward pass leaves `of` each observed activation (batch, tokens, channels) in `seen`."""
     handles = []
     for number, block in enumerate(denoiser.network.blocks):
         for half in ("attention", "mlp"):
@@ -31,7 +31,7 @@ def _observed(denoiser: Denoiser, seen: dict[str, Tensor]) -> Iterator[None]:
                 name = f"block{number}/{half}/{place}"
 
                 def keep(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-                    seen[name] = magnitude(output)
+                    seen[name] = of(output)
 
                 handles.append(module.register_forward_hook(keep))
     try:
@@ -54,7 +54,7 @@ def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tup
     noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
     sigma = denoiser.objective.noise_levels(noise[:, 0])
     seen: dict[str, Tensor] = {}
-    with _observed(denoiser, seen), torch.compiler.set_stance("force_eager"):  # compiled code would not see the hooks
+    with observed(denoiser, seen), torch.compiler.set_stance("force_eager"):  # compiled code would not see the hooks
         denoiser(images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels)
     return {name: (float(tokens.mean()), float(tokens.std())) for name, tokens in seen.items()}
 

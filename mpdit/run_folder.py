@@ -23,12 +23,19 @@ from mpdit.transformer import Transformer, architecture_from
 BUNDLE_WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 EMA = "ema"
+PROVENANCE = "provenance.json"
 RAW_WEIGHTS = "raw.safetensors"  # the weights after the last step, beside the snapshots
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether the folder is what `mpdit best --export` writes."""
-    return (folder / BUNDLE_WEIGHTS).exists()
+    """Whether the folder is what `mpdit best --export` writes; one for another size has no weights."""
+    return (folder / BUNDLE_WEIGHTS).exists() or (folder / PROVENANCE).exists()
+
+
+def check_weights(folder: Path) -> None:
+    """Raises BadInput for a bundle that is still to be trained."""
+    if is_bundle(folder) and not (folder / BUNDLE_WEIGHTS).exists():
+        raise refusal(f"{folder} has no weights yet: it is a recipe for another size", mend=f"mpdit train {folder}")
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser, step: int) -> None:
@@ -70,6 +77,7 @@ def load(bundle_or_run: str | Path, ema: float | None = None) -> tuple[Denoiser,
     folder = Path(bundle_or_run)
     if not (folder / RECIPE).exists():
         raise refusal(f"{folder} is neither a bundle nor a run", given=folder, allowed=f"a folder with a {RECIPE}")
+    check_weights(folder)
     recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     own = float(recipe["ema"]["sigma_rel"])
     width = own if ema is None else ema

@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from mpdit.diffusion import Denoiser
 from mpdit.ema import TRACKED_WIDTHS, update_averages
 from mpdit.layers import normalize_weights, project_gradients
 from mpdit.randomness import Draws, sample_order
+from mpdit.transformer import parameter_rules
 
 SCHEDULES = ("inverse_sqrt", "cosine", "constant")
 
@@ -54,9 +56,18 @@ def new_state(denoiser: Denoiser, betas: tuple[float, float]) -> TrainingState:
     """A state before the first step."""
     parameters = list(denoiser.parameters())
     # capturable would keep the step count on the device; fused is the fast path on CPU and CUDA alike
-    optimizer = torch.optim.Adam(parameters, lr=0.0, betas=betas, fused=True)
+    optimizer = torch.optim.Adam(_rate_groups(denoiser), lr=0.0, betas=betas, fused=True)
     averages = [[torch.zeros_like(p, dtype=torch.float32) for p in parameters] for _ in TRACKED_WIDTHS]
     return TrainingState(denoiser, optimizer, averages)
+
+
+def _rate_groups(denoiser: Denoiser) -> list[dict[str, Any]]:
+    """The parameters in groups of one learning rate each; `factor` is its share of the step's: see mpdit/scaling.py."""
+    rules = {f"network.{name}": rule for name, rule in parameter_rules(denoiser.network.architecture).items()}
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in denoiser.named_parameters():
+        groups.setdefault(rules[name].rate if name in rules else 1.0, []).append(parameter)
+    return [{"params": members, "factor": factor} for factor, members in groups.items()]
 
 
 def draw_batch(
@@ -111,11 +122,11 @@ def train_step(state: TrainingState, gradient: Callable[[], Tensor], lr: float, 
     """Take one step and return its loss, () fp32, on the device: nothing here waits for it.
 
     `gradient()` leaves the global batch's mean gradient in the parameters and returns the loss. clip: the largest
-    norm that the whole gradient may have.
+    norm that the whole gradient may have. lr: what each group's `factor` multiplies.
     """
     state.step += 1
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["factor"]
     state.optimizer.zero_grad(set_to_none=True)
     loss = gradient()
     project_gradients(state.denoiser)

@@ -5,6 +5,7 @@ arXiv 2312.02696 for embeddings and residual sums.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from mpdit.layers import (
 )
 from mpdit.modulation import AdaLNZero, Modulate, MPConditioner, gate, parse_modulation
 from mpdit.randomness import generator
+from mpdit.scaling import Rule, normalised_names, parameter_roles, rule
 from mpdit.schedules import ddpm_sigmas
 
 SIZES = {  # name: (depth, width, heads); XS to XL as published, nano for 8×8 digits
@@ -64,6 +66,7 @@ class Architecture:
     classes: int
     learned_variance: bool = False  # a second answer of the images' shape
     design: Design = E
+    base_width: int | None = None  # the width at which µP and the standard parametrisation meet; None: the standard one
 
     def __post_init__(self) -> None:
         parse_modulation(self.modulation)
@@ -215,19 +218,20 @@ class Block(nn.Module):
 class FinalLayer(nn.Module):
     """Modulated tokens to patches, 0 at the start: (batch, tokens, width) → (batch, tokens, outputs).
 
-    Normalised weights cannot be 0: there one gain starts at 0 instead.
+    Normalised weights cannot be 0: there one gain starts at 0 instead. ratio: base width / width under µP.
     """
 
-    def __init__(self, width: int, outputs: int, kinds: tuple[str, ...], design: Design) -> None:
+    def __init__(self, width: int, outputs: int, kinds: tuple[str, ...], design: Design, ratio: float) -> None:
         super().__init__()
         self.norm = layer_norm(design, width)
         self.conditioner = conditioner(design, width, tuple(kind for kind in kinds if kind != "gate"))
         self.modulate = Modulate()
         self.out = linear(design, width, outputs, spread=0.0)
         self.gain = nn.Parameter(torch.zeros(())) if design.weight_normalization else None
+        self.multiplier = rule("output", design.weight_normalization, width, ratio).multiplier
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        answer = self.out(self.modulate(self.norm(x), self.conditioner(condition)))
+        answer = self.out(self.modulate(self.norm(x), self.conditioner(condition)), scale=self.multiplier)
         return answer if self.gain is None else answer * self.gain
 
 
@@ -272,7 +276,7 @@ class Transformer(nn.Module):
         self.level = LevelEmbedding(a.width, d)
         self.label = (MPEmbedding if d.mp_embedding else Embedding)(a.classes + 1, a.width)
         self.blocks = nn.ModuleList(Block(a.width, a.heads, kinds, d) for _ in range(a.depth))
-        self.final = FinalLayer(a.width, pixels * self.answers, kinds, d)
+        self.final = FinalLayer(a.width, pixels * self.answers, kinds, d, (a.base_width or a.width) / a.width)
 
     def forward(self, images: Tensor, level: Tensor, labels: Tensor) -> Tensor:
         a = self.architecture
@@ -290,8 +294,27 @@ class Transformer(nn.Module):
 def build_transformer(architecture: Architecture, seed: int) -> Transformer:
     """A network with weights drawn from the seed alone, on the CPU."""
     model = Transformer(architecture)
+    for name, its in parameter_rules(architecture).items():
+        layer, _, what = name.rpartition(".")
+        part = model.get_submodule(layer)
+        if what == "weight" and its.spread is not None and isinstance(part, (Linear, Embedding)):
+            part.spread = its.spread
     initialize_weights(model, generator(seed, 0, "weights"))
     return model
+
+
+def parameter_rules(architecture: Architecture) -> dict[str, Rule]:
+    """µP's rule for every parameter, by name; none under the standard parametrisation."""
+    a = architecture
+    if a.base_width is None:
+        return {}
+    with torch.device("meta"):
+        network, wider = (Transformer(dataclasses.replace(a, width=n * a.width, heads=n * a.heads)) for n in (1, 2))
+    roles, normalised = parameter_roles(network, wider), normalised_names(network)
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    ratio = a.base_width / a.width
+    inputs = {name: math.prod(shape[1:]) if len(shape) > 1 else 0 for name, shape in shapes.items()}
+    return {name: rule(role, name in normalised, inputs[name], ratio) for name, role in roles.items()}
 
 
 def parameter_count(architecture: Architecture) -> int:

@@ -5,13 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.ema import reconstruct
-from mpdit.run_folder import BUNDLE_WEIGHTS, EMA, RAW_WEIGHTS, RECIPE, read_weights, set_weights, write_weights
+from mpdit.run_folder import (
+    BUNDLE_WEIGHTS,
+    EMA,
+    PROVENANCE,
+    RAW_WEIGHTS,
+    RECIPE,
+    read_weights,
+    set_weights,
+    write_weights,
+)
 from pipelines.evaluation import Evaluation
 from pipelines.provenance import git_state, machine, versions
 from pipelines.training import read_recipe
 from pipelines.yaml_file import write_yaml
 
-CARD, PROVENANCE = "README.md", "provenance.json"
+CARD = "README.md"
 
 
 def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""Pictures of samples."""
+"""Pictures of samples, and curves."""
 
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 SIDE = 64  # pixels a side that smaller images are enlarged to
 GAP = 8  # pixels between images
+
+Panels = dict[str, dict[str, list[tuple[float, float]]]]  # {title: {label: [(x, y), …]}}
 
 
 def write_grid(path: Path, images: Tensor, columns: int) -> None:
@@ -28,3 +30,24 @@ def write_grid(path: Path, images: Tensor, columns: int) -> None:
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="PNG")
+
+
+def write_curves(path: Path, panels: Panels, across: str, up: str) -> None:
+    """A PNG of curves over logarithmic axes, the panels side by side with one vertical axis."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), sharey=True, squeeze=False)
+    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        for label, points in curves.items():
+            axis.loglog([x for x, _ in points], [y for _, y in points], marker="o", label=label)
+        axis.set(title=title, xlabel=across)
+        axis.grid(alpha=0.3, which="both")
+    axes[0][0].set_ylabel(up)
+    axes[0][-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -15,6 +15,7 @@ from mpdit.diffusion import OBJECTIVES, Objective, objective_as_dict, objective_
 from mpdit.ema import width_exponent
 from mpdit.errors import nearest, refusal
 from mpdit.modulation import modulation_name, parse_modulation
+from mpdit.scaling import PARAMETRIZATIONS
 from mpdit.step import SCHEDULES
 from mpdit.transformer import SIZES, Architecture
 
@@ -55,6 +56,7 @@ class Model(Settings):
     """The network."""
 
     size: Annotated[str, known(SIZES, "model size")] = "nano"
+    width: int | None = None  # the size's own; heads keep their channels, so their number follows it
     patch: int = Field(2, ge=1)
     modulation: Modulation = "scale+shift+gate"
     design: Annotated[str, known(DESIGNS, "design")] = "E"
@@ -72,6 +74,28 @@ class Model(Settings):
         """The design with its single switches set. Raises BadInput where they contradict each other."""
         switches = {name: value for name in SWITCHES if (value := getattr(self, name)) is not None}
         return choose_design(self.design, switches, self.variant)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(depth, width, heads)."""
+        depth, width, heads = SIZES[self.size]
+        return (depth, width, heads) if self.width is None else (depth, self.width, self.width // self.head_channels)
+
+    @property
+    def head_channels(self) -> int:
+        """Channels of one attention head: the size's, at every width."""
+        _, width, heads = SIZES[self.size]
+        return width // heads
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "Model":
+        if self.width is not None and (self.width < 1 or self.width % self.head_channels):
+            raise refusal(
+                f"width {self.width} is not a whole number of {self.size}'s attention heads",
+                given=self.width,
+                allowed=f"multiples of {self.head_channels}",
+            )
+        return self
 
     @model_validator(mode="after")
     def _design_holds(self) -> "Model":
@@ -126,6 +150,8 @@ class Optimizer(Settings):
     clip: Annotated[float, Field(gt=0)] | None = None  # the largest norm of the whole gradient
 
     lr: float = Field(0.02, gt=0)
+    parametrization: Annotated[str, known(PARAMETRIZATIONS, "parametrization")] = "sp"
+    base_width: int = Field(64, ge=1)  # under mup: the width at which `lr` is every parameter's rate; 64 is nano's
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
     warmup: float = Field(0.03, ge=0, le=1)
@@ -162,6 +188,20 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0)
     runtime: Runtime = Runtime()
 
+    @model_validator(mode="after")
+    def _heads_divide_the_base_width(self) -> "Recipe":
+        """A base width is a width that the model, or a size as it is, can have."""
+        base, part = self.optimizer.base_width, self.model.head_channels
+        shipped = {width for _, width, _ in SIZES.values()}
+        if self.optimizer.parametrization == "mup" and base % part and base not in shipped:
+            raise refusal(
+                f"base width {base} is not a whole number of {self.model.size}'s attention heads",
+                given=f"base_width: {base}",
+                allowed=f"multiples of {part}, or a size's own width: {', '.join(map(str, sorted(shipped)))}",
+                mend="base_width: 64, which suits every size",
+            )
+        return self
+
     @property
     def report_every(self) -> int:
         """Steps between two reports, which are also the checkpoints."""
@@ -185,7 +225,7 @@ class Recipe(Settings):
                 given=f"batch: {self.batch}",
                 allowed=f"1 to {len(dataset)}",
             )
-        depth, width, heads = SIZES[self.model.size]
+        depth, width, heads = self.model.shape
         return Architecture(
             depth=depth,
             width=width,
@@ -197,6 +237,7 @@ class Recipe(Settings):
             classes=dataset.classes,
             learned_variance=OBJECTIVES[self.objective.name].learned_variance,
             design=self.model.chosen_design(),
+            base_width=self.optimizer.base_width if self.optimizer.parametrization == "mup" else None,
         )
 
     def prediction(self, dataset: Dataset) -> Objective:
@@ -215,8 +256,12 @@ def trial_id(recipe: Recipe) -> str:
     del fields["ema"]
     runtime = fields.pop("runtime")
     fields["runtime"] = {key: runtime[key] for key in ("precision", "compile") if runtime[key] != "auto"}
-    model = {name: value for name, value in fields["model"].items() if name not in (*SWITCHES, "variant")}
+    model = {name: value for name, value in fields["model"].items() if name not in (*SWITCHES, "variant", "width")}
     fields["model"] = model | {"design": dataclasses.asdict(recipe.model.chosen_design())}
+    if recipe.model.shape != SIZES[recipe.model.size]:
+        fields["model"]["width"] = recipe.model.width
+    if recipe.optimizer.parametrization == "sp":
+        del fields["optimizer"]["parametrization"], fields["optimizer"]["base_width"]
     fields["objective"] = objective_as_dict(recipe.prediction(dataset))
     fields["optimizer"]["clip"] = recipe.clip
     fields["data"] = dataset.fingerprint
@@ -248,4 +293,4 @@ def resolve_runtime(recipe: Recipe, threads: int | None = None) -> Recipe:
 def _bf16_pays(recipe: Recipe, device: str) -> bool:
     import torch
 
-    return device == "cuda" or (SIZES[recipe.model.size][1] >= BF16_PAYS_FROM and torch.cpu._is_amx_tile_supported())
+    return device == "cuda" or (recipe.model.shape[1] >= BF16_PAYS_FROM and torch.cpu._is_amx_tile_supported())

@@ -46,10 +46,16 @@ def unfinished(plan: Plan, events: list[Event]) -> list[Trial]:
     return [trial for trial in plan.trials if statuses[trial.id] not in FINAL or missing.get(trial.id)]
 
 
+def timed(storage: Storage) -> list[Event]:
+    """The end of every trial that was trained here, with its times."""
+    everything = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
+    return [line for line in everything if line["event"] == "trial_ended" and "from" not in line]
+
+
 def cost_of(plan: Plan, storage: Storage, events: list[Event]) -> Estimate:
     """What is still to do will cost, judged by every trial that has been timed in this storage."""
     everything = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
-    ended = [line for line in everything if line["event"] == "trial_ended" and "from" not in line]
+    ended = timed(storage)
     slots = [
         line["max_concurrent"] for line in everything if line["event"] == "sweep_started" and line["max_concurrent"]
     ]

@@ -252,3 +252,91 @@ def test_doctor_finds_nothing_that_stops_a_sweep(tmp_path: Path, mpdit: Command)
     done = mpdit("doctor", "--storage", tmp_path)
     assert done.returncode == 1
     assert "fail" in {line.split()[0] for line in done.stdout.splitlines()}
+
+
+TUNED = """\
+name: tuned
+recipe: {steps: 2, batch: 8, optimizer: {parametrization: mup}, runtime: {device: cpu, threads: 1}}
+axes: {optimizer.lr: [0.01, 0.02], ema.sigma_rel: [0.05, 0.1]}
+evaluation: {samples: 20, steps: 2}
+"""
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """A storage with a finished µP sweep whose ledger is made up, and its file beside it."""
+    (tmp_path / "tuned.yaml").write_text(TUNED)
+    storage, spec = Storage(tmp_path / "runs"), read_spec(tmp_path / "tuned.yaml")
+    storage.prepare()
+    from pipelines.yaml_file import write_yaml
+    from sweeps.plan import make_plan
+
+    plan = make_plan(spec)
+    storage.sweep("tuned").mkdir()
+    write_yaml(storage.spec("tuned"), spec.model_dump())
+    ledger = Ledger(storage.ledger("tuned"))
+    ledger.append(event("sweep_started", sweep="s", max_concurrent=1, axes=spec.axes))
+    for trial, cell, value in ((0, 0, 3.0), (0, 1, 3.1), (1, 0, 2.5), (1, 1, 2.0)):
+        ledger.append(scored(plan, trial, cell, value))
+        ledger.append(ended(plan, trial, training_seconds=1.0, training_work=1e8))
+    return tmp_path
+
+
+def test_the_winner_s_recipe_goes_to_another_size_in_one_line(tuned: Path, mpdit: Command, refused: Refused) -> None:
+    done = mpdit("best", "--export", "--size", "XS", "--patch", "4", cwd=tuned)
+    assert done.returncode == 0, done.stderr
+    assert "depth: from 4 to 6 blocks" in done.stderr
+    bundle = "bundles/tuned-XS-4"
+    assert f"mpdit train {bundle}" in done.stdout
+    for words in (("sample", bundle), ("evaluate", bundle)):
+        assert f"{bundle} has no weights yet" in refused(*words, cwd=tuned)
+    settings = ["--set", "batch=2", "--set", "model.size=nano"]  # small enough for a test
+    trained = mpdit("train", bundle, *settings, "--output", "large", "--json", cwd=tuned)
+    assert trained.returncode == 0, trained.stderr
+    params = json.loads(trained.stdout)[0]["params"]
+    assert (params["ema.sigma_rel"], params["evaluation.samples"]) == (0.1, 20)
+    found = json.loads(mpdit("best", "--export", "--size", "XS", "--json", cwd=tuned).stdout)
+    assert found["bundle"] == "bundles/tuned-XS-2"
+    assert found["transfer"]["hidden_lr"] == {"nano/2": 0.02, "XS/2": 0.01}
+
+
+def test_plan_shows_what_tuning_small_saves(tuned: Path, mpdit: Command) -> None:
+    text = mpdit("plan", "tuned.yaml", "--size", "B", "--patch", "4", cwd=tuned).stdout
+    assert "one training of B/4" in text
+    assert "this sweep at B/4" in text
+    assert "saved by tuning here" in text
+    assert "no rule covers depth: from 4 to 12 blocks" in text
+    found = json.loads(mpdit("plan", "tuned.yaml", "--size", "B", "--json", cwd=tuned).stdout)["transfer"]
+    assert [found[name]["trainings"] for name in ("sweep", "training", "sweep_at_target")] == [2, 1, 2]
+    cost = {name: found[name]["petaflop"] for name in ("sweep", "training", "sweep_at_target")}
+    assert cost["sweep_at_target"] == pytest.approx(2 * cost["training"], rel=1e-3)
+    assert found["saved"] == pytest.approx(1 - (cost["sweep"] + cost["training"]) / cost["sweep_at_target"], abs=1e-3)
+    assert found["training"]["hours"] > found["sweep"]["hours"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["best", "--size", "B"], ["add --export"]),
+        (["best", "--export", "--size", "Bb"], ["no model size 'Bb'", "nearest"]),
+        (["best", "--export", "--patch", "3"], ["patch 3 does not divide"]),
+        (["plan", "tuned.yaml", "--size", "B", "--patch", "3"], ["patch 3 does not divide"]),
+        (["plan", "conditioning", "--size", "B"], ["found under sp at width 64", "mend"]),
+        (["plan", "tuned.yaml", "--set", "recipe.optimizer.base_width=72"], ["attention heads", "multiples of 16"]),
+    ],
+)
+def test_what_does_not_transfer_is_refused(
+    arguments: list[str], says: list[str], tuned: Path, refused: Refused
+) -> None:
+    message = refused(*arguments, cwd=tuned)
+    assert all(part in message for part in says), message
+
+
+def test_sizes_share_one_axis_of_rates_under_mup_and_their_depths_are_named(tuned: Path, mpdit: Command) -> None:
+    sizes = ["--set", "name=sizes", "--set", "axes.model.size=[nano, XS]"]
+    found = json.loads(mpdit("plan", "tuned.yaml", *sizes, "--json", cwd=tuned).stdout)
+    shared = {(trial["params"]["model.size"], trial["params"]["optimizer.lr"]) for trial in found["trials"]}
+    assert shared == {(size, lr) for size in ("nano", "XS") for lr in (0.01, 0.02)}
+    text = mpdit("plan", "tuned.yaml", *sizes, cwd=tuned).stdout
+    assert "not the depth: 4, 6 blocks" in text
+    assert "depth" not in mpdit("plan", "tuned.yaml", cwd=tuned).stdout

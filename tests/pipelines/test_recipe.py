@@ -30,6 +30,8 @@ def test_the_default_recipe_keeps_its_id() -> None:
         {"model": {"mp_silu": False}},
         {"optimizer": {"schedule": "cosine"}},
         {"optimizer": {"clip": 1.0}},
+        {"optimizer": {"parametrization": "mup"}},
+        {"model": {"width": 128}},
         {"runtime": {"precision": "bf16"}},
     ],
 )
@@ -47,6 +49,8 @@ def test_another_training_has_another_id(fields: dict[str, Any]) -> None:
         {"objective": {"p_std": 1}},
         {"model": {"mp_silu": True}},
         {"runtime": {"micro_batch": 7}},
+        {"optimizer": {"base_width": 128}},  # sp has none
+        {"model": {"width": 64}},  # nano's own
     ],
 )
 def test_the_same_training_written_otherwise_has_the_same_id(fields: dict[str, Any]) -> None:
@@ -111,8 +115,23 @@ def test_the_public_code_s_variant_clips_as_it_does_unless_told_otherwise() -> N
         ({"objective": {"name": "ddpm", "p_mean": -1.0}}, "p_mean belong to objective edm"),
         ({"objective": {"name": "vlow"}}, "flow"),
         ({"optimizer": {"schedule": "cosin"}}, "cosine"),
+        ({"optimizer": {"parametrization": "mu"}}, "mup"),
+        ({"optimizer": {"parametrization": "mup", "base_width": 72}}, "multiples of 16, or a size's own width"),
+        ({"model": {"size": "S", "width": 96}}, "multiples of 64"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         validate(Recipe, Document(fields, "recipe.yaml"))
+
+
+def test_another_base_width_is_another_training_and_a_size_s_own_suits_every_size() -> None:
+    ids = {trial_id(changed(optimizer={"parametrization": "mup", "base_width": base})) for base in (64, 128)}
+    assert len(ids) == 2
+    for size in ("nano", "XS", "S", "B", "L", "XL"):
+        assert changed(model={"size": size}, optimizer={"parametrization": "mup"}).optimizer.base_width == 64
+
+
+def test_a_model_of_another_width_keeps_its_heads_channels() -> None:
+    assert changed(model={"width": 128}).model.shape == (4, 128, 8)
+    assert changed(model={"size": "XL"}).model.shape == (28, 1152, 16)
