@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -115,11 +116,11 @@ def from_bytes_flipped(stored: Stored, draws: Draws | None) -> Tensor:
 
 def load_digits() -> Dataset:
     """1,797 real handwritten digits of 8×8 grey pixels in 10 classes (UCI), bundled with scikit-learn."""
-    from sklearn import datasets
-
-    pixels, classes = datasets.load_digits(return_X_y=True)
-    images = torch.from_numpy((pixels / 8 - 1).astype(np.float32)).reshape(-1, 1, 8, 8)
-    labels = torch.from_numpy(classes.astype(np.int64))
+    table = np.loadtxt(
+        _bundled_with_scikit_learn("digits.csv.gz"), delimiter=","
+    )  # 64 pixels and the class in each row
+    images = torch.from_numpy((table[:, :64] / 8 - 1).astype(np.float32)).reshape(-1, 1, 8, 8)
+    labels = torch.from_numpy(table[:, 64].astype(np.int64))
     return Dataset(
         name="digits",
         labels=labels,
@@ -132,6 +133,14 @@ def load_digits() -> Dataset:
         read=lambda index: (images[index],),
         class_names=tuple(str(digit) for digit in range(10)),
     )
+
+
+def _bundled_with_scikit_learn(name: str) -> Path:
+    """A file of scikit-learn's data; found without importing it, which would take seconds."""
+    package = find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise refusal("the digits come with scikit-learn, which is not installed", mend="pip install scikit-learn")
+    return Path(package.submodule_search_locations[0], "datasets", "data", name)
 
 
 def load_shapes(resolution: int = 32, count: int = 50_000) -> Dataset:

@@ -4,8 +4,9 @@ Observed from outside through hooks, so a network that is not being observed pay
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,14 @@ def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tup
     noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
     sigma = denoiser.objective.noise_levels(noise[:, 0])
     seen: dict[str, Tensor] = {}
-    with observed(denoiser, seen), torch.compiler.set_stance("force_eager"):  # compiled code would not see the hooks
+    with observed(denoiser, seen), _eager():
         denoiser(images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels)
     return {name: (float(tokens.mean()), float(tokens.std())) for name, tokens in seen.items()}
+
+
+def _eager() -> AbstractContextManager[None]:
+    """Compiled code would not see the hooks. Nothing is before the compiler is imported (seconds)."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def magnitude_drift(magnitudes: dict[str, tuple[float, float]]) -> float:

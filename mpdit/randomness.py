@@ -6,6 +6,7 @@ and not on how many processes share it; a resumed run redraws exactly what it wo
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -35,10 +36,15 @@ def sample_order(count: int, seed: int, first: int, size: int) -> Tensor:
     positions = torch.arange(first, first + size)
     chosen = torch.empty(size, dtype=torch.int64)
     for epoch in torch.div(positions, count, rounding_mode="floor").unique().tolist():
-        order = torch.randperm(count, generator=generator(seed, epoch, "order"))
+        order = _permutation(count, seed, epoch)
         here = torch.div(positions, count, rounding_mode="floor") == epoch
         chosen[here] = order[positions[here] % count]
     return chosen
+
+
+@lru_cache(maxsize=2)  # a step's batch spans two epochs at most, and a permutation of a million samples takes 10 ms
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator(seed, epoch, "order"))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mpdit.datasets import load_dataset
 from mpdit.diffusion import Denoiser, DenoisingLoss, build_denoiser
 from mpdit.errors import BadInput
 from mpdit.magnitude import observed
@@ -43,7 +42,7 @@ def coordinates(recipe: Recipe, steps: int = STEPS, batch: int = BATCH, seeds: i
 
 
 def _coordinates(recipe: Recipe, steps: int, batch: int) -> Coordinates:
-    dataset = load_dataset(recipe.data.name)
+    dataset = recipe.dataset
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed)
     state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
     data = draw_batch(dataset, recipe.seed, 1, batch, recipe.label_dropout, slice(None), torch.device("cpu"))

@@ -11,6 +11,7 @@ SIDE = 64  # pixels a side that smaller images are enlarged to
 GAP = 8  # pixels between images
 
 Panels = dict[str, dict[str, list[tuple[float, float]]]]  # {title: {label: [(x, y), …]}}
+Bands = dict[str, dict[str, list[tuple[float, float]]]]  # {title: {label: [(mean, standard deviation), …]}}
 
 
 def write_grid(path: Path, images: Tensor, columns: int) -> None:
@@ -47,6 +48,32 @@ def write_curves(path: Path, panels: Panels, across: str, up: str) -> None:
         axis.grid(alpha=0.3, which="both")
     axes[0][0].set_ylabel(up)
     axes[0][-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def write_bands(path: Path, panels: Bands, across: str, up: str) -> None:
+    """A PNG of means at 0, 1, 2 … with three standard deviations, the panels side by side."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.4), squeeze=False)
+    for axis, (title, bands) in zip(axes[0], panels.items(), strict=True):
+        for label, points in bands.items():
+            at, mean = range(len(points)), [mean for mean, _ in points]
+            (line,) = axis.plot(at, mean, marker="o", label=label)
+            low, high = ([m + side * 3 * std for m, std in points] for side in (-1, 1))
+            axis.fill_between(at, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel=across, xticks=range(max(map(len, bands.values()))))
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(up, fontsize=9)
+    axes[0][-1].legend(fontsize="small", title="band: ± 3 std", title_fontsize="small")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from mpdit.datasets import load_dataset
 from mpdit.transformer import parameter_count
 from pipelines.recipe import Recipe, trial_id
 from pipelines.transfer import transfer
@@ -70,10 +69,10 @@ def saving(plan: Plan, storage: Storage, size: str | None, patch: int | None) ->
 
 
 def _tokens(recipe: Recipe) -> int:
-    return (load_dataset(recipe.data.name).resolution // recipe.model.patch) ** 2
+    return (recipe.dataset.resolution // recipe.model.patch) ** 2
 
 
 def _petaflop(recipe: Recipe) -> float:
     """About 6 × parameters × tokens × images, in 10¹⁵."""
-    parameters = parameter_count(recipe.architecture(load_dataset(recipe.data.name)))
+    parameters = parameter_count(recipe.architecture(recipe.dataset))
     return FLOP_PER_WEIGHT * parameters * _tokens(recipe) * recipe.steps * recipe.batch / 1e15

@@ -1,10 +1,13 @@
 import math
+from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
 
 from mpdit import magnitude
 from mpdit.datasets import load_dataset
+from mpdit.design import choose_design
 from mpdit.diffusion import Denoiser, Edm, build_denoiser
 from mpdit.modulation import KINDS
 from mpdit.transformer import SIZES, Architecture
@@ -30,13 +33,39 @@ def test_the_same_weights_always_have_the_same_magnitudes(small_denoiser: Denois
     assert one == two
 
 
-@pytest.mark.parametrize("modulation", ["none", "+".join(KINDS)])
-def test_a_new_network_keeps_magnitude(modulation: str) -> None:
-    depth, width, heads = SIZES["S"]
+MODULATIONS = ["none", *("+".join(kinds) for count in (1, 2, 3, 4) for kinds in combinations(KINDS, count))]
+
+
+def new_drift(size: str, modulation: str, samples: int) -> float:
+    depth, width, heads = SIZES[size]
     architecture = Architecture(depth, width, heads, 2, modulation, channels=1, resolution=8, classes=10)
-    denoiser = build_denoiser(architecture, Edm(load_dataset("digits").std), seed=0)
-    found = magnitude.activation_magnitudes(denoiser, load_dataset("digits"))
-    assert magnitude.magnitude_drift(found) < 0.05
+    digits = load_dataset("digits")
+    denoiser = build_denoiser(architecture, Edm(digits.std), seed=0)
+    few = replace(digits, labels=digits.labels[:samples])
+    return magnitude.magnitude_drift(magnitude.activation_magnitudes(denoiser, few))
+
+
+@pytest.mark.parametrize("modulation", MODULATIONS)
+def test_a_new_network_keeps_magnitude_under_every_modulation(modulation: str) -> None:
+    assert new_drift("nano", modulation, 64) < 0.05
+
+
+@pytest.mark.parametrize("size", ["XS", "S"])
+def test_a_new_network_keeps_magnitude_at_every_size(size: str) -> None:
+    assert new_drift(size, "+".join(KINDS), 16) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["B", "L", "XL"])
+def test_a_large_new_network_keeps_magnitude(size: str) -> None:
+    assert new_drift(size, "+".join(KINDS), 4) < 0.05
+
+
+@pytest.mark.parametrize("design", ["A", "D"])
+def test_without_exact_sums_the_stream_of_a_new_network_leaves_unit_magnitude(design: str) -> None:
+    architecture = replace(small_architecture("scale+shift+gate"), design=choose_design(design))
+    denoiser = build_denoiser(architecture, Edm(0.75), seed=0)
+    assert magnitude.magnitude_drift(magnitude.activation_magnitudes(denoiser, load_dataset("digits"))) > 0.05
 
 
 def test_drift_is_the_largest_log_magnitude_after_a_block() -> None:
