@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ def train(
     from pipelines.evaluation import Cell, Evaluation, evaluate, prepare
     from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
+    from pipelines.samples import all_drawers
     from pipelines.training import Diverged, OutOfMemory, is_main_process, train
     from pipelines.yaml_file import anchored, apply_settings, read_yaml, validate
 
@@ -54,12 +56,12 @@ def train(
     except OutOfMemory as lack:
         typer.echo(f"{lack}; the run is in {folder} and the same command continues it", err=True)
         raise typer.Exit(1) from None
-    if not is_main_process():
-        return
     results: list[dict[str, Any]] = []
     cell, compiled = Cell(settled.ema.sigma_rel, evaluation), is_bundle(recipe) and bundle_compiled(recipe)
-    with drawing(evaluation.samples, "scoring") as drawn:
-        evaluate(folder, settled, [cell], results.append, progress=drawn, compiled=compiled)
+    with drawing(evaluation.samples, "scoring") if is_main_process() else nullcontext() as drawn:
+        evaluate(folder, settled, [cell], results.append, progress=drawn, compiled=compiled, drawers=all_drawers())
+    if not is_main_process():
+        return
     (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")
     _print_results(results, json_)
     typer.echo(f"the run is in {folder}", err=True)

@@ -5,6 +5,7 @@ All cells of one evaluation start from the same noise and ask for the same class
 
 import copy
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -31,12 +32,13 @@ from mpdit.schedules import edm_schedule
 from pipelines.pictures import write_grid
 from pipelines.recipe import Recipe, Settings, known
 from pipelines.reference import Reference, extractor_for, real_features, reference
-from pipelines.samples import SAMPLE_BATCH, Drawer, Kept, Progress, disk_is_full, no_space
+from pipelines.samples import SAMPLE_BATCH, Drawer, Drawers, Kept, Progress, disk_is_full, no_space
 
 PICTURES = "samples"  # the folder in a run for the cells' pictures
 SCORES = "scores"  # the folder in a run where features wait for a cell to be finished
 PICTURED = 10  # columns of a cell's picture, a class each
 COMPILE_PAYS_FROM = 60_000  # evaluations of the network for one image; measured by benchmarks/scoring.py
+ALONE = Drawers()
 REAL_FEATURES = 50_000  # real images that the further metrics are measured against, at most
 
 Report = Callable[[dict[str, Any]], None]
@@ -144,6 +146,7 @@ def evaluate(
     progress: Progress | None = None,
     keep: bool = False,
     compiled: bool = False,
+    drawers: Drawers = ALONE,
 ) -> None:
     """Score cells of a run or bundle in turn; each result goes to `report` as soon as it is known.
 
@@ -151,7 +154,7 @@ def evaluate(
     "warnings", "picture", "drawn", "scoring_seconds", "provenance"}; a cell with samples that are not finite has the
     value None. `step`: score the averages as they were at an earlier snapshot. Stopped and called again, it goes on
     where it was, and with `keep` the features stay for a later call that asks for more samples. compiled: see
-    `compiling_pays`.
+    `compiling_pays`. drawers: processes that all make this call, and share the drawing; the first of them writes.
     """
     torch.set_num_threads(int(recipe.runtime.threads))
     dataset = recipe.dataset
@@ -169,11 +172,11 @@ def evaluate(
             started = time.monotonic()
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
             against = reference(dataset, extractor)
-            kept = Kept(run / SCORES, _facts(cell, drawer, against, compiled))
+            kept = Kept(run / SCORES, _facts(cell, drawer, against, compiled), writing=not drawers.rank)
             before = min(kept.count, cell.evaluation.samples)
             try:
                 with kept.whatever_happens(keep):
-                    features = _features(run, cell, drawer, against, kept, progress)
+                    features = _features(run, cell, drawer, against, kept, progress, drawers)
                 measured = measure(features, against, dataset, cell.evaluation.metrics)
             except FloatingPointError as problem:
                 log.warning("cell %s: %s", cell.params, problem)
@@ -236,21 +239,46 @@ def _facts(cell: Cell, drawer: Drawer, against: Reference, compiled: bool) -> di
 
 
 def _features(
-    run: Path, cell: Cell, drawer: Drawer, against: Reference, kept: Kept, progress: Progress | None
+    run: Path,
+    cell: Cell,
+    drawer: Drawer,
+    against: Reference,
+    kept: Kept,
+    progress: Progress | None,
+    drawers: Drawers,
 ) -> Tensor:
-    """The features of the cell's samples: (samples, dimensions), on the device; what is kept is not drawn again."""
+    """The features of the cell's samples: (samples, dimensions), on the device; what is kept is not drawn again.
+
+    Raises FloatingPointError, in every process, where one has drawn samples that are not finite.
+    """
     wanted = cell.evaluation.samples
     if progress and kept.count:
         progress(min(kept.count, wanted))
     while (first := kept.count) < wanted:
-        count = min(SAMPLE_BATCH, wanted - first)
-        images = drawer.batch(cell.evaluation, first, count)
-        kept.add(against.extractor.features(images))
-        if first == 0 and not is_bundle(run):
-            _write_picture(run / PICTURES / _picture(kept), images, drawer.architecture.classes)
+        places = [min(first + at * SAMPLE_BATCH, wanted) for at in range(drawers.count + 1)]
+        lengths = [end - start for start, end in itertools.pairwise(places)]
+        mine = _drawn(run, cell, drawer, against, kept, places[drawers.rank], lengths[drawers.rank])
+        for rows in drawers.gathered(mine, lengths):
+            if not rows.isfinite().all():
+                raise FloatingPointError("the samples are not finite")
+            kept.add(rows)
         if progress:
-            progress(count)
+            progress(sum(lengths))
     return kept.rows(wanted).to(drawer.device)
+
+
+def _drawn(run: Path, cell: Cell, drawer: Drawer, against: Reference, kept: Kept, first: int, count: int) -> Tensor:
+    """The features of some of the cell's samples: (count, dimensions); not finite where the samples are not."""
+    dimensions = against.extractor.dimensions
+    if not count:
+        return torch.empty(0, dimensions, device=drawer.device)
+    try:
+        images = drawer.batch(cell.evaluation, first, count)
+    except FloatingPointError:
+        return torch.full((count, dimensions), math.nan, device=drawer.device)
+    if first == 0 and not is_bundle(run):
+        _write_picture(run / PICTURES / _picture(kept), images, drawer.architecture.classes)
+    return against.extractor.features(images)
 
 
 def _picture(kept: Kept) -> str:

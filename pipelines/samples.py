@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,31 @@ class Drawer:
         return self.draw(evaluation, first, balanced_labels(first, count, max(1, self.architecture.classes)))
 
 
+@dataclass(frozen=True)
+class Drawers:
+    """The processes that draw one cell's samples together, a batch each at a time; every one of them calls alike."""
+
+    rank: int = 0
+    count: int = 1
+
+    def gathered(self, mine: Tensor, lengths: list[int]) -> list[Tensor]:
+        """Every process's rows in order of rank. mine: (lengths[rank], dimensions)."""
+        if self.count == 1:
+            return [mine]
+        padded = mine.new_zeros(max(lengths), mine.shape[1])
+        padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in range(self.count)]
+        torch.distributed.all_gather(parts, padded)
+        return [part[:length] for part, length in zip(parts, lengths, strict=True)]
+
+
+def all_drawers() -> Drawers:
+    """The processes that this one was started with."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return Drawers()
+    return Drawers(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+
 def fingerprint(module: nn.Module) -> str:
     """A hash of a network's weights."""
     digest = hashlib.sha256()
@@ -110,10 +136,12 @@ def fingerprint(module: nn.Module) -> str:
 class Kept:
     """What has been drawn so far, in one file found by a hash of all that it depends on; rows (count, …) of any type.
 
-    A file that is damaged, or that cannot be read, counts as none. A full disk is told as one.
+    A file that is damaged, or that cannot be read, counts as none. A full disk is told as one. Of several processes
+    that keep the same rows, one is `writing`.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, facts: dict[str, Any], writing: bool = True) -> None:
+        self.writing = writing
         self.facts = json.dumps(facts, sort_keys=True)
         self.path = folder / f"{hashlib.sha256(self.facts.encode()).hexdigest()[:16]}.safetensors"
         self.parts = self._read()
@@ -136,7 +164,7 @@ class Kept:
 
     def write(self) -> None:
         """Bring all rows to disk, whole or not at all. Raises BadInput when the disk is full."""
-        if not self.parts:
+        if not self.parts or not self.writing:
             return
         partial = self.path.with_suffix(".partial")
         try:
@@ -163,6 +191,8 @@ class Kept:
 
     def remove(self) -> None:
         """Forget the file, and its folder when nothing else is in it."""
+        if not self.writing:
+            return
         self.path.unlink(missing_ok=True)
         if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()

@@ -29,6 +29,21 @@ def report(line):
 train(read_recipe(Path(sys.argv[1])), Path(sys.argv[2]), report)
 """
 
+SCORES = """
+import json, sys
+from pathlib import Path
+from accelerate import PartialState
+from pipelines.evaluation import Cell, Evaluation, evaluate
+from pipelines.samples import all_drawers
+from pipelines.training import read_recipe
+
+PartialState(cpu=True)
+run, results = Path(sys.argv[1]), []
+recipe, cells = read_recipe(run), [Cell(width, Evaluation(samples=1100, steps=4)) for width in (0.0, 0.1)]
+evaluate(run, recipe, cells, results.append, drawers=all_drawers())
+Path(sys.argv[2] + str(all_drawers().rank)).write_text(json.dumps([all_drawers().count, results]))
+"""
+
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*TWO, *arguments], cwd=CODE, capture_output=True, text=True, timeout=PATIENCE)
@@ -70,6 +85,20 @@ def test_two_processes_that_died_continue_as_two_and_as_one(tmp_path: Path, one:
         assert_equal_runs(one, tmp_path / name)
         assert "from step 3 on cpu" in (tmp_path / name / "log.txt").read_text()
     assert "began in 2 process(es) and continues in 1" in (tmp_path / "other" / "log.txt").read_text()
+
+
+def test_two_processes_score_what_one_scores(tmp_path: Path, one: Path) -> None:
+    script = tmp_path / "scores.py"
+    script.write_text(SCORES)
+    done = launch(str(script), str(one), str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, str(script), str(one), str(tmp_path / "alone")], cwd=CODE, check=True)
+    (count, alone), *two = (json.loads((tmp_path / name).read_text()) for name in ("alone0", "two0", "two1"))
+    assert (count, two[0][0], two[1][0]) == (1, 2, 2)
+    for _, results in two:
+        for ours, theirs in zip(results, alone, strict=True):
+            assert (ours["value"], ours["left_out"]) == (theirs["value"], theirs["left_out"])
+    assert not (one / "scores").exists()
 
 
 def test_the_compiled_path_s_losses_are_the_plain_one_s(tmp_path: Path) -> None:
