@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpdit.datasets import Dataset, load_dataset
+from mpdit.dataset import Dataset
+from mpdit.datasets import load_dataset
 from mpdit.diffusion import DenoisingLoss, Edm, build_denoiser
 from mpdit.image_folder import ImageWriter
 from mpdit.latents import encode, load_vae

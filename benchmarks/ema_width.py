@@ -20,7 +20,8 @@ from mpdit import ema
 from mpdit.datasets import load_dataset
 from mpdit.run_folder import EMA, RAW_WEIGHTS, read_weights, set_weights
 from pipelines import training
-from pipelines.evaluation import Evaluation, measure
+from pipelines.cell import Evaluation
+from pipelines.evaluation import measure
 from pipelines.recipe import Recipe
 from pipelines.reference import extractor_for, reference
 from pipelines.samples import SAMPLE_BATCH, Drawer

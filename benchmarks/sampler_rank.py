@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines.evaluation import Cell, Evaluation, compiling_pays, evaluate
+from pipelines.cell import Cell, Evaluation
+from pipelines.evaluation import compiling_pays, evaluate
 from pipelines.training import is_trained, read_recipe
 from sweeps.plan import make_plan
 from sweeps.spec import read_spec

@@ -38,7 +38,7 @@ def sample_weights(_run: Path, _width: float, folder: Path) -> None:
     import numpy as np
     import torch
 
-    from mpdit.datasets import to_bytes
+    from mpdit.dataset import to_bytes
     from mpdit.run_folder import read_weights
     from mpdit.sampling import sample
     from pipelines.samples import balanced_labels, draw_noise
@@ -158,7 +158,8 @@ def parts(run: Path) -> dict[str, float]:
     from mpdit import layers, load
     from mpdit.datasets import load_dataset
     from mpdit.folding import fold
-    from pipelines.evaluation import Evaluation, measure
+    from pipelines.cell import Evaluation
+    from pipelines.evaluation import measure
     from pipelines.reference import extractor_for, reference
     from pipelines.samples import Drawer
 

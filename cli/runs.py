@@ -34,7 +34,8 @@ def train(
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.drawing import drawing
     from mpdit.run_folder import RECIPE, is_bundle
-    from pipelines.evaluation import Cell, Evaluation, evaluate, prepare
+    from pipelines.cell import Cell, Evaluation
+    from pipelines.evaluation import evaluate, prepare
     from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.recipe import Recipe, trial_id
     from pipelines.samples import all_drawers
@@ -84,7 +85,8 @@ def evaluate(
     """Score a finished run or a bundle at one or more EMA widths. Stopped, the same command continues."""
     from cli.drawing import drawing
     from mpdit.run_folder import check_weights, is_bundle
-    from pipelines.evaluation import Cell, Evaluation, compiling_pays, evaluate, forget, prepare
+    from pipelines.cell import Cell, Evaluation
+    from pipelines.evaluation import compiling_pays, evaluate, forget, prepare
     from pipelines.export import bundle_compiled, bundle_evaluation
     from pipelines.training import is_trained, read_recipe
     from pipelines.yaml_file import Document, validate
@@ -125,7 +127,7 @@ def sample(
     """Draw a grid of samples, a column for each class. Stopped, the same command continues."""
     from cli.drawing import drawing
     from mpdit import load
-    from pipelines.evaluation import Evaluation
+    from pipelines.cell import Evaluation
     from pipelines.pictures import write_grid
     from pipelines.recipe import Recipe
     from pipelines.samples import Drawer, Kept, same, sample_grid

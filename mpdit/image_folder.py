@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpdit.datasets import Dataset, from_bytes, from_bytes_flipped
+from mpdit.dataset import Dataset, from_bytes, from_bytes_flipped
 from mpdit.errors import refusal
 from mpdit.image_sources import Unusable
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpdit.datasets import Dataset, Stored
+from mpdit.dataset import Dataset, Stored
 from mpdit.errors import refusal
 from mpdit.image_folder import FEATURES, LABELS, MANIFEST, load_image_folder, map_file
 from mpdit.randomness import Draws

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from mpdit.datasets import Dataset
+from mpdit.dataset import Dataset
 from mpdit.diffusion import Denoiser
 from mpdit.layers import magnitude
 from mpdit.randomness import normal

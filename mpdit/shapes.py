@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpdit.datasets import Dataset, Stored, from_bytes
+from mpdit.dataset import Dataset, Stored, from_bytes
 from mpdit.errors import refusal
 
 VERSION = 1  # raised when an index comes to mean another picture

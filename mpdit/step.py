@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpdit.datasets import Dataset
+from mpdit.dataset import Dataset
 from mpdit.diffusion import Denoiser
 from mpdit.ema import TRACKED_WIDTHS, update_averages
 from mpdit.layers import normalize_weights, project_gradients

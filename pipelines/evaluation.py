@@ -4,33 +4,28 @@ All cells of one evaluation start from the same noise and ask for the same class
 """
 
 import copy
-import hashlib
 import itertools
-import json
 import logging
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import AfterValidator, Field, field_validator
 from torch import Tensor
 
-from mpdit.datasets import Dataset
+from mpdit.dataset import Dataset
 from mpdit.diffusion import Denoiser
 from mpdit.ema import reconstruct
-from mpdit.errors import nearest, refusal
+from mpdit.errors import refusal
 from mpdit.fidelity import FOLDS, MORE, folds_of, jackknife_error, left_out_distances, metric_name, more_metrics
 from mpdit.magnitude import activation_magnitudes, magnitude_drift
 from mpdit.run_folder import EMA, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
-from mpdit.sampling import SAMPLERS, evaluations
-from mpdit.schedules import edm_schedule
+from pipelines.cell import Cell, Evaluation
 from pipelines.pictures import write_grid
-from pipelines.recipe import Recipe, Settings, known
+from pipelines.recipe import Recipe
 from pipelines.reference import Reference, extractor_for, real_features, reference
 from pipelines.samples import SAMPLE_BATCH, Drawer, Drawers, Kept, Progress, disk_is_full, no_space
 
@@ -44,74 +39,6 @@ REAL_FEATURES = 50_000  # real images that the further metrics are measured agai
 Report = Callable[[dict[str, Any]], None]
 
 log = logging.getLogger(__name__)
-
-
-def _known_metrics(names: list[str]) -> list[str]:
-    for name in names:
-        if name not in MORE:
-            raise refusal(f"no metric {name!r}", given=name, nearest=nearest(name, MORE), allowed=", ".join(MORE))
-    return sorted(set(names))
-
-
-class Evaluation(Settings):
-    """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides."""
-
-    samples: int = Field(2000, ge=FOLDS)
-    sampler: Annotated[str, known(SAMPLERS, "sampler")] = "dpm++2m"
-    steps: int = Field(12, ge=1)
-    guidance: float = Field(1.0, ge=0)
-    guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
-    seed: int = Field(0, ge=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    extractor: str = "auto"
-    metrics: Annotated[list[str], AfterValidator(_known_metrics)] = Field(default_factory=list)
-
-    @field_validator("guidance_interval", mode="before")
-    @classmethod
-    def _ordered(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        numbers = isinstance(value, (list, tuple)) and all(type(bound) in (int, float) for bound in value)
-        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
-            raise refusal(
-                "a guidance interval is two noise levels, the lower one first",
-                given=value,
-                allowed="[σ low, σ high], as [0.3, 5.0]; null guides at every level",
-            )
-        return (float(value[0]), float(value[1]))
-
-    @property
-    def network_evaluations(self) -> int:
-        """NFE of one sample, to weigh the work: where guidance has an interval, as on EDM's levels."""
-        return self.nfe(edm_schedule)
-
-    def nfe(self, noise_schedule: Callable[[int], Tensor]) -> int:
-        """NFE of one sample on an objective's levels."""
-        return evaluations(self.sampler, noise_schedule(self.steps), self.guidance, self.guidance_interval)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One point to score: an EMA width and an evaluation."""
-
-    sigma_rel: float
-    evaluation: Evaluation
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Its settings by axis path."""
-        given = self.evaluation.model_dump(mode="json", exclude_none=True)
-        settings = {f"evaluation.{name}": value for name, value in given.items()}
-        return {"ema.sigma_rel": self.sigma_rel, **settings}
-
-    @property
-    def key(self) -> str:
-        """The same settings always have the same key."""
-        return hashlib.sha256(json.dumps(self.params, sort_keys=True).encode()).hexdigest()[:10]
-
-    def with_samples(self, samples: int) -> "Cell":
-        """The same cell, scored with another number of samples."""
-        return Cell(self.sigma_rel, self.evaluation.model_copy(update={"samples": samples}))
 
 
 def compiling_pays(cells: Iterable[Cell]) -> bool:
@@ -181,34 +108,40 @@ def evaluate(
             except FloatingPointError as problem:
                 log.warning("cell %s: %s", cell.params, problem)
                 measured = dict.fromkeys(("value", "stderr", "left_out")) | {"more": {}}
-            result = {
-                "params": cell.params,
-                "cell": cell.key,
-                "metric": metric_name(extractor.name, cell.evaluation.samples),
-                **measured,
-                "magnitude_drift": drift if math.isfinite(drift) else None,
-                "noise_floor": against.floor(cell.evaluation.samples),
-                "warnings": _warnings(cell, against),
-                "picture": _picture(kept),
-                "drawn": cell.evaluation.samples - before,
-                "scoring_seconds": round(time.monotonic() - started, 3),
-                "provenance": {
-                    "extractor": extractor.name,
-                    "extractor_weights": extractor.weights,
-                    "extractor_accuracy": extractor.accuracy,
-                    "reference": against.statistics.fingerprint,
-                    "reference_count": against.statistics.count,
-                    "data": dataset.fingerprint,
-                    "weights": drawer.weights,
-                    "compiled": compiled,
-                    "nfe": cell.evaluation.nfe(denoiser.objective.noise_schedule),
-                    "sample_batch": SAMPLE_BATCH,
-                    "folds": FOLDS,
-                },
-            }
-            report(result)
+            nfe = cell.evaluation.nfe(denoiser.objective.noise_schedule)
+            report(
+                {
+                    "params": cell.params,
+                    "cell": cell.key,
+                    "metric": metric_name(extractor.name, cell.evaluation.samples),
+                    **measured,
+                    "magnitude_drift": drift if math.isfinite(drift) else None,
+                    "noise_floor": against.floor(cell.evaluation.samples),
+                    "warnings": _warnings(cell, against),
+                    "picture": _picture(kept),
+                    "drawn": cell.evaluation.samples - before,
+                    "scoring_seconds": round(time.monotonic() - started, 3),
+                    "provenance": _provenance(against, dataset, drawer, compiled) | {"nfe": nfe},
+                }
+            )
             if not keep:
                 kept.remove()
+
+
+def _provenance(against: Reference, dataset: Dataset, drawer: Drawer, compiled: bool) -> dict[str, Any]:
+    """What a value was measured with, besides its cell: numbers that differ in it cannot be compared."""
+    return {
+        "extractor": against.extractor.name,
+        "extractor_weights": against.extractor.weights,
+        "extractor_accuracy": against.extractor.accuracy,
+        "reference": against.statistics.fingerprint,
+        "reference_count": against.statistics.count,
+        "data": dataset.fingerprint,
+        "weights": drawer.weights,
+        "compiled": compiled,
+        "sample_batch": SAMPLE_BATCH,
+        "folds": FOLDS,
+    }
 
 
 def forget(run: Path) -> None:

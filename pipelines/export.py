@@ -15,7 +15,7 @@ from mpdit.run_folder import (
     set_weights,
     write_weights,
 )
-from pipelines.evaluation import Evaluation
+from pipelines.cell import Evaluation
 from pipelines.provenance import git_state, machine, versions
 from pipelines.training import read_recipe
 from pipelines.yaml_file import write_yaml

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from mpdit.datasets import Dataset, load_dataset
+from mpdit.dataset import Dataset
+from mpdit.datasets import load_dataset
 from mpdit.errors import refusal
 from mpdit.extractors import WEIGHTS, SmallClassifier, sha256
 from mpdit.randomness import generator, sample_order

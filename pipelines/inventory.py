@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpdit.datasets import DATASETS, READ_AT_ONCE, Dataset, load_dataset
+from mpdit.dataset import READ_AT_ONCE, Dataset
+from mpdit.datasets import DATASETS, load_dataset
 from mpdit.errors import nearest, refusal
 from mpdit.image_folder import MANIFEST
 from mpdit.randomness import generator

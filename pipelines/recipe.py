@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mpdit.datasets import DATASETS, Dataset, check_settings, load_dataset
+from mpdit.dataset import Dataset
+from mpdit.datasets import DATASETS, check_settings, load_dataset
 from mpdit.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
 from mpdit.diffusion import OBJECTIVES, Objective, objective_as_dict, objective_from
 from mpdit.ema import width_exponent

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mpdit.datasets import Dataset
+from mpdit.dataset import Dataset
 from mpdit.errors import refusal
 from mpdit.extractors import DOWNLOADS, SHIPPED, Extractor, load_extractor
 from mpdit.fidelity import Statistics, floor_slope, folds_of, noise_floor

@@ -9,22 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mpdit.datasets import to_bytes
+from mpdit.dataset import to_bytes
 from mpdit.diffusion import Denoiser
 from mpdit.errors import refusal
 from mpdit.folding import fold, refold
 from mpdit.randomness import normal
 from mpdit.sampling import sample
-
-if TYPE_CHECKING:
-    from pipelines.evaluation import Evaluation
+from pipelines.cell import Evaluation
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
 KEEP_EVERY = 20.0  # seconds between two writes of what is drawn
@@ -75,7 +73,7 @@ class Drawer:
         for block in self.denoiser.network.blocks:  # one graph for all of them
             block.compile(dynamic=False)
 
-    def draw(self, evaluation: "Evaluation", first: int, labels: Tensor) -> Tensor:
+    def draw(self, evaluation: Evaluation, first: int, labels: Tensor) -> Tensor:
         """The samples first … first + len(labels) − 1 of these classes: uint8 (count, channels, height, width).
 
         Raises FloatingPointError for samples that are not finite.
@@ -95,7 +93,7 @@ class Drawer:
             raise FloatingPointError("the samples are not finite")
         return to_bytes(self.to_pixels(images.float()))
 
-    def batch(self, evaluation: "Evaluation", first: int, count: int) -> Tensor:
+    def batch(self, evaluation: Evaluation, first: int, count: int) -> Tensor:
         """The evaluation's samples first … first + count − 1: uint8 (count, channels, height, width), on the device."""
         return self.draw(evaluation, first, balanced_labels(first, count, max(1, self.architecture.classes)))
 
@@ -227,7 +225,7 @@ def no_space(folder: Path) -> Exception:
 
 def sample_grid(
     drawer: Drawer,
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     classes: list[int],
     rows: int,
     kept: Kept,

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
 from mpdit.compilation import compile_blocks
-from mpdit.datasets import Dataset, held_near
+from mpdit.dataset import Dataset, held_near
 from mpdit.diffusion import Denoiser, DenoisingLoss, build_denoiser
 from mpdit.ema import snapshot_steps, write_snapshot
 from mpdit.errors import refusal

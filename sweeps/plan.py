@@ -8,8 +8,8 @@ from typing import Any
 from mpdit.ema import TRACKED_WIDTHS, fit_width, snapshot_bytes, snapshot_steps
 from mpdit.errors import BadInput
 from mpdit.transformer import parameter_count
+from pipelines.cell import Cell, Evaluation
 from pipelines.checkpoint import KEPT
-from pipelines.evaluation import Cell, Evaluation
 from pipelines.recipe import Recipe, trial_id
 from sweeps.ledger import Event
 from sweeps.spec import SweepSpec, split_axis, with_value

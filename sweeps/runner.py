@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.errors import refusal
-from pipelines.evaluation import Cell, compiling_pays, prepare
+from pipelines.cell import Cell
+from pipelines.evaluation import compiling_pays, prepare
 from pipelines.yaml_file import write_yaml
 from sweeps.history import FINAL, cost_of, finished_elsewhere, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Iterator
 from statistics import mean
 
-from pipelines.evaluation import Cell
+from pipelines.cell import Cell
 from sweeps.ledger import Event, trial_statuses
 from sweeps.plan import Plan, PlannedCell, Trial
 from sweeps.spec import SweepSpec

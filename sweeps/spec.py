@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from mpdit.errors import BadInput, nearest, refusal
-from pipelines.evaluation import Evaluation
+from pipelines.cell import Evaluation
 from pipelines.recipe import Recipe, Settings
 from pipelines.samples import SAMPLE_BATCH
 from pipelines.yaml_file import Document, anchored, apply_settings, field_names, read_yaml, rule, validate

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from mpdit.transformer import parameter_count
-from pipelines.evaluation import Cell, Evaluation, evaluate
+from pipelines.cell import Cell, Evaluation
+from pipelines.evaluation import evaluate
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
 from pipelines.training import Diverged, OutOfMemory, Report, log_to, train, training_seconds

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mpdit.datasets import held_near, load_dataset, to_bytes
+from mpdit.dataset import held_near, to_bytes
+from mpdit.datasets import load_dataset
 from mpdit.errors import BadInput
 from mpdit.randomness import Draws
 

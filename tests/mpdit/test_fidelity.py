@@ -5,7 +5,8 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from mpdit import fidelity
-from mpdit.datasets import load_dataset, to_bytes
+from mpdit.dataset import to_bytes
+from mpdit.datasets import load_dataset
 from mpdit.randomness import normal
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mpdit.datasets import load_dataset, to_bytes
+from mpdit.dataset import to_bytes
+from mpdit.datasets import load_dataset
 from mpdit.errors import BadInput
 from mpdit.shapes import DRAWN, NAMES, OUTLINES, attributes, colour, render, scene
 

@@ -14,7 +14,8 @@ from mpdit.fidelity import load_extractor
 from mpdit.run_folder import load, read_weights, write_weights
 from pipelines import reference as references
 from pipelines import samples
-from pipelines.evaluation import SCORES, Cell, Evaluation, evaluate, forget, measure, prepare
+from pipelines.cell import Cell, Evaluation
+from pipelines.evaluation import SCORES, evaluate, forget, measure, prepare
 from pipelines.recipe import Recipe
 from pipelines.reference import cache_folder, extractor_for, real_features, reference
 from pipelines.samples import SAMPLE_BATCH, Drawer, Kept, balanced_labels, draw_noise, sample_grid

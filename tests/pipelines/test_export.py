@@ -7,7 +7,8 @@ import torch
 
 import mpdit
 from mpdit.errors import BadInput
-from pipelines.evaluation import Cell, Evaluation, evaluate
+from pipelines.cell import Cell, Evaluation
+from pipelines.evaluation import evaluate
 from pipelines.export import bundle_evaluation, export
 from pipelines.recipe import Recipe
 from pipelines.training import read_recipe, train

@@ -33,7 +33,8 @@ SCORES = """
 import json, sys
 from pathlib import Path
 from accelerate import PartialState
-from pipelines.evaluation import Cell, Evaluation, evaluate
+from pipelines.cell import Cell, Evaluation
+from pipelines.evaluation import evaluate
 from pipelines.samples import all_drawers
 from pipelines.training import read_recipe
 

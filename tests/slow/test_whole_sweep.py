@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import mpdit
-from pipelines.evaluation import Cell, evaluate
+from pipelines.cell import Cell
+from pipelines.evaluation import evaluate
 from pipelines.export import bundle_evaluation
 from pipelines.training import read_recipe
 from tests.slow.conftest import mpdit as run
@@ -49,7 +50,7 @@ def test_learning_is_real(whole_sweep: Path) -> None:
     )
     assert tenth >= recipe.steps / 10 * 0.8
     early: list[dict[str, Any]] = []
-    from pipelines.evaluation import Evaluation
+    from pipelines.cell import Evaluation
 
     cell = Cell(best["params"]["ema.sigma_rel"], Evaluation())
     evaluate(folder, recipe, [cell], early.append, step=tenth)
