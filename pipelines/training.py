@@ -189,18 +189,28 @@ def _gradient(
         with accelerator.autocast():
             return module(part.images, part.labels, part.noise)
 
+    def within_memory(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(_what_did_not_fit(recipe, denoiser, micro_batch)) from error
+
     if recipe.runtime.compile:
-        part = example.split(micro_batch)[0]
-        compile_blocks(denoiser, accelerator.device, lambda: loss_by(bare, part).backward())
-        denoiser.zero_grad()
+
+        def gradients() -> list[Tensor]:
+            accumulate(partial(loss_by, bare), example, micro_batch, Tensor.backward)
+            found = [p.grad.clone() for p in denoiser.parameters() if p.grad is not None]
+            denoiser.zero_grad()
+            return found
+
+        within_memory(partial(compile_blocks, denoiser, accelerator.device, gradients, one_pass=micro_batch == share))
     wrapped = accelerator.prepare(bare)
 
     def gradient(batch: Batch) -> Tensor:
         alone = partial(accelerator.no_sync, wrapped)
-        try:
-            return accumulate(partial(loss_by, wrapped), batch, micro_batch, accelerator.backward, alone)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(_what_did_not_fit(recipe, denoiser, micro_batch)) from error
+        return within_memory(
+            partial(accumulate, partial(loss_by, wrapped), batch, micro_batch, accelerator.backward, alone)
+        )
 
     return gradient
 

@@ -225,7 +225,7 @@ def test_where_nothing_compiles_training_goes_on_and_says_so(
 
     monkeypatch.setattr(Block, "compile", as_compiled)
     trained(with_runtime(small_recipe, compile=True), tmp_path / "fallen")
-    assert "not compiled, so slower" in (tmp_path / "fallen/log.txt").read_text()
+    assert "not compiled (default), so slower" in (tmp_path / "fallen/log.txt").read_text()
     assert same(tmp_path / "eager", tmp_path / "fallen")
 
 
