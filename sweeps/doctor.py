@@ -216,7 +216,7 @@ def _inception() -> Finding:
 
 
 def _ray() -> Finding:
-    from sweeps.runner import local_ray
+    from sweeps.cluster import local_ray
 
     try:
         with local_ray() as resources:
