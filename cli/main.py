@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import data, runs, services, sweeping
+from cli import data, runs, services, sweeping, upkeep
 from mpdit.errors import BadInput
 
 BAD_INPUT = 2
@@ -23,6 +23,10 @@ for command in (
     sweeping.status,
     sweeping.rank,
     sweeping.best,
+    upkeep.stop,
+    upkeep.retry,
+    upkeep.sync,
+    upkeep.clean,
     runs.train,
     runs.evaluate,
     runs.sample,

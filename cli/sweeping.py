@@ -26,6 +26,7 @@ from mpdit.errors import nearest, refusal
 if TYPE_CHECKING:
     from sweeps.ledger import Event
     from sweeps.plan import Plan
+    from sweeps.runner import Start
     from sweeps.storage import Storage
 
 FAILED, INTERRUPTED = 1, 130
@@ -43,27 +44,35 @@ def sweep(
     inception_weights: InceptionOption = None,
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run."""
+    from sweeps.runner import Start
+    from sweeps.storage import Storage
+
+    name_inception_weights(inception_weights)
+    conduct(_read_plan(file, set_), Storage(storage), Start(max_concurrent, fail_fast), storage)
+
+
+def conduct(plan: "Plan", where: "Storage", how: "Start", storage: Path) -> None:
+    """Run a sweep with its display, show its ranking, and end with its exit code. storage: as the user wrote it."""
     from rich.console import Console
 
     from cli.progress import SweepProgress
     from sweeps.ledger import read
     from sweeps.runner import SweepEnd, run
-    from sweeps.storage import Storage
 
-    name_inception_weights(inception_weights)
-    plan = _read_plan(file, set_)
-    where = Storage(storage)
-    ledger = where.ledger(plan.spec.name)
+    name = plan.spec.name
+    ledger = where.ledger(name)
     try:
         with SweepProgress(plan, read(ledger) if ledger.exists() else [], Console(stderr=True)) as progress:
-            end = run(plan, where, progress, max_concurrent, fail_fast)
+            end = run(plan, where, progress, how)
     except KeyboardInterrupt:  # before or after Ray Tune's own time
         end = SweepEnd("interrupted", 0)
+    option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"
     if end.tracking_problem:
-        print(
-            f"MLflow was not reached ({end.tracking_problem}); the same command brings it up to date", file=sys.stderr
-        )
-    name = plan.spec.name
+        print(f"MLflow does not show everything: {end.tracking_problem}", file=sys.stderr)
+        print(f"  mpdit sync {name}{option}", file=sys.stderr)
+    if end.fault:
+        print(f"{end.fault}\neverything reported is kept, and the same command continues", file=sys.stderr)
+        raise typer.Exit(FAILED)
     if end.outcome == "interrupted":
         print("interrupted; everything reported is kept, and the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
@@ -72,10 +81,10 @@ def sweep(
     events = read(ledger)
     _print_ranking(plan, events, "frechet", SHOWN_AT_THE_END, alive=False)
     program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
-    option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"
     print(f"\nnext:\n  {program} rank {name}{option}\n  {program} ui{option}\n  {program} best {name} --export{option}")
     if end.outcome == "failed":
         _print_failures(plan, events, where)
+        print(f"\n  {program} retry {name} --failed{option}", file=sys.stderr)
         raise typer.Exit(FAILED)
 
 
@@ -102,7 +111,7 @@ def plan(
     cost = cost_of(made, where, events)
     saved = saving(made, where, size, patch) if size or patch else None
     if not json_:
-        print(plan_table(made, untrained(made, events), remaining, cost))
+        print(plan_table(made, untrained(made, where, events), remaining, cost))
         if saved:
             print(f"\n{saving_table(saved)}")
         return
@@ -131,7 +140,7 @@ def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE,
     from sweeps.storage import Storage
 
     where = Storage(storage)
-    found, made, events = _recorded(where, name)
+    found, made, events = recorded(where, name)
     alive = where.is_running(found)
     rows = [state.as_dict() for state in trial_states(made, events, alive).values()]
     if json_:
@@ -159,7 +168,7 @@ def rank(
     where = Storage(storage)
     documents = []
     for name in names or [None]:  # type: ignore[list-item]
-        found, made, events = _recorded(where, name)
+        found, made, events = recorded(where, name)
         alive = where.is_running(found)
         rows = rank(made, events, by, alive)[:top]
         if json_:
@@ -193,7 +202,7 @@ def best(
     if (size or patch) and not export:
         raise refusal("--size and --patch say what to export the winner for", mend="add --export")
     where = Storage(storage)
-    found, made, events = _recorded(where, name)
+    found, made, events = recorded(where, name)
     rows = rank(made, events, by, where.is_running(found))
     if rows[0].value is None:
         raise refusal(f"no cell of {found} has a value yet", mend=f"mpdit status {found}")
@@ -225,7 +234,7 @@ def _read_plan(file: str, settings: list[str] | None) -> "Plan":
     return make_plan(read_spec(sweep_file(file), settings))
 
 
-def _recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":
+def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":
     """The plan and the events of a sweep in the storage."""
     from sweeps.ledger import read
     from sweeps.plan import make_plan

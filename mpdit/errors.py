@@ -1,7 +1,9 @@
 """The one kind of error that a person can mend, and how it reads."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class BadInput(ValueError):
@@ -25,3 +27,24 @@ def refusal(headline: str, **facts: object) -> BadInput:
     known = {name.replace("_", " ") + ":": value for name, value in facts.items() if value is not None}
     width = max((len(name) for name in known), default=0) + 2
     return BadInput("\n".join([headline, *(f"  {name:<{width}}{value}" for name, value in known.items())]))
+
+
+class DiskFull(BadInput):
+    """No space is left where a run or a sweep lies."""
+
+
+def disk_is_full(problem: BaseException) -> bool:
+    """Whether a write failed for want of space (safetensors tells it in words)."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    told = "No space left" in str(problem) or "os error 28" in str(problem)
+    return isinstance(problem, DiskFull) or getattr(problem, "errno", None) in full or told
+
+
+def no_space(folder: Path) -> DiskFull:
+    """What a person is told about a full disk."""
+    text = refusal(
+        f"no space is left in {folder}",
+        lost="nothing that was reported; nothing is half-written",
+        mend="make space (mpdit clean shows what can go), then run the same command again: it continues",
+    )
+    return DiskFull(str(text))

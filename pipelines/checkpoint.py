@@ -51,9 +51,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     partial = folder / f"partial-{checkpoint.step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}, partial / STATE
-    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    try:
+        save_file(tensors, partial / STATE)
+    except (OSError, SafetensorError):
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk it would only be in the way
+        raise
     manifest = {"step": checkpoint.step, "sha256": {STATE: _sha256(partial / STATE)}, "facts": checkpoint.facts}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     _flush(partial / STATE)
@@ -76,3 +79,22 @@ def latest(folder: Path) -> Checkpoint | None:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s); using the one before", path, error)
     return None
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """The facts beside the newest checkpoint, whether or not its tensors are still there; none without one."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            return dict(json.loads((path / MANIFEST).read_text())["facts"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
+
+
+def drop_tensors(folder: Path) -> int:
+    """Remove the tensors of every checkpoint, which a training that has ended does not need; returns the bytes."""
+    found = [*folder.glob(f"step-*/{STATE}"), *folder.glob(f"partial-*/{STATE}")]
+    size = sum(path.stat().st_size for path in found)
+    for path in found:
+        path.unlink(missing_ok=True)
+    return size

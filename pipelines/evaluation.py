@@ -19,7 +19,7 @@ from torch import Tensor
 from mpdit.dataset import Dataset
 from mpdit.diffusion import Denoiser
 from mpdit.ema import reconstruct
-from mpdit.errors import refusal
+from mpdit.errors import disk_is_full, no_space, refusal
 from mpdit.fidelity import FOLDS, MORE, folds_of, jackknife_error, left_out_distances, metric_name, more_metrics
 from mpdit.magnitude import activation_magnitudes, magnitude_drift
 from mpdit.run_folder import EMA, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
@@ -27,7 +27,7 @@ from pipelines.cell import Cell, Evaluation
 from pipelines.pictures import write_grid
 from pipelines.recipe import Recipe
 from pipelines.reference import Reference, extractor_for, real_features, reference
-from pipelines.samples import SAMPLE_BATCH, Drawer, Drawers, Kept, Progress, disk_is_full, no_space
+from pipelines.samples import SAMPLE_BATCH, Drawer, Drawers, Kept, Progress
 
 PICTURES = "samples"  # the folder in a run for the cells' pictures
 SCORES = "scores"  # the folder in a run where features wait for a cell to be finished

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mpdit.errors import refusal
+from mpdit.errors import disk_is_full, refusal
 from mpdit.image_folder import FEWEST, MANIFEST, ImageSet, ImageWriter, decode, guarded, read_record
 from mpdit.image_sources import Class, Entry, Problem, Unusable, open_images
 from mpdit.randomness import generator
-from pipelines.samples import disk_is_full
 
 AHEAD = 4  # images in work for each thread
 TOLD = 5  # files named in a message

@@ -1,6 +1,5 @@
 """Draw samples on fixed noise and balanced labels, batch by batch, and keep what is done across a stop."""
 
-import errno
 import hashlib
 import json
 import logging
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from mpdit.dataset import to_bytes
 from mpdit.diffusion import Denoiser
-from mpdit.errors import refusal
+from mpdit.errors import disk_is_full, no_space
 from mpdit.folding import fold, refold
 from mpdit.randomness import normal
 from mpdit.sampling import sample
@@ -206,21 +205,6 @@ class Kept:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as problem:
             log.warning("%s is not used: %s", self.path, problem)
             return []
-
-
-def disk_is_full(problem: Exception) -> bool:
-    """Whether a write failed for want of space (safetensors tells it in words)."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(problem, "errno", None) in full or "No space left" in str(problem) or "os error 28" in str(problem)
-
-
-def no_space(folder: Path) -> Exception:
-    """What a person is told about a full disk."""
-    return refusal(
-        f"no space is left in {folder}",
-        lost="nothing that was reported; nothing is half-written",
-        mend="make space, then run the same command again: it continues",
-    )
 
 
 def sample_grid(

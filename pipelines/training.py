@@ -54,6 +54,26 @@ class OutOfMemory(Exception):
     """A step did not fit into the device's memory; the message says what was tried and what to change."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: a device's or the machine's, which PyTorch tells in words on a CPU."""
+    kinds = (OutOfMemory, MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def halve_micro_batch(folder: Path, processes: int = 1) -> int | None:
+    """Let the run in this folder go on with half a batch at a time; None where the recipe has named a number itself."""
+    kept = read_recipe(folder)
+    half = kept.batch // processes // 2
+    if kept.runtime.micro_batch != "auto" or not half:
+        return None
+    write_yaml(folder / RECIPE, _with_micro_batch(kept, half).model_dump())
+    return half
+
+
+def _with_micro_batch(recipe: Recipe, samples: Any) -> Recipe:
+    return recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"micro_batch": samples})})
+
+
 def is_trained(folder: Path) -> bool:
     """Whether the run in this folder has taken its last step."""
     return (folder / EMA / RAW_WEIGHTS).exists()
@@ -76,6 +96,8 @@ def settle_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> R
             there, asked = trial_id(kept), trial_id(recipe)
             raise refusal(f"{folder} holds another training", there=there, given=asked, mend="choose another --output")
         if kept.runtime.device != "cuda" or torch.cuda.is_available():
+            if recipe.runtime.micro_batch != "auto":  # it changes no result, and may have been chosen since
+                kept = _with_micro_batch(kept, recipe.runtime.micro_batch)
             return kept.model_copy(update={"ema": recipe.ema})
         log.warning("the run began on a GPU and continues on a CPU: its result will differ in the last digits")
     settled = resolve_runtime(recipe, threads)
@@ -192,7 +214,9 @@ def _gradient(
     def within_memory(call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise OutOfMemory(_what_did_not_fit(recipe, denoiser, micro_batch)) from error
 
     if recipe.runtime.compile:
@@ -294,5 +318,4 @@ def is_main_process() -> bool:
 
 def training_seconds(folder: Path) -> float:
     """How long a run has trained, over all its starts."""
-    found = checkpoint.latest(folder / "checkpoints")
-    return float(found.facts["training_seconds"]) if found else 0.0
+    return float(checkpoint.facts(folder / "checkpoints").get("training_seconds", 0.0))

@@ -219,8 +219,8 @@ def _ray() -> Finding:
     from sweeps.cluster import local_ray
 
     try:
-        with local_ray() as resources:
-            found = resources()
+        with local_ray() as cluster:
+            found = cluster.resources()
     except Exception as error:
         return Finding("fail", f"Ray does not start: {error}", "read the message; /tmp must be writable")
     return Finding("ok", f"Ray starts and sees {found.get('CPU', 0):.0f} CPUs and {found.get('GPU', 0):.0f} GPUs")

@@ -8,6 +8,8 @@ from sweeps.screening import missing_cells, planned_samples, rounds
 from sweeps.storage import Storage
 
 FINAL = ("completed", "diverged")  # outcomes that the same recipe would reach again
+ENDED = (*FINAL, "stopped")  # what the same command leaves as it is; `mpdit retry` takes a stopped trial up again
+FAULTS = ("failed", "out_of_memory")
 
 
 def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> list[Event]:
@@ -33,17 +35,15 @@ def known_events(storage: Storage, plan: Plan) -> list[Event]:
     return own + finished_elsewhere(storage, plan.spec.name, unfinished(plan, own))
 
 
-def untrained(plan: Plan, events: list[Event]) -> list[Trial]:
-    """The trials that have not been trained to their end."""
-    statuses = trial_statuses(events)
-    trained = {line["trial"] for line in events if line["event"] == "cell"}
-    return [trial for trial in plan.trials if statuses[trial.id] not in FINAL and trial.id not in trained]
+def untrained(plan: Plan, storage: Storage, events: list[Event]) -> list[Trial]:
+    """The trials that are to be trained: they need a worker, and no trained weights of theirs are kept."""
+    return [trial for trial in unfinished(plan, events) if not storage.is_trained(trial.id)]
 
 
 def unfinished(plan: Plan, events: list[Event]) -> list[Trial]:
     """The trials that need a worker: not trained to the end, or with cells to score."""
     statuses, missing = trial_statuses(events), missing_cells(plan, events)
-    return [trial for trial in plan.trials if statuses[trial.id] not in FINAL or missing.get(trial.id)]
+    return [trial for trial in plan.trials if statuses[trial.id] not in ENDED or missing.get(trial.id)]
 
 
 def timed(storage: Storage) -> list[Event]:
@@ -62,7 +62,7 @@ def cost_of(plan: Plan, storage: Storage, events: list[Event]) -> Estimate:
     on_gpu = any(line.get("runtime", {}).get("device") == "cuda" for line in ended)
     missing = missing_cells(plan, events)
     cells = [(trial, missing.get(trial.id, [])) for trial in unfinished(plan, events)]
-    train = untrained(plan, events)
+    train = untrained(plan, storage, events)
     return estimate(ended, train, cells, slots[-1] if slots else 1, 1.0 if on_gpu else 0.0, _later_rounds(plan, train))
 
 

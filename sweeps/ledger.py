@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mpdit.errors import disk_is_full, no_space
+
 Event = dict[str, Any]
 
 log = logging.getLogger(__name__)
@@ -47,17 +49,29 @@ class Ledger:
                 file.write("\n")
 
     def append(self, line: Event) -> bool:
-        """Write one event and flush it to disk; False when it only repeats one that is known."""
+        """Write one event and flush it to disk; False when it only repeats one that is known. Raises DiskFull."""
         known = identity(line)
         if known is not None and known in self._known:
             return False
+        self._write(json.dumps(line, allow_nan=False) + "\n")
         self._known.add(known)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
         self.events.append(line)
         return True
+
+    def _write(self, text: str) -> None:
+        """Append and flush; on a full disk the ledger stays as it was. Raises DiskFull."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as problem:
+            if not disk_is_full(problem):
+                raise
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise no_space(self.path.parent) from None
 
 
 def read(path: Path) -> list[Event]:
@@ -74,6 +88,8 @@ def trial_statuses(events: Iterable[Event], alive: bool = False) -> dict[str, st
     for line in events:
         if line["event"] == "trial_started":
             statuses[line["trial"]] = "running" if alive else "interrupted"
+        elif line["event"] == "trial_retried":
+            statuses[line["trial"]] = "pending"
         elif line["event"] == "trial_ended":
             statuses[line["trial"]] = line["outcome"]
     return statuses

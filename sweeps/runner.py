@@ -2,21 +2,23 @@
 
 import shutil
 import uuid
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from mpdit.errors import refusal
+from mpdit.errors import DiskFull, refusal
 from pipelines.evaluation import prepare
 from pipelines.yaml_file import write_yaml
-from sweeps.cluster import cores, local_ray, slots
-from sweeps.history import FINAL, cost_of, finished_elsewhere, unfinished
+from sweeps.cluster import Cluster, RayLost, cores, local_ray, slots
+from sweeps.history import FAULTS, FINAL, cost_of, finished_elsewhere, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses
+from sweeps.mirror import Mirror
 from sweeps.plan import Plan, Trial
 from sweeps.recorder import Listener, Recorder, cut_off
 from sweeps.screening import missing_cells
 from sweeps.spec import FIXED, SweepSpec, check_unchanged
 from sweeps.storage import Storage, locked
-from sweeps.tracking import Mirror
+from sweeps.tracking import check_place
 from sweeps.tuning import Work, tune_trials
 
 LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see whether it is free
@@ -24,84 +26,96 @@ LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see 
 
 @dataclass(frozen=True)
 class SweepEnd:
-    """How a sweep ended: "completed", "failed" (a trial did) or "interrupted"; how many trials needed a worker."""
+    """How a sweep ended: "completed", "failed" (a trial did) or "interrupted"; how many trials needed a worker.
+
+    fault: what ended it from outside (a full disk, a dead Ray), where neither the user nor a trial did.
+    """
 
     outcome: str
     worked: int
     tracking_problem: Exception | None = None
+    fault: str | None = None
 
 
-def run(
-    plan: Plan,
-    storage: Storage,
-    listener: Listener,
-    max_concurrent: int | None = None,
-    fail_fast: bool = False,
-) -> SweepEnd:
+@dataclass(frozen=True)
+class Start:
+    """How a sweep is started.
+
+    max_concurrent: trials at a time; None: as many as there is room for. fail_fast: whether the first trial that
+    fails ends the sweep. only: the trials to run; None: all that are unfinished. again: trials to take up again that
+    have ended.
+    """
+
+    max_concurrent: int | None = None
+    fail_fast: bool = False
+    only: Collection[str] | None = None
+    again: Collection[str] = ()
+
+
+def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = None) -> SweepEnd:
     """Bring a sweep to its end: continue what is unfinished, run what is new, reuse what is done.
 
     listener: called with each event once it is on disk. Raises BadInput for what must not start.
     """
-    spec = plan.spec
+    spec, how = plan.spec, how or Start()
+    check_place(storage, spec.tracking.uri)
     storage.prepare()
     _check_resources(spec)
     with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
+        again = [event("trial_retried", trial) for trial in how.again]
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
-        todo = unfinished(plan, ledger.events + reused)
-        _check_means(plan, storage, todo, ledger.events + reused)
+        todo = unfinished(plan, ledger.events + again + reused)
+        todo = [trial for trial in todo if how.only is None or trial.id in how.only]
+        _check_means(plan, storage, todo, ledger.events + again + reused)
         write_yaml(
             storage.spec(spec.name), spec.model_dump()
         )  # only now: what is refused leaves nothing under its name
-        for line in reused:
+        for line in again + reused:
             ledger.append(line)
         if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
             return SweepEnd("completed", 0)
-        return _run(plan, storage, ledger, todo, listener, max_concurrent, fail_fast)
+        return _run(plan, storage, ledger, todo, listener, how)
 
 
-def _run(
-    plan: Plan,
-    storage: Storage,
-    ledger: Ledger,
-    todo: list[Trial],
-    listener: Listener,
-    max_concurrent: int | None,
-    fail_fast: bool,
-) -> SweepEnd:
+def _run(plan: Plan, storage: Storage, ledger: Ledger, todo: list[Trial], listener: Listener, how: Start) -> SweepEnd:
     past = list(ledger.events)
     sweep = next((line["sweep"] for line in past if line["event"] == "sweep_started"), uuid.uuid4().hex)
-    with local_ray() if todo else nullcontext() as resources:
-        concurrent = min(max_concurrent or len(todo), slots(plan.spec, resources())) if resources else 0
+    with local_ray() if todo else nullcontext() as cluster:
+        concurrent = min(how.max_concurrent or len(todo), slots(plan.spec, cluster.resources())) if cluster else 0
         mirror = Mirror(storage, plan, sweep, past)
         recorder = Recorder(ledger, mirror, listener)
         recorder.record(_started(plan, sweep, concurrent))
         mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
         try:
-            _run_rounds(plan, storage, ledger, todo, recorder, concurrent, fail_fast)
+            if cluster:
+                _run_rounds(plan, storage, todo, recorder, cluster, concurrent, how)
+        except (RayLost, DiskFull) as loss:
+            recorder.halt = recorder.fault = str(loss)
         finally:
             outcome = _close(plan, ledger, recorder)
             problem = mirror.close()
-    return SweepEnd(outcome, len(todo), problem)
+    return SweepEnd(outcome, len(todo), problem, recorder.fault)
 
 
 def _run_rounds(
     plan: Plan,
     storage: Storage,
-    ledger: Ledger,
     todo: list[Trial],
     recorder: Recorder,
+    cluster: Cluster,
     concurrent: int,
-    fail_fast: bool,
+    how: Start,
 ) -> None:
     """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts."""
+    ledger = recorder.ledger
     given_up: set[str] = set()
     while todo:
         missing = missing_cells(plan, ledger.events, given_up)
-        tune_trials(Work(plan, storage, todo, missing, concurrent, fail_fast), recorder)
+        tune_trials(Work(plan, storage, todo, missing, concurrent, how.fail_fast, cluster.check), recorder)
         statuses = trial_statuses(ledger.events, alive=True)
-        if any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo):
+        if recorder.halt or any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo):
             return
         given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}
         following = missing_cells(plan, ledger.events, given_up)
@@ -114,16 +128,19 @@ def _started(plan: Plan, sweep: str, concurrent: int) -> Event:
 
 
 def _close(plan: Plan, ledger: Ledger, recorder: Recorder) -> str:
-    """Say in the ledger how the sweep and each trial that was cut off ended."""
-    for trial, status in trial_statuses(ledger.events, alive=True).items():
-        if status == "running":
-            recorder.record(cut_off(trial, "interrupted", "the driver was stopped"))
-    statuses = trial_statuses(ledger.events)
-    if {statuses[trial.id] for trial in plan.trials} & {"failed", "out_of_memory"}:
-        outcome = "failed"
-    else:
-        outcome = "interrupted" if unfinished(plan, ledger.events) else "completed"
-    recorder.record(event("sweep_ended", outcome=outcome))
+    """Say in the ledger how the sweep and each trial that was cut off ended; on a full disk it may not take it."""
+    try:
+        for trial, status in trial_statuses(ledger.events, alive=True).items():
+            if status == "running":
+                recorder.record(cut_off(trial, "interrupted", recorder.halt or "the driver was stopped"))
+        statuses = trial_statuses(ledger.events)
+        if {statuses[trial.id] for trial in plan.trials} & set(FAULTS):
+            outcome = "failed"
+        else:
+            outcome = "interrupted" if unfinished(plan, ledger.events) else "completed"
+        recorder.record(event("sweep_ended", outcome=outcome))
+    except DiskFull:
+        return "interrupted"
     return outcome
 
 
@@ -143,7 +160,7 @@ def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[E
     needed = cost_of(plan, storage, events).disk_gb
     limit, free = plan.spec.budget.disk_gb, shutil.disk_usage(storage.root).free / 1e9
     if todo and needed > min(free, limit or free):
-        mend = "fewer trials at a time: leave some values of the training axes for later, or another --storage"
+        mend = "retention: {best: 3}, fewer trials at a time, mpdit clean, or another --storage"
         allowed = f"{free:.1f} GB are free" + (f", budget.disk_gb allows {limit:g}" if limit else "")
         raise refusal(
             "the sweep's snapshots and checkpoints do not fit", given=f"{needed:.1f} GB", allowed=allowed, mend=mend

@@ -40,7 +40,7 @@ def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = (
     A round begins when every trial has come through the one before: it follows from the ledger alone.
     """
     statuses = trial_statuses(events)
-    out = {trial.id for trial in plan.trials if statuses[trial.id] == "diverged"} | set(given_up)
+    out = {trial.id for trial in plan.trials if statuses[trial.id] in ("diverged", "stopped")} | set(given_up)
     results = {(line["trial"], line["cell"]): line["value"] for line in events if line["event"] == "cell"}
     counts = rounds(plan.spec)
     field: list[Contender] = [(group, planned) for group in seed_groups(plan) for planned in plan.cells]

@@ -62,6 +62,12 @@ class Budget(Settings):
     disk_gb: float | None = Field(None, gt=0)
 
 
+class Retention(Settings):
+    """Whose weights stay. best: of so many points of the sweep, with all their seeds; null: of all."""
+
+    best: int | None = Field(None, ge=1)
+
+
 class Tracking(Settings):
     """Where MLflow's view is written. uri null: the storage's own database; experiment null: the sweep's name."""
 
@@ -82,6 +88,7 @@ class SweepSpec(Settings):
     screening: Screening = Screening()
     resources: Resources = Resources()
     budget: Budget = Budget()
+    retention: Retention = Retention()
     tracking: Tracking = Tracking()
 
     @property

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TextIO
 
 from mpdit.errors import BadInput, nearest, refusal
-from mpdit.run_folder import RECIPE, is_bundle
+from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, is_bundle
 
 LAYOUT = "1"
+MOUNTS = Path("/proc/self/mounts")
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
+NETWORK_FILE_SYSTEMS |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
 
 
 class Busy(BadInput):
@@ -76,6 +79,10 @@ class Storage:
     def trial(self, trial: str) -> Path:
         """A trial's folder."""
         return self.trials / trial
+
+    def is_trained(self, trial: str) -> bool:
+        """Whether a trial's last step has been taken and its weights are kept."""
+        return (self.trial(trial) / EMA / RAW_WEIGHTS).exists()
 
     def sweep_names(self) -> list[str]:
         """The sweeps here, the one that was last active first."""
@@ -155,3 +162,17 @@ def is_locked(path: Path) -> bool:
             return False
     except Busy:
         return True
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that a path lies, or would lie, on; empty where the system does not tell."""
+    try:
+        mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        return ""
+    holding = [
+        (len(Path(place).parts), kind)
+        for _device, place, kind, *_ in mounts
+        if path.is_relative_to(place.replace("\\040", " "))
+    ]
+    return max(holding, key=lambda found: found[0], default=(0, ""))[1]

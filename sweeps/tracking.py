@@ -1,15 +1,13 @@
 """MLflow: a view of the ledger that can be rebuilt from it at any time. The only module that knows MLflow.
 
 Experiment = sweep; parent run = the sweep, child = a trial, grandchild = a cell. A run is found again by its
-tags, so replaying events never doubles one. Everything is written by one thread of the driver, in ledger order.
+tags, so replaying events never doubles one. What writes them, and when: sweeps/mirror.py.
 """
 
 import logging
 import os
-import queue
-import threading
-from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpdit.errors import refusal
@@ -18,7 +16,7 @@ from sweeps.figures import write_figures
 from sweeps.ledger import Event, read
 from sweeps.plan import Plan
 from sweeps.ranking import rank
-from sweeps.storage import Storage
+from sweeps.storage import NETWORK_FILE_SYSTEMS, Storage, file_system
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 SWEEP, TRIAL, CELL, MIRRORED = "mpdit.sweep", "mpdit.trial", "mpdit.cell", "mpdit.mirrored_lines"
 KIND = "mpdit.kind"  # sweep, trial or cell: what to filter MLflow's table by
 PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
-PATIENCE = 60  # seconds without a sign of life after which a tracking store is given up
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
 MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
 
@@ -37,7 +34,7 @@ def quiet() -> None:
     """No telemetry and no chatter from MLflow, unless the user has asked for it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a request sent twice could double a run
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -56,6 +53,21 @@ def tracking_uri(storage: Storage, uri: str | None) -> str:
             "a relative database would be another one in every process", given=uri, mend="sqlite:////ABSOLUTE"
         )
     return uri
+
+
+def check_place(storage: Storage, uri: str | None) -> None:
+    """Raises BadInput where the tracking database would be SQLite on a network file system, whose locks it breaks."""
+    place = tracking_uri(storage, uri)
+    if not place.startswith("sqlite:"):
+        return
+    path = Path(place.removeprefix("sqlite:///"))
+    kind = file_system(path)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise refusal(
+            "SQLite does not work on a network file system: its locks fail there, and the database breaks",
+            given=f"{path} on {kind}",
+            mend="tracking: {uri: http://HOST:5000} with `mlflow server` running there, or a database on a local disk",
+        )
 
 
 def create_database(storage: Storage) -> None:
@@ -93,11 +105,12 @@ class View:
     """The runs of one sweep in one tracking store, and how each kind of event shows in them."""
 
     def __init__(self, client: "MlflowClient", experiment: str, sweep: str, plan: Plan, storage: Storage) -> None:
+        self.remote = str(client.tracking_uri).startswith("http")
         self.client, self.sweep, self.plan, self.storage = client, sweep, plan, storage
         self.trials = {trial.id: trial for trial in plan.trials}
         self.experiment = self._experiment(experiment)
         self.runs: dict[tuple[str | None, str | None], str] = {}
-        self.named: set[str] = set()
+        self.bare: set[tuple[str | None, str | None]] = set()  # created, but their parameters were not written
         self._find_runs()
         git = git_state()
         self.code_tags = {f"version.{name}": version for name, version in versions().items()}
@@ -107,7 +120,7 @@ class View:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        artifacts = (self.storage.artifacts / name).as_uri()
+        artifacts = None if self.remote else (self.storage.artifacts / name).as_uri()  # a server keeps its own
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
     def _find_runs(self) -> None:
@@ -119,6 +132,8 @@ class View:
             for run in page:
                 tags = run.data.tags
                 self.runs[tags.get(TRIAL), tags.get(CELL)] = run.info.run_id
+                if not run.data.params:
+                    self.bare.add((tags.get(TRIAL), tags.get(CELL)))
             token = page.token
             if not token:
                 return
@@ -126,6 +141,9 @@ class View:
     def _run(self, trial: str | None, cell: str | None, name: str, time: str, params: dict[str, Any]) -> str:
         """The run of a sweep (None, None), trial (id, None) or cell, created when it is not there yet."""
         if (trial, cell) in self.runs:
+            if (trial, cell) in self.bare and params:
+                self._params(self.runs[trial, cell], params)
+                self.bare.remove((trial, cell))
             return self.runs[trial, cell]
         tags = {SWEEP: self.sweep, KIND: "cell" if cell else "trial" if trial else "sweep", **self.code_tags}
         if trial:
@@ -244,67 +262,19 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-class Mirror(threading.Thread):
-    """Shows events in MLflow as they come, on a thread of its own: the sweep never waits for the tracking store.
+def open_view(storage: Storage, plan: Plan, sweep: str, uri: str) -> View:
+    """The sweep's runs in the store at this URI."""
+    quiet()
+    if uri == tracking_uri(storage, None):
+        create_database(storage)
+    from mlflow import MlflowClient
 
-    A store that fails is left alone from then on; the next start of the sweep replays what it has not seen.
-    """
+    experiment = plan.spec.tracking.experiment or plan.spec.name
+    return View(MlflowClient(tracking_uri=uri), experiment, sweep, plan, storage)
 
-    def __init__(self, storage: Storage, plan: Plan, sweep: str, past: Iterable[Event]) -> None:
-        super().__init__(name="mlflow-mirror", daemon=True)
-        self.uri = tracking_uri(storage, plan.spec.tracking.uri)
-        self.storage, self.plan, self.sweep = storage, plan, sweep
-        self.problem: Exception | None = None
-        self.shown = 0  # events mirrored so far
-        self._past = list(past)
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
 
-    def show(self, line: Event) -> None:
-        """Queue one event, after it has been written to the ledger."""
-        self._events.put(line)
-
-    def close(self) -> Exception | None:
-        """Wait until everything is shown; returns what went wrong, if anything did.
-
-        A store that shows nothing more for a while is given up: MLflow itself would go on trying for many minutes.
-        """
-        self._events.put(None)
-        shown = -1
-        while self.is_alive() and shown != self.shown:
-            shown = self.shown
-            self.join(PATIENCE)
-        if self.is_alive():
-            self.problem = TimeoutError(f"no answer in {PATIENCE} s")
-        return self.problem
-
-    def run(self) -> None:
-        """The thread's work."""
-        try:
-            self._mirror(self._open())
-        except Exception as problem:
-            log.warning("tracking at %s failed: %s", self.uri, problem)
-            self.problem = problem
-
-    def _open(self) -> View:
-        quiet()
-        if self.plan.spec.tracking.uri is None:
-            create_database(self.storage)
-        from mlflow import MlflowClient
-
-        spec = self.plan.spec
-        client = MlflowClient(tracking_uri=self.uri)
-        return View(client, spec.tracking.experiment or spec.name, self.sweep, self.plan, self.storage)
-
-    def _mirror(self, view: View) -> None:
-        known = view.mirrored()
-        for line in self._past[known:]:
-            view.show(line)
-            self.shown += 1
-        total = len(self._past)
-        while (event := self._events.get()) is not None:
-            view.show(event)
-            self.shown += 1
-            total += 1
-            if event["event"] == "trial_ended":
-                view.remember(total)
-        view.remember(total)
+def without_password(uri: str) -> str:
+    """A URI as it may be shown."""
+    scheme, separator, rest = uri.partition("://")
+    place, slash, path = rest.partition("/")
+    return scheme + separator + place.rpartition("@")[2] + slash + path

@@ -5,14 +5,23 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from mpdit.errors import disk_is_full, no_space
 from mpdit.transformer import parameter_count
+from pipelines import checkpoint
 from pipelines.cell import Cell, Evaluation
 from pipelines.evaluation import evaluate
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
-from pipelines.training import Diverged, OutOfMemory, Report, log_to, train, training_seconds
+from pipelines.training import (
+    Diverged,
+    OutOfMemory,
+    Report,
+    halve_micro_batch,
+    is_out_of_memory,
+    log_to,
+    train,
+    training_seconds,
+)
 from sweeps.ledger import event
 from sweeps.plan import scoring_work, training_work
 from sweeps.storage import locked
@@ -56,7 +65,7 @@ def run_trial(
     """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
 
     keep: whether the cells' features stay for a later round. Outcomes here: completed, diverged, out_of_memory,
-    failed. Raises nothing that the trial itself caused.
+    failed; interrupted by a full disk. Raises nothing that the trial itself caused.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scored = {"seconds": 0.0, "work": 0.0}
@@ -67,7 +76,7 @@ def run_trial(
 
     try:
         with locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE):
-            settled = train(recipe, folder, on_progress, threads)
+            settled = _trained(recipe, folder, on_progress, threads)
             parameters = _parameters(settled)
             facts = {"runtime": settled.runtime.model_dump(), "machine": machine(settled.runtime.device)}
             work = {cell.key: scoring_work(cell, parameters) for cell in cells}
@@ -85,9 +94,7 @@ def run_trial(
     except OutOfMemory as lack:
         outcome = {"outcome": "out_of_memory", "reason": str(lack)}
     except Exception as error:
-        outcome = {"outcome": _failure(error), "reason": f"{type(error).__name__}: {error}"}
-        with log_to(folder / "log.txt"):
-            log.error("%s", traceback.format_exc())
+        outcome = _fault(error, folder)
     totals = {"training_seconds": training_seconds(folder), "scoring_seconds": round(scored["seconds"], 3)}
     send(event("trial_ended", trial, None, **outcome, **totals, scoring_work=scored["work"], **facts))
 
@@ -96,6 +103,29 @@ def _parameters(recipe: Recipe) -> int:
     return parameter_count(recipe.architecture(recipe.dataset))
 
 
-def _failure(error: Exception) -> str:
-    out_of_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-    return "out_of_memory" if out_of_memory else "failed"
+def _trained(recipe: Recipe, folder: Path, report: Report, threads: int) -> Recipe:
+    """Train; where memory runs out and the recipe leaves it open, once more with half a batch at a time."""
+    lack: OutOfMemory | None = None
+    try:
+        settled = train(recipe, folder, report, threads)
+    except OutOfMemory as error:
+        lack = error.with_traceback(None)  # whose frames would hold on to what filled the memory
+    if lack is not None:
+        half = halve_micro_batch(folder)
+        if half is None:
+            raise lack
+        with log_to(folder / "log.txt"):
+            log.warning("%s: goes on with %d samples at once", lack, half)
+        settled = train(recipe, folder, report, threads)
+    checkpoint.drop_tensors(folder / "checkpoints")
+    return settled
+
+
+def _fault(error: Exception, folder: Path) -> dict[str, Any]:
+    """The outcome of a trial that an exception has ended."""
+    if disk_is_full(error):
+        return {"outcome": "interrupted", "reason": str(no_space(folder)), "disk_full": True}
+    with log_to(folder / "log.txt"):
+        log.error("%s", traceback.format_exc())
+    outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
+    return {"outcome": outcome, "reason": f"{type(error).__name__}: {error}"}

@@ -1,19 +1,24 @@
 """Ray Tune runs trials; what they report goes to the recorder."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cell import Cell
 from pipelines.evaluation import compiling_pays
 from sweeps.cluster import gpus_per_trial, temporary_folder
-from sweeps.ledger import event
+from sweeps.history import FAULTS
+from sweeps.ledger import Event, event, trial_statuses
 from sweeps.plan import Plan, Trial
 from sweeps.recorder import Recorder, cut_off
+from sweeps.requests import EVERYTHING, asked_to_stop
+from sweeps.retention import drop_losers
 from sweeps.storage import Storage
 from sweeps.trial import run_in_worker
 
 RETRIES = 2  # of a trial whose worker died; errors inside a trial are outcomes and are not retried
+STOPPED = "by mpdit stop"
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Work:
     cells: dict[str, list[Cell]]
     concurrent: int
     fail_fast: bool
+    check: Callable[[], None]  # raises RayLost when Ray can no longer run them
 
 
 def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
@@ -44,17 +50,55 @@ def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
     }
 
 
+def heed_requests(work: Work, recorder: Recorder) -> None:
+    """Take up what another terminal asks."""
+    for asked in asked_to_stop(work.storage, work.plan.spec.name):
+        if asked == EVERYTHING:
+            recorder.halt = STOPPED
+        else:
+            recorder.stops[asked] = STOPPED
+
+
+def heed_outcome(line: Event, work: Work, recorder: Recorder) -> None:
+    """End the sweep where a trial's end is to be its own; let go of what has lost."""
+    for trial in drop_losers(work.plan, work.storage, recorder.ledger.events):
+        recorder.record(event("weights_dropped", trial))
+    if line.get("disk_full"):
+        recorder.halt = recorder.fault = line["reason"]
+    if work.fail_fast and line["outcome"] in FAULTS:
+        recorder.halt = f"trial {line['trial']} {line['outcome']}, and the sweep was to end with the first that did"
+
+
+def death(trial: str, error: Exception | None) -> Event:
+    """The end of a trial whose worker died again and again."""
+    import ray
+
+    tries = f"its worker died {RETRIES + 1} times"
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return cut_off(trial, "out_of_memory", f"{tries}, the last time because the machine had no memory left")
+    return cut_off(trial, "failed", tries)
+
+
 def tune_trials(work: Work, recorder: Recorder) -> None:
     """Let Ray Tune run the trials; returns when they have ended or the user has interrupted them."""
     import ray
     from ray import tune
 
+    asked_to_stop(work.storage, work.plan.spec.name)  # what was asked of a driver that died
     gpus = gpus_per_trial(work.plan.spec, ray.cluster_resources().get("GPU", 0.0))
     jobs = [_job(work, trial, gpus) for trial in work.trials]
     resources = {"CPU": work.plan.spec.resources.cpus_per_trial, "GPU": gpus}
+    halting: list[str] = []
 
     class Record(tune.Callback):
-        """Tune's events, as ledger lines."""
+        """Tune's events, as ledger lines; what is asked of the sweep, as Tune's interruption."""
+
+        def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
+            work.check()
+            heed_requests(work, recorder)
+            if recorder.halt and not halting:
+                halting.append(recorder.halt)
+                signal.raise_signal(signal.SIGINT)  # Tune's own way to stop everything
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             recorder.record(event("trial_started", trial.config["job"]["trial"]))
@@ -62,11 +106,26 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
             line = result["event"]
             recorder.record(line)
-            if work.fail_fast and line["event"] == "trial_ended" and line["outcome"] in ("failed", "out_of_memory"):
-                signal.raise_signal(signal.SIGINT)
+            if line["event"] == "trial_ended":
+                heed_outcome(line, work, recorder)
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            name = trial.config["job"]["trial"]
+            if trial_statuses(recorder.ledger.events, alive=True)[name] == "running":  # it was not let to its end
+                recorder.record(cut_off(name, "stopped", recorder.stops.pop(name, "by the scheduler")))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            recorder.record(cut_off(trial.config["job"]["trial"], "failed", f"its worker died {RETRIES + 1} times"))
+            work.check()
+            recorder.record(death(trial.config["job"]["trial"], trial.get_error()))
+
+    class Stop(tune.Stopper):
+        """Ends a trial at a report when that was asked for."""
+
+        def __call__(self, trial_id: str, result: Any) -> bool:
+            return result["event"]["trial"] in recorder.stops and result["event"]["event"] != "trial_ended"
+
+        def stop_all(self) -> bool:
+            return False
 
     tuner = tune.Tuner(
         tune.with_resources(run_in_worker, resources),
@@ -80,6 +139,7 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
             name="tune",
             storage_path=str(temporary_folder()),
             callbacks=[Record()],
+            stop=Stop(),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),

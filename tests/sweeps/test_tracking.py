@@ -7,10 +7,11 @@ from mlflow import MlflowClient
 
 from mpdit.errors import BadInput
 from sweeps.ledger import Event, Ledger, event
+from sweeps.mirror import Mirror
 from sweeps.plan import Plan
 from sweeps.spec import Tracking
 from sweeps.storage import Storage
-from sweeps.tracking import CELL, KIND, PARENT, TRIAL, Mirror, create_database, tracking_uri
+from sweeps.tracking import CELL, KIND, PARENT, TRIAL, create_database, tracking_uri
 from tests.sweeps.conftest import ended, plan_of, scored
 
 pytestmark = pytest.mark.filterwarnings(
@@ -116,7 +117,7 @@ def test_wherever_the_driver_was_killed_the_view_becomes_whole(shown: int, stora
 def test_a_store_that_is_away_does_not_hold_the_sweep_up(
     tmp_path: Path, small_plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.tracking.PATIENCE", 0.2)
+    monkeypatch.setattr("sweeps.mirror.PATIENCE", 0.2)
     away = small_plan.spec.model_copy(update={"tracking": Tracking(uri="http://127.0.0.1:9")})
     thread = Mirror(Storage(tmp_path), dataclasses.replace(small_plan, spec=away), "s1", [])
     thread.start()

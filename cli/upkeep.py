@@ -1,0 +1,129 @@
+"""Commands about a sweep that runs, has failed, or takes too much room: stop, retry, sync, clean."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import DEFAULT_STORAGE, StorageOption, SweepArgument
+from cli.sweeping import conduct, recorded
+from mpdit.errors import nearest, refusal
+
+if TYPE_CHECKING:
+    from sweeps.storage import Storage
+
+PATIENCE = 120.0  # seconds for a driver to stop its trials and write down how they ended
+
+
+def stop(
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="The sweep.")],
+    trial: Annotated[str | None, typer.Argument(metavar="[TRIAL]", help="One trial; the whole sweep without.")] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Stop a sweep that runs in another terminal, or one of its trials at its next report."""
+    from sweeps.overview import trial_states
+    from sweeps.requests import ask_to_stop
+    from sweeps.storage import Storage
+
+    where = Storage(storage)
+    found, made, events = recorded(where, name)
+    if not where.is_running(found):
+        raise refusal(f"{found} is not running", mend=f"mpdit status {found}")
+    if trial is None:
+        ask_to_stop(where, found)
+        _wait_for_the_end(where, found)
+        return
+    states = trial_states(made, events, alive=True)
+    if trial not in states:
+        raise refusal(
+            f"{found} has no trial {trial!r}", given=trial, nearest=nearest(trial, states), allowed=", ".join(states)
+        )
+    status = states[trial].status
+    if status not in ("running", "pending", "interrupted"):
+        raise refusal(f"trial {trial} is {status} already", mend=f"mpdit status {found}")
+    ask_to_stop(where, found, trial)
+    print(f"{trial} stops at its next report; mpdit retry {found} takes it up again", file=sys.stderr)
+
+
+def _wait_for_the_end(where: "Storage", name: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while where.is_running(name) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    if where.is_running(name):
+        raise refusal(f"{name} does not stop", mend="end its process: the same command continues it")
+    print(f"{name} is stopped; mpdit retry {name} or the same mpdit sweep continues it", file=sys.stderr)
+
+
+def retry(
+    name: SweepArgument = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only trials that failed or ran out of memory.")] = False,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Take up again what a sweep has not finished, from its checkpoints: stopped trials too."""
+    from sweeps.history import FAULTS, FINAL
+    from sweeps.ledger import trial_statuses
+    from sweeps.runner import Start
+    from sweeps.storage import Storage
+
+    where = Storage(storage)
+    found, made, events = recorded(where, name)
+    statuses = trial_statuses(events)
+    wanted = [t.id for t in made.trials if (statuses[t.id] in FAULTS if failed else statuses[t.id] not in FINAL)]
+    if not wanted:
+        print(f"nothing to retry: every trial of {found} " + ("has not failed" if failed else "is finished"))
+        return
+    again = [trial for trial in wanted if statuses[trial] in (*FAULTS, "stopped")]
+    conduct(made, where, Start(only=wanted, again=again), storage)
+
+
+def sync(
+    name: SweepArgument = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", metavar="URI", help="Another MLflow; the sweep's own by default.")
+    ] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Bring MLflow up to date from the sweep's ledger, or show the sweep in another MLflow."""
+    from sweeps.mirror import synchronise
+    from sweeps.storage import Storage
+
+    where = Storage(storage)
+    found, made, events = recorded(where, name)
+    if where.is_running(found):
+        raise refusal(f"{found} is running: its driver brings MLflow up to date by itself", mend="sync when it is over")
+    shown, place = synchronise(where, made, events, tracking_uri)
+    print(f"{found}: {shown} events shown at {place}")
+
+
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    best: Annotated[
+        int | None, typer.Option(min=1, help="Keep the weights of so many points of each sweep; else what it says.")
+    ] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Show what of a storage can go, and remove it."""
+    from cli.tables import aligned
+    from sweeps.retention import removable, remove
+    from sweeps.storage import Storage
+
+    where = Storage(storage)
+    where.check()
+    found = removable(where, best)
+    if not found:
+        print("nothing to remove")
+        return
+    rows = [[_short(removal.path, where.root), f"{removal.bytes / 1e6:.1f}", removal.why] for removal in found]
+    print(aligned(["what", "MB", "why"], rows))
+    print(f"{sum(removal.bytes for removal in found) / 1e6:.1f} MB")
+    if not yes and not (sys.stdin.isatty() and typer.confirm("remove them?")):
+        print("nothing is removed; --yes removes them", file=sys.stderr)
+        return
+    remove(where, found)
+    print("removed", file=sys.stderr)
+
+
+def _short(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -1,0 +1,128 @@
+"""What of a storage can go: weights of trials that can no longer win, and what kills and ended trainings have left."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpdit.run_folder import EMA, RECIPE
+from pipelines.evaluation import SCORES
+from pipelines.yaml_file import read_yaml, validate
+from sweeps.cluster import dead_folders
+from sweeps.history import ENDED
+from sweeps.ledger import Event, read, trial_statuses
+from sweeps.plan import Plan, make_plan
+from sweeps.ranking import rank
+from sweeps.screening import missing_cells, seed_groups
+from sweeps.spec import SweepSpec
+from sweeps.storage import Storage, is_locked, locked
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A file or folder that can go, and why."""
+
+    path: Path
+    why: str
+    bytes: int
+
+
+def losers(plan: Plan, events: list[Event], best: int) -> list[str]:
+    """The trials that have ended and are not among the best: seeds of one point win and lose together.
+
+    Values are final once a point is scored in full, so that what loses now loses for good.
+    """
+    rows = [row for row in rank(plan, events) if row.status == "completed" and row.value is not None]
+    winning = list(dict.fromkeys(tuple(row.trials) for row in rows))[:best]
+    statuses, missing = trial_statuses(events), missing_cells(plan, events)
+    ended = [
+        [trial.id for trial in group]
+        for group in seed_groups(plan)
+        if all(statuses[trial.id] in ENDED and not missing.get(trial.id) for trial in group)
+    ]
+    return [trial for group in ended if set(group) not in map(set, winning) for trial in group]
+
+
+def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
+    """Remove the weights of the sweep's losers, where it says so; returns their trials."""
+    if plan.spec.retention.best is None:
+        return []
+    gone = [trial for trial in losers(plan, events, plan.spec.retention.best) if _weights(storage, trial)]
+    gone = [trial for trial in gone if trial not in _wanted_elsewhere(storage, plan.spec.name)]
+    for trial in gone:
+        for path in _weights(storage, trial):
+            shutil.rmtree(path, ignore_errors=True)
+    return gone
+
+
+def removable(storage: Storage, best: int | None = None) -> list[Removal]:
+    """Everything that no sweep needs. best: how many points of each keep their weights; by default what it says."""
+    found, known = list[Removal](), set[str]()
+    for name in storage.sweep_names():
+        events = read(storage.ledger(name))
+        known |= {line["trial"] for line in events if line["trial"]}
+        if not storage.is_running(name):
+            found += _of_sweep(storage, name, events, best)
+    for folder in sorted(storage.trials.glob("*")):
+        if folder.is_dir() and not is_locked(folder / "lock"):
+            found += _of_trial(folder, folder.name in known)
+    found += [_removal(folder, "left by a driver that was killed") for folder in dead_folders()]
+    return list({removal.path: removal for removal in found}.values())
+
+
+def remove(storage: Storage, removals: list[Removal]) -> None:
+    """Remove them; what another process has begun to use since is left."""
+    for removal in removals:
+        lock = removal.path / "lock" if removal.path.parent == storage.trials else removal.path.parent / "lock"
+        if removal.path.is_relative_to(storage.trials) and lock.exists():
+            with locked(lock, f"trial {lock.parent.name}"):
+                _remove(removal.path)
+        else:
+            _remove(removal.path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None) -> Iterator[Removal]:
+    spec = validate(SweepSpec, read_yaml(storage.spec(name)))
+    keep = spec.retention.best if best is None else best
+    if keep is None:
+        return
+    elsewhere = _wanted_elsewhere(storage, name)
+    for trial in losers(make_plan(spec), events, keep):
+        if trial not in elsewhere:
+            for path in _weights(storage, trial):
+                yield _removal(path, f"not among the best {keep} of {name}")
+
+
+def _of_trial(folder: Path, known: bool) -> Iterator[Removal]:
+    if not known:
+        if (folder / RECIPE).exists() or (folder / "lock").exists():
+            yield _removal(folder, "of no sweep here")
+        return
+    partial = [*folder.glob(f"{CHECKPOINTS}/partial-*"), *folder.glob(f"{EMA}/*.partial")]
+    for path in partial:
+        yield _removal(path, "half-written when its process was killed")
+
+
+def _weights(storage: Storage, trial: str) -> list[Path]:
+    folder = storage.trial(trial)
+    return [path for name in (EMA, CHECKPOINTS, SCORES) if (path := folder / name).exists()]
+
+
+def _wanted_elsewhere(storage: Storage, name: str) -> set[str]:
+    """The trials that other sweeps rank too."""
+    others = [other for other in storage.sweep_names() if other != name]
+    return {line["trial"] for other in others for line in read(storage.ledger(other)) if line["trial"]}
+
+
+def _removal(path: Path, why: str) -> Removal:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return Removal(path, why, sum(file.stat().st_size for file in files if file.is_file()))
