@@ -19,6 +19,9 @@ SweepFile = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A sweep fil
 SizeOption = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Carry the recipe to this size.")]
 PatchOption = Annotated[int | None, typer.Option("--patch", min=1, help="Carry the recipe to this patch.")]
 ByOption = Annotated[str, typer.Option("--by", metavar="METRIC", help="frechet or magnitude_drift.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", metavar="RAY", help="A Ray cluster, HOST:PORT or auto; one of its own else.")
+]
 InceptionOption = Annotated[
     Path | None,
     typer.Option(

@@ -10,6 +10,7 @@ import typer
 
 from cli.options import (
     DEFAULT_STORAGE,
+    AddressOption,
     ByOption,
     InceptionOption,
     JsonOption,
@@ -42,13 +43,14 @@ def sweep(
     set_: SetOption = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop the sweep when a trial fails.")] = False,
     inception_weights: InceptionOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run."""
     from sweeps.runner import Start
     from sweeps.storage import Storage
 
     name_inception_weights(inception_weights)
-    conduct(_read_plan(file, set_), Storage(storage), Start(max_concurrent, fail_fast), storage)
+    conduct(_read_plan(file, set_), Storage(storage), Start(max_concurrent, fail_fast, address=address), storage)
 
 
 def conduct(plan: "Plan", where: "Storage", how: "Start", storage: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import DEFAULT_STORAGE, StorageOption, SweepArgument
+from cli.options import DEFAULT_STORAGE, AddressOption, StorageOption, SweepArgument
 from cli.sweeping import conduct, recorded
 from mpdit.errors import nearest, refusal
 
@@ -60,6 +60,7 @@ def retry(
     name: SweepArgument = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only trials that failed or ran out of memory.")] = False,
     storage: StorageOption = DEFAULT_STORAGE,
+    address: AddressOption = None,
 ) -> None:
     """Take up again what a sweep has not finished, from its checkpoints: stopped trials too."""
     from sweeps.history import FAULTS, FINAL
@@ -75,7 +76,7 @@ def retry(
         print(f"nothing to retry: every trial of {found} " + ("has not failed" if failed else "is finished"))
         return
     again = [trial for trial in wanted if statuses[trial] in (*FAULTS, "stopped")]
-    conduct(made, where, Start(only=wanted, again=again), storage)
+    conduct(made, where, Start(only=wanted, again=again, address=address), storage)
 
 
 def sync(

@@ -220,10 +220,10 @@ def _ray() -> Finding:
 
     try:
         with local_ray() as cluster:
-            found = cluster.resources()
+            found = {name: sum(node.get(name, 0) for node in cluster.nodes) for name in ("CPU", "GPU")}
     except Exception as error:
         return Finding("fail", f"Ray does not start: {error}", "read the message; /tmp must be writable")
-    return Finding("ok", f"Ray starts and sees {found.get('CPU', 0):.0f} CPUs and {found.get('GPU', 0):.0f} GPUs")
+    return Finding("ok", f"Ray starts and sees {found['CPU']:.0f} CPUs and {found['GPU']:.0f} GPUs")
 
 
 def _tracking(storage: Storage) -> Finding:

@@ -3,20 +3,20 @@
 import shutil
 import uuid
 from collections.abc import Collection
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from mpdit.errors import DiskFull, refusal
 from pipelines.evaluation import prepare
 from pipelines.yaml_file import write_yaml
-from sweeps.cluster import Cluster, RayLost, cores, local_ray, slots
+from sweeps.cluster import Cluster, RayLost, joined_ray, local_ray, slots, this_machine
 from sweeps.history import FAULTS, FINAL, cost_of, finished_elsewhere, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses
 from sweeps.mirror import Mirror
 from sweeps.plan import Plan, Trial
 from sweeps.recorder import Listener, Recorder, cut_off
 from sweeps.screening import missing_cells
-from sweeps.spec import FIXED, SweepSpec, check_unchanged
+from sweeps.spec import FIXED, check_unchanged
 from sweeps.storage import Storage, locked
 from sweeps.tracking import check_place
 from sweeps.tuning import Work, tune_trials
@@ -43,13 +43,14 @@ class Start:
 
     max_concurrent: trials at a time; None: as many as there is room for. fail_fast: whether the first trial that
     fails ends the sweep. only: the trials to run; None: all that are unfinished. again: trials to take up again that
-    have ended.
+    have ended. address: of a Ray cluster that runs already; None: one of our own, for this sweep.
     """
 
     max_concurrent: int | None = None
     fail_fast: bool = False
     only: Collection[str] | None = None
     again: Collection[str] = ()
+    address: str | None = None
 
 
 def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = None) -> SweepEnd:
@@ -60,7 +61,6 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
     spec, how = plan.spec, how or Start()
     check_place(storage, spec.tracking.uri)
     storage.prepare()
-    _check_resources(spec)
     with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
@@ -69,33 +69,48 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
         todo = unfinished(plan, ledger.events + again + reused)
         todo = [trial for trial in todo if how.only is None or trial.id in how.only]
         _check_means(plan, storage, todo, ledger.events + again + reused)
-        write_yaml(
-            storage.spec(spec.name), spec.model_dump()
-        )  # only now: what is refused leaves nothing under its name
-        for line in again + reused:
-            ledger.append(line)
-        if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
-            return SweepEnd("completed", 0)
-        return _run(plan, storage, ledger, todo, listener, how)
+        with _cluster(plan, storage, how) if todo else nullcontext() as cluster:
+            concurrent = min(how.max_concurrent or len(todo), slots(spec, cluster.nodes)) if cluster else 0
+            write_yaml(storage.spec(spec.name), spec.model_dump())  # only now: what is refused leaves nothing behind
+            for line in again + reused:
+                ledger.append(line)
+            if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
+                return SweepEnd("completed", 0)
+            return _run(plan, storage, ledger, todo, listener, cluster, concurrent, how.fail_fast)
 
 
-def _run(plan: Plan, storage: Storage, ledger: Ledger, todo: list[Trial], listener: Listener, how: Start) -> SweepEnd:
+def _cluster(plan: Plan, storage: Storage, how: Start) -> AbstractContextManager[Cluster]:
+    """The Ray that the sweep runs on. Raises BadInput where not even one trial would find room."""
+    if how.address:
+        return joined_ray(how.address, storage.sweep(plan.spec.name) / "ray")
+    slots(plan.spec, this_machine())
+    return local_ray()
+
+
+def _run(
+    plan: Plan,
+    storage: Storage,
+    ledger: Ledger,
+    todo: list[Trial],
+    listener: Listener,
+    cluster: Cluster | None,
+    concurrent: int,
+    fail_fast: bool,
+) -> SweepEnd:
     past = list(ledger.events)
     sweep = next((line["sweep"] for line in past if line["event"] == "sweep_started"), uuid.uuid4().hex)
-    with local_ray() if todo else nullcontext() as cluster:
-        concurrent = min(how.max_concurrent or len(todo), slots(plan.spec, cluster.resources())) if cluster else 0
-        mirror = Mirror(storage, plan, sweep, past)
-        recorder = Recorder(ledger, mirror, listener)
-        recorder.record(_started(plan, sweep, concurrent))
-        mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
-        try:
-            if cluster:
-                _run_rounds(plan, storage, todo, recorder, cluster, concurrent, how)
-        except (RayLost, DiskFull) as loss:
-            recorder.halt = recorder.fault = str(loss)
-        finally:
-            outcome = _close(plan, ledger, recorder)
-            problem = mirror.close()
+    mirror = Mirror(storage, plan, sweep, past)
+    recorder = Recorder(ledger, mirror, listener)
+    recorder.record(_started(plan, sweep, concurrent))
+    mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
+    try:
+        if cluster:
+            _run_rounds(plan, storage, todo, recorder, cluster, concurrent, fail_fast)
+    except (RayLost, DiskFull) as loss:
+        recorder.halt = recorder.fault = str(loss)
+    finally:
+        outcome = _close(plan, ledger, recorder)
+        problem = mirror.close()
     return SweepEnd(outcome, len(todo), problem, recorder.fault)
 
 
@@ -106,14 +121,14 @@ def _run_rounds(
     recorder: Recorder,
     cluster: Cluster,
     concurrent: int,
-    how: Start,
+    fail_fast: bool,
 ) -> None:
     """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts."""
     ledger = recorder.ledger
     given_up: set[str] = set()
     while todo:
         missing = missing_cells(plan, ledger.events, given_up)
-        tune_trials(Work(plan, storage, todo, missing, concurrent, how.fail_fast, cluster.check), recorder)
+        tune_trials(Work(plan, storage, todo, missing, concurrent, fail_fast, cluster), recorder)
         statuses = trial_statuses(ledger.events, alive=True)
         if recorder.halt or any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo):
             return
@@ -142,15 +157,6 @@ def _close(plan: Plan, ledger: Ledger, recorder: Recorder) -> str:
     except DiskFull:
         return "interrupted"
     return outcome
-
-
-def _check_resources(spec: SweepSpec) -> None:
-    if spec.resources.cpus_per_trial > cores():
-        raise refusal(
-            "no trial could start: it asks for more CPU cores than there are",
-            given=f"cpus_per_trial: {spec.resources.cpus_per_trial}",
-            allowed=f"1 to {cores()}",
-        )
 
 
 def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[Event]) -> None:

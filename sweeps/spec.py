@@ -36,11 +36,11 @@ class SweepObjective(Settings):
 
 
 class Resources(Settings):
-    """What one trial gets. gpus_per_trial auto: one if there is one; 0: the CPU."""
+    """What one trial gets; with several workers, each of them. gpus_per_trial auto: one if there is one; 0: the CPU."""
 
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     cpus_per_trial: int = Field(1, ge=1)
-    workers_per_trial: Literal[1] = 1
+    workers_per_trial: int = Field(1, ge=1)
 
 
 class Screening(Settings):

@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from sweeps.storage import locked
 
 LOCK_PATIENCE = 60  # seconds that a dead driver's last workers get to let go of the trial
 
+Training = Callable[[Recipe, Path, Report, int], Recipe]
+
 log = logging.getLogger(__name__)
 
 
@@ -38,17 +41,21 @@ def run_in_worker(config: dict[str, Any]) -> None:
     def send(line: dict[str, Any]) -> None:
         tune.report({"event": line})
 
-    job = config["job"]
-    cells = [Cell(sigma_rel, Evaluation(**settings)) for sigma_rel, settings in job["cells"]]
+    run_job(config["job"], send, train_with_room)
+
+
+def run_job(job: dict[str, Any], send: Report, training: Training) -> None:
+    """`run_trial` on the plain values that a worker was sent."""
     run_trial(
         job["trial"],
         Recipe(**job["recipe"]),
         Path(job["folder"]),
-        cells,
+        [Cell(sigma_rel, Evaluation(**settings)) for sigma_rel, settings in job["cells"]],
         job["threads"],
         send,
         job["keep"],
         job["compiled"],
+        training,
     )
 
 
@@ -61,10 +68,12 @@ def run_trial(
     send: Report,
     keep: bool = False,
     compiled: bool = False,
+    training: Training | None = None,
 ) -> None:
     """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
 
-    keep: whether the cells' features stay for a later round. Outcomes here: completed, diverged, out_of_memory,
+    keep: whether the cells' features stay for a later round. training: how it is trained; by default in this process,
+    once more with half a batch at a time where memory runs out. Outcomes here: completed, diverged, out_of_memory,
     failed; interrupted by a full disk. Raises nothing that the trial itself caused.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +85,8 @@ def run_trial(
 
     try:
         with locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE):
-            settled = _trained(recipe, folder, on_progress, threads)
+            settled = (training or train_with_room)(recipe, folder, on_progress, threads)
+            checkpoint.drop_tensors(folder / "checkpoints")  # a training that has ended needs none
             parameters = _parameters(settled)
             facts = {"runtime": settled.runtime.model_dump(), "machine": machine(settled.runtime.device)}
             work = {cell.key: scoring_work(cell, parameters) for cell in cells}
@@ -94,7 +104,7 @@ def run_trial(
     except OutOfMemory as lack:
         outcome = {"outcome": "out_of_memory", "reason": str(lack)}
     except Exception as error:
-        outcome = _fault(error, folder)
+        outcome = fault(error, folder)
     totals = {"training_seconds": training_seconds(folder), "scoring_seconds": round(scored["seconds"], 3)}
     send(event("trial_ended", trial, None, **outcome, **totals, scoring_work=scored["work"], **facts))
 
@@ -103,7 +113,7 @@ def _parameters(recipe: Recipe) -> int:
     return parameter_count(recipe.architecture(recipe.dataset))
 
 
-def _trained(recipe: Recipe, folder: Path, report: Report, threads: int) -> Recipe:
+def train_with_room(recipe: Recipe, folder: Path, report: Report, threads: int) -> Recipe:
     """Train; where memory runs out and the recipe leaves it open, once more with half a batch at a time."""
     lack: OutOfMemory | None = None
     try:
@@ -117,11 +127,10 @@ def _trained(recipe: Recipe, folder: Path, report: Report, threads: int) -> Reci
         with log_to(folder / "log.txt"):
             log.warning("%s: goes on with %d samples at once", lack, half)
         settled = train(recipe, folder, report, threads)
-    checkpoint.drop_tensors(folder / "checkpoints")
     return settled
 
 
-def _fault(error: Exception, folder: Path) -> dict[str, Any]:
+def fault(error: Exception, folder: Path) -> dict[str, Any]:
     """The outcome of a trial that an exception has ended."""
     if disk_is_full(error):
         return {"outcome": "interrupted", "reason": str(no_space(folder)), "disk_full": True}

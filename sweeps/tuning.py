@@ -1,13 +1,13 @@
 """Ray Tune runs trials; what they report goes to the recorder."""
 
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cell import Cell
 from pipelines.evaluation import compiling_pays
-from sweeps.cluster import gpus_per_trial, temporary_folder
+from sweeps.cluster import Cluster, gpus_per_trial
+from sweeps.group import run_in_group
 from sweeps.history import FAULTS
 from sweeps.ledger import Event, event, trial_statuses
 from sweeps.plan import Plan, Trial
@@ -31,7 +31,7 @@ class Work:
     cells: dict[str, list[Cell]]
     concurrent: int
     fail_fast: bool
-    check: Callable[[], None]  # raises RayLost when Ray can no longer run them
+    cluster: Cluster
 
 
 def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
@@ -47,6 +47,9 @@ def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
         "keep": any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells),
         "compiled": compiling_pays(planned.cell for planned in plan.cells),
         "threads": plan.spec.resources.cpus_per_trial,
+        "workers": plan.spec.resources.workers_per_trial,
+        "gpus": gpus,
+        "scratch": str(work.cluster.scratch),
     }
 
 
@@ -81,20 +84,22 @@ def death(trial: str, error: Exception | None) -> Event:
 
 def tune_trials(work: Work, recorder: Recorder) -> None:
     """Let Ray Tune run the trials; returns when they have ended or the user has interrupted them."""
-    import ray
     from ray import tune
 
     asked_to_stop(work.storage, work.plan.spec.name)  # what was asked of a driver that died
-    gpus = gpus_per_trial(work.plan.spec, ray.cluster_resources().get("GPU", 0.0))
+    gpus = gpus_per_trial(work.plan.spec, work.cluster.nodes)
     jobs = [_job(work, trial, gpus) for trial in work.trials]
-    resources = {"CPU": work.plan.spec.resources.cpus_per_trial, "GPU": gpus}
+    trainable, resources = run_in_worker, {"CPU": work.plan.spec.resources.cpus_per_trial, "GPU": gpus}
+    alone = work.plan.spec.resources.workers_per_trial == 1
+    if not alone:  # the group's workers hold the resources; what starts them is kept where the cluster's head is
+        trainable, resources = run_in_group, {"node:__internal_head__": 0.001}
     halting: list[str] = []
 
     class Record(tune.Callback):
         """Tune's events, as ledger lines; what is asked of the sweep, as Tune's interruption."""
 
         def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
-            work.check()
+            work.cluster.check()
             heed_requests(work, recorder)
             if recorder.halt and not halting:
                 halting.append(recorder.halt)
@@ -115,7 +120,7 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
                 recorder.record(cut_off(name, "stopped", recorder.stops.pop(name, "by the scheduler")))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            work.check()
+            work.cluster.check()
             recorder.record(death(trial.config["job"]["trial"], trial.get_error()))
 
     class Stop(tune.Stopper):
@@ -128,16 +133,16 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
             return False
 
     tuner = tune.Tuner(
-        tune.with_resources(run_in_worker, resources),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
         param_space={"job": tune.grid_search(jobs)},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=work.concurrent,
-            reuse_actors=True,
+            reuse_actors=alone,  # a group is gone with the worker that has started it, and only then
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(temporary_folder()),
+            storage_path=str(work.cluster.scratch),
             callbacks=[Record()],
             stop=Stop(),
             failure_config=tune.FailureConfig(max_failures=RETRIES),

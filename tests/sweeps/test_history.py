@@ -18,19 +18,31 @@ def test_what_is_done_needs_no_worker(small_plan: Plan) -> None:
     assert unfinished(small_plan, done(small_plan, 0)) == small_plan.trials[1:]
 
 
-def test_a_new_width_needs_only_its_cells(small_plan: Plan) -> None:
+def test_a_new_width_needs_only_its_cells_while_the_weights_are_there(tmp_path: Path, small_plan: Plan) -> None:
     events = done(small_plan, 0)
     wider = plan_of({**small_plan.spec.axes, "ema.sigma_rel": [0.05, 0.1, 0.2]})
     missing = missing_cells(wider, events)[wider.trials[0].id]
     assert [cell.sigma_rel for cell in missing] == [0.2]
     assert wider.trials[0] in unfinished(wider, events)
-    assert wider.trials[0] not in untrained(wider, events)
+    storage = Storage(tmp_path)
+    assert wider.trials[0] in untrained(wider, storage, events)
+    (storage.trial(wider.trials[0].id) / "ema").mkdir(parents=True)
+    (storage.trial(wider.trials[0].id) / "ema" / "raw.safetensors").touch()
+    assert wider.trials[0] not in untrained(wider, storage, events)
 
 
 def test_a_diverged_trial_is_final_and_a_failed_one_is_not(small_plan: Plan) -> None:
     events = [ended(small_plan, 0, "diverged"), ended(small_plan, 1, "failed")]
     assert small_plan.trials[0] not in unfinished(small_plan, events)
     assert small_plan.trials[1] in unfinished(small_plan, events)
+
+
+def test_a_stopped_trial_is_left_until_it_is_retried(small_plan: Plan) -> None:
+    events = [ended(small_plan, 0, "stopped")]
+    assert small_plan.trials[0] not in unfinished(small_plan, events)
+    again = [*events, event("trial_retried", small_plan.trials[0].id)]
+    assert small_plan.trials[0] in unfinished(small_plan, again)
+    assert small_plan.trials[0].id in missing_cells(small_plan, again)
 
 
 def test_finished_trials_of_other_sweeps_are_found_with_their_origin(tmp_path: Path, small_plan: Plan) -> None:

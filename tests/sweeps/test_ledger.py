@@ -1,9 +1,11 @@
+import errno
 import json
 import logging
 from pathlib import Path
 
 import pytest
 
+from mpdit.errors import DiskFull
 from sweeps.ledger import Ledger, event, read, trial_statuses
 
 
@@ -63,3 +65,21 @@ def test_the_last_word_decides_a_trials_status() -> None:
     assert trial_statuses(events)["a"] == "interrupted"
     assert trial_statuses(events, alive=True)["a"] == "running"
     assert trial_statuses(events)["b"] == "pending"
+
+
+def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append(event("progress", "a", 1, metrics={}))
+    before = ledger.path.read_bytes()
+
+    def full(_: int) -> None:  # the machine's edge
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    line = event("progress", "a", 2, metrics={})
+    with monkeypatch.context() as patch:
+        patch.setattr("sweeps.ledger.os.fsync", full)
+        with pytest.raises(DiskFull, match="no space is left"):
+            ledger.append(line)
+    assert ledger.path.read_bytes() == before
+    assert ledger.append(line)  # it was not taken for one that is known
+    assert [line["step"] for line in read(ledger.path)] == [1, 2]

@@ -11,7 +11,17 @@ from sweeps.mirror import Mirror
 from sweeps.plan import Plan
 from sweeps.spec import Tracking
 from sweeps.storage import Storage
-from sweeps.tracking import CELL, KIND, PARENT, TRIAL, create_database, tracking_uri
+from sweeps.tracking import (
+    CELL,
+    KIND,
+    PARENT,
+    TRIAL,
+    View,
+    check_place,
+    create_database,
+    tracking_uri,
+    without_password,
+)
 from tests.sweeps.conftest import ended, plan_of, scored
 
 pytestmark = pytest.mark.filterwarnings(
@@ -143,3 +153,56 @@ def test_a_uri_that_would_differ_between_processes_is_refused(uri: str, tmp_path
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "sqlite:////abs/mlflow.db"])
 def test_an_absolute_uri_is_taken_as_it_is(uri: str, tmp_path: Path) -> None:
     assert tracking_uri(Storage(tmp_path), uri) == uri
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw 0 0
+server:/home /home nfs4 rw 0 0
+tmpfs /home/local tmpfs rw 0 0
+server:/odd /mnt/with\\040space nfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("root", "uri", "refused"),
+    [
+        ("/var/runs", None, False),
+        ("/home/me/runs", None, True),
+        ("/home/local/runs", None, False),
+        ("/mnt/with space/runs", None, True),
+        ("/home/me/runs", "http://host:5000", False),
+        ("/home/me/runs", "sqlite:////var/mlflow.db", False),
+        ("/var/runs", "sqlite:////home/me/mlflow.db", True),
+    ],
+)
+def test_sqlite_on_a_network_file_system_is_refused(
+    root: str, uri: str | None, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mounts").write_text(MOUNTS)  # the machine's edge: what Linux tells of a machine with such mounts
+    monkeypatch.setattr("sweeps.storage.MOUNTS", tmp_path / "mounts")
+    storage = Storage(tmp_path)
+    storage.database = Path(root) / "mlflow.db"
+    if refused:
+        with pytest.raises(BadInput, match="mlflow server"):
+            check_place(storage, uri)
+    else:
+        check_place(storage, uri)
+
+
+def test_a_run_that_was_created_without_its_parameters_gets_them(storage: Storage, small_plan: Plan) -> None:
+    events = story(small_plan)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(View, "_params", lambda *_: (_ for _ in ()).throw(ConnectionError("killed here")))
+        patch.setattr("sweeps.mirror.TRY_AGAIN", 0.0)
+        thread = Mirror(storage, small_plan, "bare", events)
+        thread.start()
+        assert isinstance(thread.close(), ConnectionError)
+    mirror(storage, small_plan, events, [], "bare")
+    found = runs(storage, "bare")
+    assert len(found) == 4
+    assert all(run.data.params for run in found if TRIAL in run.data.tags)
+
+
+def test_a_password_is_not_shown() -> None:
+    assert without_password("http://me:secret@host:5000/x") == "http://host:5000/x"
+    assert without_password("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"

@@ -1,0 +1,109 @@
+"""A trial that several workers train together: Ray Train starts them, and the first of them reports and scores."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from pipelines.recipe import Recipe
+from pipelines.training import Diverged, Report, halve_micro_batch, train
+from sweeps.ledger import event
+from sweeps.trial import fault, run_job
+
+WAIT = 0.2  # seconds between two looks at whether the group has ended
+
+
+def run_in_group(config: dict[str, Any]) -> None:
+    """Ray Tune's trainable: holds no resources itself; where memory runs out, the group is tried once more.
+
+    Raises where a worker died, so that Tune starts the trial again from its checkpoint.
+    """
+    from ray import tune
+
+    job = config["job"]
+
+    def send(line: dict[str, Any]) -> None:
+        tune.report({"event": line})
+
+    end = _run_group(job, send)
+    if end["outcome"] == "out_of_memory" and halve_micro_batch(Path(job["folder"]), job["workers"]) is not None:
+        end = _run_group(job, send)
+    send(end)
+
+
+def _run_group(job: dict[str, Any], send: Report) -> dict[str, Any]:
+    """Start the workers and pass on what they tell; returns the trial's end."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.util.queue import Empty, Queue
+
+    mailbox = Queue(actor_options={"num_cpus": 0})
+    each = {"CPU": job["threads"], "GPU": job["gpus"]}
+    trainer = TorchTrainer(
+        _member,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        scaling_config=ScalingConfig(
+            num_workers=job["workers"],
+            use_gpu=bool(job["gpus"]),
+            resources_per_worker={name: amount for name, amount in each.items() if amount},
+        ),
+        run_config=RunConfig(name=job["trial"], storage_path=job["scratch"]),
+    )
+    problems: list[Exception] = []
+    group = threading.Thread(target=_fit, args=(trainer, problems), daemon=True)
+    group.start()
+    end: dict[str, Any] | None = None
+    while True:
+        running = group.is_alive()  # before the mailbox: what comes with the end is not missed
+        try:
+            line = mailbox.get(timeout=WAIT)
+        except Empty:
+            if running:
+                continue
+            break
+        if line["event"] == "trial_ended":
+            end = end or line
+        else:
+            send(line)
+    mailbox.shutdown()
+    if end is None:
+        raise problems[0] if problems else RuntimeError("the workers ended without a word")
+    return end
+
+
+def _fit(trainer: Any, problems: list[Exception]) -> None:
+    try:
+        trainer.fit()
+    except Exception as problem:
+        problems.append(problem)
+
+
+def _member(config: dict[str, Any]) -> None:
+    """What one worker of the group does. Raises to end the group: the others wait for it in the middle of a step."""
+    import ray.train
+
+    job, send = config["job"], config["mailbox"].put
+    if ray.train.get_context().get_world_rank() == 0:
+        if _first(job, send) not in ("completed", "diverged"):
+            raise RuntimeError("the trial has ended")
+        return
+    recipe, folder = Recipe(**job["recipe"]), Path(job["folder"])
+    try:
+        train(recipe, folder, lambda _: None, job["threads"])
+    except Diverged:
+        pass  # so has the first worker, who tells it
+    except Exception as error:
+        totals = {"training_seconds": None, "scoring_seconds": None}
+        send(event("trial_ended", job["trial"], None, **fault(error, folder), **totals))
+        raise
+
+
+def _first(job: dict[str, Any], send: Report) -> str:
+    outcome = "failed"
+
+    def heard(line: dict[str, Any]) -> None:
+        nonlocal outcome
+        outcome = line.get("outcome", outcome)
+        send(line)
+
+    run_job(job, heard, train)
+    return outcome

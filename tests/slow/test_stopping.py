@@ -1,0 +1,134 @@
+"""Stopping and taking up again, from another terminal; failures; a tracking server that is away."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.ledger import read
+from sweeps.plan import make_plan
+from sweeps.spec import read_spec
+from sweeps.storage import Storage
+from tests.slow.conftest import mpdit, mpdit_json, settled, start, wait_for
+from tests.slow.mlflow_server import Server, assert_whole
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+SWEEP = """\
+name: held
+recipe: {steps: 60, batch: 16, runtime: {device: cpu}}
+axes:
+  model.modulation: [scale+shift+gate, scale+rotation+gate, rotation+gate]
+  ema.sigma_rel: [0.05, 0.1]
+evaluation: {samples: 200, steps: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sweep") / "held.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    storage = tmp_path_factory.mktemp("undisturbed")
+    mpdit("sweep", file, "--storage", storage)
+    return mpdit_json("rank", "--storage", storage)
+
+
+def statuses(storage: Path) -> dict[str, str]:
+    return {row["trial"]: row["status"] for row in mpdit_json("status", "--storage", storage)["trials"]}
+
+
+def refused(*arguments: str | Path) -> str:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, (out, err)
+    assert "Traceback" not in err
+    return err
+
+
+def test_a_trial_and_a_sweep_are_stopped_from_another_terminal_and_retried(
+    file: Path, tmp_path: Path, undisturbed: Any
+) -> None:
+    storage = Storage(tmp_path)
+    driver = start("sweep", file, "--storage", tmp_path)
+    wait_for(storage.ledger("held"), "progress", 3, driver)
+    first, *others = [trial.id for trial in make_plan(read_spec(file)).trials]
+    assert "has no trial" in refused("stop", "held", "nonsense", "--storage", tmp_path)
+    assert f"process {driver.pid}" in refused("sweep", file, "--storage", tmp_path)  # the second driver
+    assert "is running" in refused("sync", "--storage", tmp_path)
+    mpdit("stop", "held", first, "--storage", tmp_path)
+    wait_for(storage.ledger("held"), "trial_ended", 1, driver)
+    assert statuses(tmp_path)[first] == "stopped"
+    mpdit("stop", "held", "--storage", tmp_path)
+    assert driver.wait(timeout=60) == 130
+    assert settled(driver.pid) == []
+    assert "is not running" in refused("stop", "held", "--storage", tmp_path)
+
+    mpdit("sweep", file, "--storage", tmp_path)
+    assert statuses(tmp_path) == {first: "stopped", **dict.fromkeys(others, "completed")}
+    stopped_at = max(line["step"] for line in read(storage.ledger("held")) if line["trial"] == first and line["step"])
+    mpdit("retry", "--storage", tmp_path)
+    assert set(statuses(tmp_path).values()) == {"completed"}
+    assert mpdit_json("rank", "--storage", tmp_path) == undisturbed
+    continued = re.findall(r"from step (\d+)", (storage.trial(first) / "log.txt").read_text())
+    assert int(continued[-1]) >= stopped_at - 3
+    assert "nothing to retry" in mpdit("retry", "--storage", tmp_path)
+
+
+def test_fail_fast_ends_with_the_first_failure_and_retry_takes_only_that_up(file: Path, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    first, *others = [trial.id for trial in make_plan(read_spec(file)).trials]
+    in_the_way = storage.trial(first) / "ema" / "step-00000001.safetensors"
+    in_the_way.mkdir(parents=True)  # its first snapshot cannot be written
+    mpdit("sweep", file, "--fail-fast", "--max-concurrent", "1", "--storage", tmp_path, expect=1)
+    assert statuses(tmp_path)[first] == "failed"
+    assert "completed" not in statuses(tmp_path).values()
+    in_the_way.rmdir()
+    mpdit("retry", "--failed", "--storage", tmp_path, expect=130)  # the others are still to do
+    assert statuses(tmp_path)[first] == "completed"
+    assert "completed" not in [statuses(tmp_path)[trial] for trial in others]
+
+
+def test_a_tracking_server_that_is_away_loses_nothing(
+    file: Path, tmp_path: Path, undisturbed: Any, free: Callable[[Server], None]
+) -> None:
+    server = Server(tmp_path / "server")
+    free(server)
+    here = tmp_path / "away.yaml"
+    here.write_text(file.read_text() + f"tracking: {{uri: '{server.uri}'}}\n")
+    storage = Storage(tmp_path / "runs")
+    driver = start("sweep", here, "--storage", storage.root)
+    wait_for(storage.ledger("held"), "progress", 12, driver)
+    server.kill()
+    _, err = driver.communicate(timeout=600)
+    assert driver.returncode == 0, err
+    assert "mpdit sync held" in err
+    assert mpdit_json("rank", "--storage", storage.root) == undisturbed
+    assert "does not" not in refused("sync", "--storage", storage.root).splitlines()[0]
+    server.start()
+    mpdit("sync", "--storage", storage.root)
+    assert_whole(server.runs("held"), trials=3, cells=6)
+    mpdit("sync", "--storage", storage.root)  # again: nothing is doubled
+    assert_whole(server.runs("held"), trials=3, cells=6)
+    server.kill()
+
+    other = Server(tmp_path / "other")
+    free(other)
+    mpdit("sync", "held", "--tracking-uri", other.uri, "--storage", storage.root)
+    assert_whole(other.runs("held"), trials=3, cells=6)
+
+
+@pytest.fixture
+def free() -> Any:
+    """Servers named to it are killed at the end."""
+    servers: list[Server] = []
+    yield servers.append
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
