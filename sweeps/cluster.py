@@ -112,6 +112,7 @@ def local_ray() -> Iterator[Cluster]:
     before = {child.pid for child in psutil.Process().children()}
     try:
         ray.init(
+            "local",  # whatever RAY_ADDRESS says
             num_cpus=cores(),
             include_dashboard=False,
             log_to_driver=False,
