@@ -49,10 +49,10 @@ class SweepProgress:
             return
         now = time.monotonic()
         if line["event"] == "trial_ended":
-            self.console.print(self._ended(line), highlight=False)
+            self.console.print(self._ended(line), highlight=False, markup=False)
         elif line["event"] == "sweep_started" or now - self.last_line >= LINE_EVERY:
             self.last_line = now
-            self.console.print(self._total(), highlight=False)
+            self.console.print(self._total(), highlight=False, markup=False)
 
     def _ended(self, line: Event) -> str:
         state = self.states.get(line["trial"])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,6 +86,7 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: Path) -> None
     program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
     print(f"\nnext:\n  {program} rank {name}{option}\n  {program} ui{option}\n  {program} best {name} --export{option}")
     if end.outcome == "failed":
+        print(f"\n{_counted(plan, events)}", file=sys.stderr)
         _print_failures(plan, events, where)
         print(f"\n  {program} retry {name} --failed{option}", file=sys.stderr)
         raise typer.Exit(FAILED)
@@ -148,7 +150,7 @@ def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE,
     if json_:
         print(json.dumps({"sweep": found, "running": alive, "trials": rows}, indent=2))
         return
-    print(f"{found}: {'running' if alive else 'not running'}\n")
+    print(f"{found}: {'running' if alive else 'not running'}; {_counted(made, events, alive)}\n")
     print(trials_table(rows, made.spec.training_axes))
 
 
@@ -271,6 +273,14 @@ def _print_ranking(made: "Plan", events: "list[Event]", by: str, top: int | None
     floor = noise_floor(events)
     if by == "frechet" and floor is not None:
         print(f"noise floor: {floor:.3f}, what real images would score with as many samples")
+
+
+def _counted(made: "Plan", events: "list[Event]", alive: bool = False) -> str:
+    """How many trials ended how."""
+    from sweeps.overview import trial_states
+
+    counts = Counter(state.status for state in trial_states(made, events, alive).values())
+    return f"{len(made.trials)} trials: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
 def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> None:

@@ -1,6 +1,7 @@
 """A trial that several workers train together: Ray Train starts them, and the first of them reports and scores."""
 
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _run_group(job: dict[str, Any], send: Report) -> dict[str, Any]:
             use_gpu=bool(job["gpus"]),
             resources_per_worker={name: amount for name, amount in each.items() if amount},
         ),
-        run_config=RunConfig(name=job["trial"], storage_path=job["scratch"]),
+        run_config=RunConfig(name=f"{job['trial']}-{uuid.uuid4().hex}", storage_path=job["scratch"]),
     )
     problems: list[Exception] = []
     group = threading.Thread(target=_fit, args=(trainer, problems), daemon=True)
@@ -65,9 +66,17 @@ def _run_group(job: dict[str, Any], send: Report) -> dict[str, Any]:
         else:
             send(line)
     mailbox.shutdown()
+    if problems and (end is None or _lost_a_worker(problems[0])):
+        raise problems[0]
     if end is None:
-        raise problems[0] if problems else RuntimeError("the workers ended without a word")
+        raise RuntimeError("the workers ended without a word")
     return end
+
+
+def _lost_a_worker(problem: Exception) -> bool:
+    """Whether a worker died: the others then fail in the middle of a step, which is no fault of the trial."""
+    failures = getattr(problem, "worker_failures", {}).values()
+    return any(type(failure).__name__.startswith("WorkerHealthCheck") for failure in failures)
 
 
 def _fit(trainer: Any, problems: list[Exception]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sweeps.ledger import Event, read, trial_statuses
 from sweeps.plan import Estimate, Plan, Trial, estimate, scoring_work
-from sweeps.screening import missing_cells, planned_samples, rounds
+from sweeps.screening import missing_cells, planned_samples, rounds, seed_groups
 from sweeps.storage import Storage
 
 FINAL = ("completed", "diverged")  # outcomes that the same recipe would reach again
@@ -63,7 +63,15 @@ def cost_of(plan: Plan, storage: Storage, events: list[Event]) -> Estimate:
     missing = missing_cells(plan, events)
     cells = [(trial, missing.get(trial.id, [])) for trial in unfinished(plan, events)]
     train = untrained(plan, storage, events)
-    return estimate(ended, train, cells, slots[-1] if slots else 1, 1.0 if on_gpu else 0.0, _later_rounds(plan, train))
+    return estimate(
+        ended, train, cells, slots[-1] if slots else 1, 1.0 if on_gpu else 0.0, _later_rounds(plan, train), _kept(plan)
+    )
+
+
+def _kept(plan: Plan) -> int | None:
+    """How many trials keep their weights; None: all."""
+    best = plan.spec.retention.best
+    return best and best * max(map(len, seed_groups(plan)))
 
 
 def _later_rounds(plan: Plan, train: list[Trial]) -> float:

@@ -108,18 +108,15 @@ def estimate(
     concurrent: int,
     gpus: float,
     later_work: float = 0.0,
+    kept: int | None = None,
 ) -> Estimate:
     """The cost of training some trials and scoring cells of some, judged by finished ones (`trial_ended` events).
 
     Time is taken in proportion to parameters × images for training, and to parameters × samples × NFE for scoring.
-    later_work: the scoring that follows from these cells' results.
+    later_work: the scoring that follows from these cells' results. kept: of how many trials the weights stay.
     """
     parameters = {trial.id: trial.parameters for trial, _ in cells}
-    disk = sum(
-        snapshot_bytes(trial.recipe.steps, parameters[trial.id])
-        + parameters[trial.id] * FLOAT_BYTES * (KEPT * CHECKPOINT_COPIES + 1)
-        for trial in train
-    )
+    disk = _disk([(trial.recipe.steps, parameters[trial.id]) for trial in train], concurrent, kept)
     training = [line["training_seconds"] / line["training_work"] for line in finished if line.get("training_work")]
     scoring = [line["scoring_seconds"] / line["scoring_work"] for line in finished if line.get("scoring_work")]
     hours = gpu_hours = None
@@ -130,6 +127,17 @@ def estimate(
         hours = round(seconds / 3600 / max(1, min(concurrent, len(cells))), 4)
         gpu_hours = round(seconds / 3600 * gpus, 4)
     return Estimate(hours, gpu_hours, round(disk / 1e9, 3))
+
+
+def _disk(trials: list[tuple[int, int]], concurrent: int, kept: int | None) -> int:
+    """Bytes at the worst moment. trials: (steps, parameters).
+
+    Checkpoints are there only while a trial is trained; weights stay: all, or those kept and what runs beside them.
+    """
+    weights = sorted(snapshot_bytes(steps, count) + FLOAT_BYTES * count for steps, count in trials)
+    checkpoints = sorted(FLOAT_BYTES * KEPT * CHECKPOINT_COPIES * count for _, count in trials)
+    there = len(trials) if kept is None else min(len(trials), kept + concurrent)
+    return sum(weights[len(trials) - there :]) + sum(checkpoints[max(0, len(trials) - concurrent) :])
 
 
 def training_work(recipe: Recipe, parameters: int) -> float:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ class Storage:
     """Paths below one root. Nothing is created before `prepare`."""
 
     def __init__(self, root: Path) -> None:
+        if re.match(r"[a-z][a-z0-9]+:/", str(root)):
+            mend = "a folder, which may lie on a file system that several machines share"
+            raise refusal("the storage is a folder, and no bucket yet", given=root, mend=mend)
         self.root = root.expanduser().resolve()
         self.sweeps, self.trials = self.root / "sweeps", self.root / "trials"
         self.database, self.artifacts = self.root / "mlflow.db", self.root / "artifacts"

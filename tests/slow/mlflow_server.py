@@ -30,6 +30,11 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it."""
         place = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--artifacts-destination"]
         command = [sys.executable, "-m", "mlflow", "server", *place, str(self.folder / "artifacts")]
         log = (self.folder / "log").open("a")
@@ -41,6 +46,9 @@ class Server:
             start_new_session=True,
         )
         log.close()
+
+    def wait(self) -> None:
+        """Until it answers."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -66,10 +74,10 @@ class Server:
         return list(client.search_runs([found.experiment_id]))
 
 
-def assert_whole(runs: list[Any], trials: int, cells: int) -> None:
-    """One run for the sweep, each trial and each cell, all of them ended."""
+def assert_whole(runs: list[Any], sweeps: int, trials: int, cells: int) -> None:
+    """One run for each sweep, each of its trials and each cell, all of them ended."""
     shown = Counter((run.data.tags[SWEEP], run.data.tags.get(TRIAL), run.data.tags.get(CELL)) for run in runs)
     assert set(shown.values()) == {1}
-    assert len(shown) == 1 + trials + cells
+    assert len(shown) == sweeps * (1 + trials + cells)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert all(run.data.params for run in runs if TRIAL in run.data.tags)

@@ -1,6 +1,7 @@
 """Twenty SIGKILLs in a row, at random moments, of everything that can be killed: the end is the undisturbed one."""
 
 import random
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ SEED = 7  # of the order of kills; the moments also depend on the machine's spee
 KILLS = {"driver": 7, "worker": 6, "raylet": 3, "server": 4}
 SWEEP = """\
 name: hunted
-recipe: {steps: 60, batch: 16, runtime: {device: cpu}}
+recipe: {steps: 300, batch: 64, runtime: {device: cpu}}
 axes:
   model.modulation: [scale+shift+gate, rotation+gate]
   seed: [0, 1]
@@ -29,8 +30,7 @@ axes:
 evaluation: {samples: 200, steps: 2}
 search: {algorithm: grid}
 """
-REPORT_EVERY = 3  # steps, of 60
-GIVE_UP = 1800  # seconds
+REPORT_EVERY = 15  # steps, of 300
 
 
 def lines(ledger: Path) -> int:
@@ -54,47 +54,47 @@ def part_of(driver: int, name: str) -> psutil.Process | None:
     return None
 
 
-def hunt(file: Path, storage: Path, ledger: Path, server: Server) -> tuple[Counter[str], list[list[Any]]]:
-    """Kill one thing after another while the sweep is started again and again; what the ledger told at each kill."""
-    chance = random.Random(SEED)
-    victims = [name for name, count in KILLS.items() for _ in range(count)]
-    chance.shuffle(victims)
-    killed, told, driver = Counter[str](), list[list[Any]](), None
-    deadline = time.monotonic() + GIVE_UP
-    while victims and time.monotonic() < deadline:
-        if driver is None or driver.poll() is not None:
-            if driver is not None:
-                assert driver.returncode in (0, 1), driver.communicate()[1]
-                assert settled(driver.pid) == []
-            driver = start("sweep", file, "--storage", storage)
+def hunt(victims: list[str], chance: random.Random, sweep: list[Any], ledger: Path, server: Server) -> list[list[Any]]:
+    """Kill one victim after another until none is left or the sweep has ended; what the ledger told at each kill."""
+    told, driver = list[list[Any]](), start(*sweep)
+    while victims:
         wait_for_more(ledger, chance.choice((1, 1, 2, 3)), driver)
         time.sleep(chance.random() * 0.3)
         if driver.poll() is not None:
-            continue
-        if victims[-1] == "server":
-            server.kill()
-            time.sleep(chance.random())
-            server.start()
-        elif victims[-1] == "driver":
-            driver.kill()
-            driver.communicate()
+            assert driver.returncode in (0, 1), driver.communicate()[1]  # 1: a trial lost three workers in one life
             assert settled(driver.pid) == []
-            driver = None
-        else:
-            process = part_of(driver.pid, victims[-1])
-            if process is None:
-                continue
-            process.kill()
-            if victims[-1] == "raylet":
-                _, err = driver.communicate(timeout=120)
-                assert driver.returncode == 1
-                assert "raylet on this machine has died" in err
-                assert "Traceback" not in err
-        killed[victims.pop()] += 1
-        told.append(read(ledger) if ledger.exists() else [])
-    if driver is not None and driver.poll() is None:
-        end(driver, 15)
-    return killed, told
+            if driver.returncode == 0:
+                return told
+            driver = start(*sweep)
+        elif kill(victims[-1], driver, server):
+            victims.pop()
+            told.append(read(ledger) if ledger.exists() else [])
+            if driver.poll() is not None:
+                assert settled(driver.pid) == []
+                driver = start(*sweep)
+    end(driver, signal.SIGTERM)
+    assert settled(driver.pid) == []
+    return told
+
+
+def kill(victim: str, driver: subprocess.Popen[str], server: Server) -> bool:
+    """Kill it, if it is there; a server is started again at once."""
+    if victim == "server":
+        server.kill()
+        server.launch()
+        return True
+    process = psutil.Process(driver.pid) if victim == "driver" else part_of(driver.pid, victim)
+    if process is None:
+        return False
+    process.kill()
+    if victim == "driver":
+        driver.communicate()
+    if victim == "raylet":
+        _, err = driver.communicate(timeout=120)
+        assert driver.returncode == 1
+        assert "raylet on this machine has died" in err
+        assert "Traceback" not in err
+    return True
 
 
 def assert_little_is_redone(folder: Path, told: list[Any]) -> None:
@@ -113,24 +113,28 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     mpdit("sweep", file, "--storage", tmp_path / "undisturbed")
     undisturbed = mpdit_json("rank", "--storage", tmp_path / "undisturbed")
 
-    server = Server(tmp_path / "server")
+    chance = random.Random(SEED)
+    victims = [name for name, count in KILLS.items() for _ in range(count)]
+    chance.shuffle(victims)
+    server, rounds = Server(tmp_path / "server"), 0
+    file.write_text(SWEEP + f"tracking: {{uri: '{server.uri}'}}\n")
     try:
-        file.write_text(SWEEP + f"tracking: {{uri: '{server.uri}'}}\n")
-        storage = tmp_path / "runs"
-        ledger = storage / "sweeps" / "hunted" / "ledger.jsonl"
-        killed, told = hunt(file, storage, ledger, server)
-        assert killed == KILLS
-        mpdit("sweep", file, "--storage", storage)
-        mpdit("sync", "--storage", storage)
-        after = read(ledger)
-        assert all(after[: len(before)] == before for before in told)  # nothing that was reported is lost
-        assert mpdit_json("rank", "--storage", storage) == undisturbed
-        assert_whole(server.runs("hunted"), trials=4, cells=8)
+        while victims:  # a sweep that ends before all are killed is followed by another, in a storage of its own
+            rounds += 1
+            storage = tmp_path / f"runs-{rounds}"
+            ledger = storage / "sweeps" / "hunted" / "ledger.jsonl"
+            told = hunt(victims, chance, ["sweep", file, "--storage", storage], ledger, server)
+            server.wait()
+            mpdit("sweep", file, "--storage", storage)
+            mpdit("sync", "--storage", storage)
+            after = read(ledger)
+            assert all(after[: len(before)] == before for before in told)  # nothing that was reported is lost
+            assert mpdit_json("rank", "--storage", storage) == undisturbed
+            once = Counter((line["trial"], line["step"]) for line in after if line["event"] == "progress")
+            assert set(once.values()) == {1}
+            for folder in (storage / "trials").iterdir():
+                assert_little_is_redone(folder, [line for line in after if line["trial"] == folder.name])
+        assert_whole(server.runs("hunted"), rounds, trials=4, cells=8)
     finally:
         server.kill()
-
-    once = Counter((line["trial"], line["step"]) for line in after if line["event"] == "progress")
-    assert set(once.values()) == {1}
-    for folder in (storage / "trials").iterdir():
-        assert_little_is_redone(folder, [line for line in after if line["trial"] == folder.name])
     assert not [path for path in Path("/tmp").glob("mpdit-ray-*") if not psutil.pid_exists(int(path.name[10:]))]

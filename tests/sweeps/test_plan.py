@@ -1,9 +1,10 @@
 import pytest
 
+from mpdit.ema import snapshot_bytes
 from mpdit.errors import BadInput
 from pipelines.recipe import Recipe, trial_id
 from sweeps.ledger import event
-from sweeps.plan import estimate, scoring_work, training_work
+from sweeps.plan import Plan, estimate, scoring_work, training_work
 from tests.sweeps.conftest import plan_of
 
 WIDTHS = [0.01 * number for number in range(2, 11)]
@@ -80,3 +81,16 @@ def test_without_anything_timed_the_hours_are_not_known() -> None:
     assert cost.hours is None
     assert cost.gpu_hours is None
     assert cost.disk_gb > 0
+
+
+def test_checkpoints_take_disk_while_a_trial_runs_and_weights_as_long_as_they_are_kept(small_plan: Plan) -> None:
+    def disk(concurrent: int, kept: int | None = None) -> float:
+        return estimate([], small_plan.trials, [(t, []) for t in small_plan.trials], concurrent, 0.0, 0.0, kept).disk_gb
+
+    parameters = small_plan.trials[0].parameters
+    weights = (snapshot_bytes(600, parameters) + 4 * parameters) / 1e9
+    checkpoints = 4 * 2 * 5 * parameters / 1e9  # two of them; weights, two moments of Adam, two averages
+    assert disk(1) == pytest.approx(4 * weights + checkpoints, rel=0.05)
+    assert disk(2) == pytest.approx(4 * weights + 2 * checkpoints, rel=0.05)
+    assert disk(1, kept=1) == pytest.approx(2 * weights + checkpoints, rel=0.05)
+    assert disk(4, kept=1) == disk(4)
