@@ -73,13 +73,13 @@ def removable(storage: Storage, best: int | None = None) -> list[Removal]:
 
 
 def remove(storage: Storage, removals: list[Removal]) -> None:
-    """Remove them; what another process has begun to use since is left."""
+    """Remove them. Raises Busy for a trial that another process has begun to run since."""
     for removal in removals:
-        lock = removal.path / "lock" if removal.path.parent == storage.trials else removal.path.parent / "lock"
-        if removal.path.is_relative_to(storage.trials) and lock.exists():
-            with locked(lock, f"trial {lock.parent.name}"):
-                _remove(removal.path)
-        else:
+        if not removal.path.is_relative_to(storage.trials):
+            _remove(removal.path)
+            continue
+        trial = removal.path.relative_to(storage.trials).parts[0]
+        with locked(storage.trial(trial) / "lock", f"trial {trial}"):
             _remove(removal.path)
 
 

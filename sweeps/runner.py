@@ -15,6 +15,7 @@ from sweeps.ledger import Event, Ledger, event, trial_statuses
 from sweeps.mirror import Mirror
 from sweeps.plan import Plan, Trial
 from sweeps.recorder import Listener, Recorder, cut_off
+from sweeps.requests import asked_to_stop
 from sweeps.screening import missing_cells
 from sweeps.spec import FIXED, check_unchanged
 from sweeps.storage import Storage, locked
@@ -62,6 +63,7 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
     check_place(storage, spec.tracking.uri)
     storage.prepare()
     with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
+        asked_to_stop(storage, spec.name)  # what was asked of a driver that died is not asked of this one
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
         again = [event("trial_retried", trial) for trial in how.again]

@@ -86,7 +86,6 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
     """Let Ray Tune run the trials; returns when they have ended or the user has interrupted them."""
     from ray import tune
 
-    asked_to_stop(work.storage, work.plan.spec.name)  # what was asked of a driver that died
     gpus = gpus_per_trial(work.plan.spec, work.cluster.nodes)
     jobs = [_job(work, trial, gpus) for trial in work.trials]
     trainable, resources = run_in_worker, {"CPU": work.plan.spec.resources.cpus_per_trial, "GPU": gpus}

@@ -24,7 +24,10 @@ axes:
   ema.sigma_rel: [0.05, 0.1]
 evaluation: {samples: 200, steps: 2}
 """
-IN_GROUPS = SWEEP.replace("spread", "shared") + "resources: {workers_per_trial: 2}\n"
+IN_GROUPS = (
+    SWEEP.replace("spread", "shared").replace("scale+shift+gate, scale+rotation+gate, ", "")
+    + "resources: {workers_per_trial: 2}\n"
+)
 
 
 @pytest.fixture
@@ -79,7 +82,9 @@ def test_a_trial_of_two_workers_is_that_of_one_and_survives_a_worker(
     _, err = driver.communicate(timeout=900)
     assert driver.returncode == 0, err
     found = {row["trial"]: row["value"] for row in mpdit_json("rank", cwd=tmp_path)}
-    assert found == pytest.approx({row["trial"]: row["value"] for row in undisturbed}, rel=1e-3)
+    assert len(found) == 1
+    alone = {row["trial"]: row["value"] for row in undisturbed if row["trial"] in found}
+    assert found == pytest.approx(alone, rel=1e-3)
     log = next(path.read_text() for path in storage.trials.glob("*/log.txt") if path.read_text().count("from step") > 2)
     assert "process 2 of 2" in log
     assert int(re.findall(r"from step (\d+)", log)[-1]) > 0
