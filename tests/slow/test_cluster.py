@@ -24,10 +24,8 @@ axes:
   ema.sigma_rel: [0.05, 0.1]
 evaluation: {samples: 200, steps: 2}
 """
-IN_GROUPS = (
-    SWEEP.replace("spread", "shared").replace("scale+shift+gate, scale+rotation+gate, ", "")
-    + "resources: {workers_per_trial: 2}\n"
-)
+ONE = SWEEP.replace("spread", "shared").replace("scale+shift+gate, scale+rotation+gate, ", "")
+IN_GROUPS = ONE + "resources: {workers_per_trial: 2}\n"
 
 
 @pytest.fixture
