@@ -78,7 +78,7 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
                 ledger.append(line)
             if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
                 return SweepEnd("completed", 0)
-            return _run(plan, storage, ledger, todo, listener, cluster, concurrent, how.fail_fast)
+            return _run(plan, storage, ledger, todo, listener, cluster, concurrent, how)
 
 
 def _cluster(plan: Plan, storage: Storage, how: Start) -> AbstractContextManager[Cluster]:
@@ -97,7 +97,7 @@ def _run(
     listener: Listener,
     cluster: Cluster | None,
     concurrent: int,
-    fail_fast: bool,
+    how: Start,
 ) -> SweepEnd:
     past = list(ledger.events)
     sweep = next((line["sweep"] for line in past if line["event"] == "sweep_started"), uuid.uuid4().hex)
@@ -107,7 +107,7 @@ def _run(
     mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
     try:
         if cluster:
-            _run_rounds(plan, storage, todo, recorder, cluster, concurrent, fail_fast)
+            _run_rounds(plan, storage, todo, recorder, cluster, concurrent, how)
     except (RayLost, DiskFull) as loss:
         recorder.halt = recorder.fault = str(loss)
     finally:
@@ -123,20 +123,21 @@ def _run_rounds(
     recorder: Recorder,
     cluster: Cluster,
     concurrent: int,
-    fail_fast: bool,
+    how: Start,
 ) -> None:
     """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts."""
     ledger = recorder.ledger
     given_up: set[str] = set()
     while todo:
         missing = missing_cells(plan, ledger.events, given_up)
-        tune_trials(Work(plan, storage, todo, missing, concurrent, fail_fast, cluster), recorder)
+        tune_trials(Work(plan, storage, todo, missing, concurrent, how.fail_fast, cluster), recorder)
         statuses = trial_statuses(ledger.events, alive=True)
         if recorder.halt or any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo):
             return
         given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}
         following = missing_cells(plan, ledger.events, given_up)
         todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
+        todo = [trial for trial in todo if how.only is None or trial.id in how.only]
 
 
 def _started(plan: Plan, sweep: str, concurrent: int) -> Event:

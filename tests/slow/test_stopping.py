@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.ledger import read
+from sweeps.ledger import read, trial_statuses
 from sweeps.plan import make_plan
 from sweeps.spec import read_spec
 from sweeps.storage import Storage
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 SWEEP = """\
 name: held
-recipe: {steps: 60, batch: 16, runtime: {device: cpu}}
+recipe: {steps: 400, batch: 64, runtime: {device: cpu}}
 axes:
   model.modulation: [scale+shift+gate, scale+rotation+gate, rotation+gate]
   ema.sigma_rel: [0.05, 0.1]
@@ -59,16 +59,15 @@ def test_a_trial_and_a_sweep_are_stopped_from_another_terminal_and_retried(
     driver = start("sweep", file, "--storage", tmp_path)
     wait_for(storage.ledger("held"), "progress", 3, driver)
     first, *others = [trial.id for trial in make_plan(read_spec(file)).trials]
-    assert "has no trial" in refused("stop", "held", "nonsense", "--storage", tmp_path)
-    assert f"process {driver.pid}" in refused("sweep", file, "--storage", tmp_path)  # the second driver
-    assert "is running" in refused("sync", "--storage", tmp_path)
     mpdit("stop", "held", first, "--storage", tmp_path)
     wait_for(storage.ledger("held"), "trial_ended", 1, driver)
-    assert statuses(tmp_path)[first] == "stopped"
+    assert trial_statuses(read(storage.ledger("held")))[first] == "stopped"
+    assert f"process {driver.pid}" in refused("sweep", file, "--storage", tmp_path)  # the second driver
     mpdit("stop", "held", "--storage", tmp_path)
     assert driver.wait(timeout=60) == 130
     assert settled(driver.pid) == []
     assert "is not running" in refused("stop", "held", "--storage", tmp_path)
+    assert "completed" not in statuses(tmp_path).values()
 
     mpdit("sweep", file, "--storage", tmp_path)
     assert statuses(tmp_path) == {first: "stopped", **dict.fromkeys(others, "completed")}
@@ -77,7 +76,7 @@ def test_a_trial_and_a_sweep_are_stopped_from_another_terminal_and_retried(
     assert set(statuses(tmp_path).values()) == {"completed"}
     assert mpdit_json("rank", "--storage", tmp_path) == undisturbed
     continued = re.findall(r"from step (\d+)", (storage.trial(first) / "log.txt").read_text())
-    assert int(continued[-1]) >= stopped_at - 3
+    assert int(continued[-1]) >= stopped_at - 20
     assert "nothing to retry" in mpdit("retry", "--storage", tmp_path)
 
 
