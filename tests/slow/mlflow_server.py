@@ -42,7 +42,7 @@ class Server:
             [*command, "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"],
             stdout=log,
             stderr=log,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             start_new_session=True,
         )
         log.close()
