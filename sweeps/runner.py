@@ -166,6 +166,14 @@ def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[E
     """See that what is to do can be scored and kept, before anything is trained. Raises BadInput where it cannot."""
     for recipe in {trial.recipe.data: trial.recipe for trial in todo}.values():
         prepare(recipe, [planned.cell.evaluation for planned in plan.cells])
+    workers = plan.spec.resources.workers_per_trial
+    for trial in todo:
+        if trial.recipe.batch % workers:
+            raise refusal(
+                f"a batch of {trial.recipe.batch} cannot be shared by {workers} workers",
+                given=f"resources.workers_per_trial: {workers}",
+                allowed=", ".join(str(n) for n in range(1, trial.recipe.batch + 1) if trial.recipe.batch % n == 0),
+            )
     needed = cost_of(plan, storage, events).disk_gb
     limit, free = plan.spec.budget.disk_gb, shutil.disk_usage(storage.root).free / 1e9
     if todo and needed > min(free, limit or free):

@@ -125,3 +125,9 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
 def test_more_cores_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cpus_per_trial: 10000"):
         ran(small(resources={"cpus_per_trial": 10_000}), Storage(tmp_path))
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"a batch of 16 cannot be shared by 3 workers"):
+        ran(small(resources={"workers_per_trial": 3}), Storage(tmp_path))
+    assert not Storage(tmp_path).ledger("made").exists()
