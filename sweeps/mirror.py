@@ -61,9 +61,10 @@ class Mirror(threading.Thread):
                 self.problem = None
                 return
             except Exception as problem:
+                told = _told(problem, self.uri)
                 if self.problem is None:
-                    log.warning("tracking at %s failed: %s", without_password(self.uri), problem)
-                self.problem = problem
+                    log.warning("tracking at %s failed: %s", without_password(self.uri), told)
+                self.problem = ConnectionError(told)
             if last:
                 return
             self._closing.wait(TRY_AGAIN)
@@ -87,6 +88,12 @@ class Mirror(threading.Thread):
                 self._news.clear()
 
 
+def _told(problem: Exception, uri: str) -> str:
+    """What went wrong, in one line and without a password."""
+    text = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+    return text.replace(uri, without_password(uri))[:300]
+
+
 def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | None = None) -> tuple[int, str]:
     """Show what a store has not seen of a sweep; returns how many events that were, and where.
 
@@ -101,11 +108,10 @@ def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | No
             view.show(line)
         view.remember(len(events))
     except Exception as problem:
-        reason = str(problem).splitlines()[0][:300]
         raise refusal(
             "MLflow cannot be brought up to date",
             given=without_password(place),
-            reason=reason,
+            reason=_told(problem, place),
             mend="start it, then run the same command again",
-        ) from problem
+        ) from None
     return len(events) - known, without_password(place)

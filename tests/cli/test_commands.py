@@ -51,7 +51,22 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
 
 def test_help_names_every_command(mpdit: Command) -> None:
     text = mpdit("--help").stdout
-    for name in ("sweep", "plan", "status", "rank", "best", "train", "evaluate", "sample", "ui", "doctor"):
+    for name in (
+        "sweep",
+        "plan",
+        "status",
+        "rank",
+        "best",
+        "train",
+        "evaluate",
+        "sample",
+        "ui",
+        "doctor",
+        "stop",
+        "retry",
+        "sync",
+        "clean",
+    ):
         assert f" {name} " in text
 
 

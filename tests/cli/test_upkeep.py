@@ -1,0 +1,85 @@
+"""stop, retry, sync, clean: what they say where there is nothing to do or nobody to do it with."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.yaml_file import write_yaml
+from sweeps.ledger import Ledger, event
+from sweeps.requests import EVERYTHING, ask_to_stop, asked_to_stop
+from sweeps.storage import Storage, locked
+from tests.cli.conftest import Command, Refused
+from tests.sweeps.conftest import ended, plan_of, scored
+
+PLAN = plan_of({"optimizer.lr": [0.01, 0.02]})
+FIRST, SECOND = (trial.id for trial in PLAN.trials)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Storage:
+    """A storage with a finished sweep whose ledger is made up."""
+    storage = Storage(tmp_path / "runs")
+    storage.prepare()
+    storage.sweep("made").mkdir()
+    write_yaml(storage.spec("made"), PLAN.spec.model_dump())
+    ledger = Ledger(storage.ledger("made"))
+    ledger.append(event("sweep_started", sweep="s", max_concurrent=2))
+    for trial in (0, 1):
+        ledger.append(scored(PLAN, trial, 0, 1.0 + trial))
+        ledger.append(ended(PLAN, trial))
+    return storage
+
+
+def test_only_a_running_sweep_can_be_stopped(finished: Storage, refused: Refused) -> None:
+    assert "made is not running" in refused("stop", "made", "--storage", finished.root)
+    with locked(finished.lock("made"), "made"):
+        assert "has no trial 'x'" in refused("stop", "made", "x", "--storage", finished.root)
+        assert f"trial {FIRST} is completed already" in refused("stop", "made", FIRST, "--storage", finished.root)
+    assert asked_to_stop(finished, "made") == set()
+
+
+def test_what_is_asked_is_heard_once(finished: Storage) -> None:
+    ask_to_stop(finished, "made", FIRST)
+    ask_to_stop(finished, "made")
+    assert asked_to_stop(finished, "made") == {FIRST, EVERYTHING}
+    assert asked_to_stop(finished, "made") == set()
+
+
+def test_a_running_trial_is_asked_to_stop(finished: Storage, mpdit: Command) -> None:
+    Ledger(finished.ledger("made")).append(event("trial_started", SECOND))
+    with locked(finished.lock("made"), "made"):
+        done = mpdit("stop", "made", SECOND, "--storage", finished.root)
+    assert done.returncode == 0
+    assert "stops at its next report" in done.stderr
+    assert asked_to_stop(finished, "made") == {SECOND}
+
+
+def test_a_finished_sweep_has_nothing_to_retry(finished: Storage, mpdit: Command) -> None:
+    assert "every trial of made is finished" in mpdit("retry", "--storage", finished.root).stdout
+    assert "every trial of made has not failed" in mpdit("retry", "made", "--failed", "--storage", finished.root).stdout
+
+
+def test_a_tracking_server_that_does_not_answer_is_told(finished: Storage, refused: Refused) -> None:
+    said = refused("sync", "--tracking-uri", "http://me:secret@127.0.0.1:9", "--storage", finished.root)
+    assert "MLflow cannot be brought up to date" in said
+    assert "127.0.0.1:9" in said
+    assert "me:secret" not in said
+    assert "cannot be used" in refused("sync", "--tracking-uri", "nonsense", "--storage", finished.root)
+
+
+def test_clean_shows_before_it_removes(finished: Storage, mpdit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.retention.dead_folders", list)  # those of this machine are not the test's
+    assert mpdit("clean", "--storage", finished.root).stdout == "nothing to remove\n"
+    weights = finished.trial(SECOND) / "ema" / "raw.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(bytes(2_000_000))
+    done = mpdit("clean", "--best", "1", "--storage", finished.root)
+    assert f"trials/{SECOND}/ema  2.0  not among the best 1 of made" in done.stdout
+    assert "nothing is removed" in done.stderr
+    assert weights.exists()
+    mpdit("clean", "--best", "1", "--yes", "--storage", finished.root)
+    assert not weights.parent.exists()
+
+
+def test_a_bucket_is_refused_as_a_storage(refused: Refused) -> None:
+    assert "the storage is a folder" in refused("status", "--storage", "s3://bucket/runs")
