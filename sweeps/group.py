@@ -62,7 +62,8 @@ def _run_group(job: dict[str, Any], send: Report) -> dict[str, Any]:
                 continue
             break
         if line["event"] == "trial_ended":
-            end = end or line
+            if end is None or end["outcome"] == "failed":  # those who lose a neighbour fail too, and may be the first
+                end = line
         else:
             send(line)
     mailbox.shutdown()
