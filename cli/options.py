@@ -18,7 +18,14 @@ SweepArgument = Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A 
 SweepFile = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A sweep file, or one that comes with mpdit.")]
 SizeOption = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Carry the recipe to this size.")]
 PatchOption = Annotated[int | None, typer.Option("--patch", min=1, help="Carry the recipe to this patch.")]
-ByOption = Annotated[str, typer.Option("--by", metavar="METRIC", help="frechet or magnitude_drift.")]
+ByOption = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="METRIC",
+        help="frechet, magnitude_drift, parameters or step_time; the sweep's first objective by default.",
+    ),
+]
 AddressOption = Annotated[
     str | None, typer.Option("--address", metavar="RAY", help="A Ray cluster, HOST:PORT or auto; one of its own else.")
 ]

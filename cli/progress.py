@@ -10,8 +10,8 @@ from rich.text import Text
 
 from cli.tables import duration, number, short
 from sweeps.ledger import Event
-from sweeps.overview import TrialState, fold, new_states
-from sweeps.plan import Plan
+from sweeps.overview import TrialState, fold, new_states, states_of
+from sweeps.plan import Plan, trials_of
 
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal
 BACKWARD = 3  # a training step costs about three forward passes
@@ -42,6 +42,8 @@ class SweepProgress:
 
     def __call__(self, line: Event) -> None:
         """Take one event in."""
+        if line["event"] == "suggested":
+            self.states |= states_of(self.plan, trials_of(self.plan.spec, line["params"]))
         fold(self.states, line)
         if line["event"] == "sweep_started":
             self.started = time.monotonic()  # the time before is Ray's own start

@@ -60,12 +60,15 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: Path) -> None
 
     from cli.progress import SweepProgress
     from sweeps.ledger import read
+    from sweeps.plan import make_plan
     from sweeps.runner import SweepEnd, run
 
     name = plan.spec.name
     ledger = where.ledger(name)
+    past = read(ledger) if ledger.exists() else []
+    plan = make_plan(plan.spec, past)
     try:
-        with SweepProgress(plan, read(ledger) if ledger.exists() else [], Console(stderr=True)) as progress:
+        with SweepProgress(plan, past, Console(stderr=True)) as progress:
             end = run(plan, where, progress, how)
     except KeyboardInterrupt:  # before or after Ray Tune's own time
         end = SweepEnd("interrupted", 0)
@@ -79,10 +82,12 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: Path) -> None
     if end.outcome == "interrupted":
         print("interrupted; everything reported is kept, and the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
-    if not end.worked:
+    if end.cut:
+        print(f"{end.cut}: the sweep ends with what it has; with a larger budget the same command goes on")
+    elif not end.worked:
         print("nothing to train or score: every cell is known\n")
     events = read(ledger)
-    _print_ranking(plan, events, "frechet", SHOWN_AT_THE_END, alive=False)
+    _print_ranking(plan, events, None, SHOWN_AT_THE_END, alive=False)
     program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
     print(f"\nnext:\n  {program} rank {name}{option}\n  {program} ui{option}\n  {program} best {name} --export{option}")
     if end.outcome == "failed":
@@ -98,11 +103,17 @@ def plan(
     set_: SetOption = None,
     size: SizeOption = None,
     patch: PatchOption = None,
+    measure_: Annotated[
+        bool, typer.Option("--measure", help="Time a few steps of each network here; about a minute.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Show what a sweep will do and cost; starts nothing. With --size, what tuning small and training large saves."""
     from cli.tables import plan_table, saving_table
+    from sweeps.cluster import slots_here
     from sweeps.history import cost_of, known_events, unfinished, untrained
+    from sweeps.measuring import measure
+    from sweeps.plan import make_plan
     from sweeps.saving import saving
     from sweeps.spec import check_unchanged
     from sweeps.storage import Storage
@@ -111,8 +122,11 @@ def plan(
     where.check()
     check_unchanged(where.spec(made.spec.name), made.spec)
     events = known_events(where, made)
+    made = make_plan(made.spec, events)
     remaining = unfinished(made, events)
-    cost = cost_of(made, where, events)
+    here = slots_here(made.spec)
+    measured = measure(made, untrained(made.expected, where, events) or remaining, here) if measure_ else None
+    cost = cost_of(made, where, events, here, measured)
     saved = saving(made, where, size, patch) if size or patch else None
     if not json_:
         print(plan_table(made, untrained(made, where, events), remaining, cost))
@@ -126,12 +140,14 @@ def plan(
     document = {
         "sweep": made.spec.name,
         "trials": trials,
-        "cells": len(made.trials) * len(made.cells),
+        "cells": (len(made.trials) + made.open) * len(made.cells),
         "training_axes": made.spec.training_axes,
         "post_hoc_axes": made.spec.post_hoc_axes,
         "estimate": cost.as_dict(),
         "reused": [trial.id for trial in made.trials if trial.id not in waiting],
     }
+    if made.open:
+        document["open"] = made.open
     if saved:
         document["transfer"] = saved.as_dict()
     print(json.dumps(document, indent=2))
@@ -162,7 +178,7 @@ def rank(
     json_: JsonOption = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     top: Annotated[int | None, typer.Option(min=1, help="Only the best N.")] = None,
-    by: ByOption = "frechet",
+    by: ByOption = None,
 ) -> None:
     """List the cells of a sweep, best first."""
     from sweeps.ranking import as_csv, rank
@@ -188,7 +204,7 @@ def rank(
 def best(
     name: SweepArgument = None,
     storage: StorageOption = DEFAULT_STORAGE,
-    by: ByOption = "frechet",
+    by: ByOption = None,
     export: Annotated[bool, typer.Option("--export", help="Write the winner as a bundle.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="The bundle's folder; bundles/SWEEP (-SIZE-PATCH) by default.")
@@ -245,29 +261,34 @@ def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Eve
     from sweeps.spec import read_spec
 
     found = storage.find_sweep(name)
-    return found, make_plan(read_spec(storage.spec(found))), read(storage.ledger(found))
+    events = read(storage.ledger(found))
+    return found, make_plan(read_spec(storage.spec(found)), events), events
 
 
-def _check_metric(by: str) -> None:
-    from sweeps.ranking import METRICS
+def _check_metric(by: str | None) -> None:
+    from sweeps.spec import METRICS
 
-    if by not in METRICS:
+    if by not in (None, *METRICS):
         raise refusal(
             f"no metric {by!r} to rank by", given=by, nearest=nearest(by, METRICS), allowed=", ".join(METRICS)
         )
 
 
-def _print_ranking(made: "Plan", events: "list[Event]", by: str, top: int | None, alive: bool) -> None:
+def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int | None, alive: bool) -> None:
     from cli.tables import ranking_table
     from sweeps.ranking import noise_floor, rank
 
-    rows = rank(made, events, by, alive)
+    rows, by = rank(made, events, by, alive), by or made.spec.metrics[0]
     print(ranking_table(rows[:top], list(made.spec.axes)))
     if top and len(rows) > top:
         tied = sum(row.tied_with_best for row in rows[top:])
         print(f"… and {len(rows) - top} more" + (f", {tied} of them not to be told from the best" if tied else ""))
     if any(row.tied_with_best for row in rows[:top]):
         print("=  cannot be told from the best at these errors; needs: what would tell them")
+    if any(row.pareto for row in rows[:top]):
+        print("*  on the Pareto front: no other cell is better in " + " and ".join(made.spec.metrics))
+    if any(row.feasible is False for row in rows[:top]):
+        print("!  breaks a constraint: " + ", ".join(made.spec.constraints))
     if by == "frechet" and len(made.trials) > 1 and {row.seeds for row in rows} == {1}:
         print("±  over samples; a training seed may move it by more: sweep seed: [0, 1, 2]")
     floor = noise_floor(events)

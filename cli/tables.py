@@ -48,18 +48,20 @@ def short(axis: str) -> str:
 
 
 def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
-    """The ranking; `=` marks what cannot be told from the best."""
+    """The ranking; `=` marks what cannot be told from the best, `*` the Pareto front, `!` a broken constraint."""
     shown = [axis for axis in axes if axis != "seed"]
     metric = next((row.metric for row in rows if row.metric), "value")
-    header = ["", "rank", "trial", *[short(axis) for axis in shown], metric, "±", "drift", "status", "needs"]
+    others = list(rows[0].values or {})[1:] if rows else []
+    header = ["", "rank", "trial", *[short(axis) for axis in shown], metric, "±", *others, "drift", "status", "needs"]
     body = [
         [
-            "=" if row.tied_with_best else "",
+            "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else "",
             str(row.rank),
             row.trial,
             *[str(row.params.get(axis, "–")) for axis in shown],
             number(row.value),
             number(row.stderr),
+            *[number((row.values or {}).get(name), 0 if name == "parameters" else 4) for name in others],
             number(row.magnitude_drift, 2),
             "" if row.status == "completed" else row.status,
             (row.to_tell_apart or "").removeprefix("about "),
@@ -88,11 +90,14 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
     time = "not known yet: nothing like it has been timed in this storage"
     if cost.hours is not None and cost.gpu_hours is not None:
         time = f"about {duration(cost.hours * 3600)}, {cost.gpu_hours:.2f} GPU-hours"
+    if plan.open:
+        text = f"{plan.open} more as {plan.spec.search.algorithm} suggests them from the results"
+        body.append(["…", *[""] * len(axes), "", "", text])
     summary = [
-        f"{len(plan.trials)} trials ({', '.join(axes) or 'one recipe'}): {len(train)} to train, "
-        f"{len(remaining) - len(train)} only to score",
+        f"{len(plan.trials) + plan.open} trials ({', '.join(axes) or 'one recipe'}): "
+        f"{len(train) + plan.open} to train, {len(remaining) - len(train)} only to score",
         f"× {len(plan.cells)} cells each ({', '.join(plan.spec.post_hoc_axes) or 'one'}; post-hoc, no training)"
-        f" = {len(plan.trials) * len(plan.cells)} cells",
+        f" = {(len(plan.trials) + plan.open) * len(plan.cells)} cells",
         f"time: {time}",
         f"disk: about {cost.disk_gb:.2f} GB",
     ]
@@ -101,6 +106,11 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         share = planned_samples(plan) / (len(plan.trials) * len(plan.cells) * counts[-1])
         text = " → ".join(f"{count:,}" for count in counts)
         summary.insert(2, f"scored in rounds of {text} samples: {share:.0%} of scoring every cell in full")
+    budget = {name: value for name, value in plan.spec.budget.model_dump().items() if value is not None}
+    if budget:
+        summary.append("budget: " + ", ".join(f"{name} {value:g}" for name, value in budget.items()))
+    if plan.spec.scheduler.kind != "none":
+        summary.append(f"at most: {plan.spec.scheduler.kind} will stop some trials early")
     depths = sorted({trial.recipe.model.shape[0] for trial in plan.trials})
     if len(depths) > 1 and any(trial.recipe.optimizer.parametrization == "mup" for trial in plan.trials):
         summary.append(f"mup covers the width alone, not the depth: {', '.join(map(str, depths))} blocks here")

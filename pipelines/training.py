@@ -37,6 +37,7 @@ from pipelines.recipe import Recipe, resolve_runtime, trial_id
 from pipelines.yaml_file import read_yaml, validate, write_yaml
 
 Report = Callable[[dict[str, Any]], None]
+AtSnapshot = Callable[[int], None]  # is told the step, once its snapshot is on disk
 MAGNITUDE_LIMIT = 1e4  # a token magnitude beyond this is divergence even while the loss is finite
 
 log = logging.getLogger(__name__)
@@ -131,10 +132,17 @@ def fresh_accelerator(recipe: Recipe) -> Accelerator:
     return Accelerator(cpu=recipe.runtime.device == "cpu", mixed_precision=precision)
 
 
-def train(recipe: Recipe, folder: Path, report: Report, threads: int | None = None) -> Recipe:
+def no_rungs(step: int) -> None:
+    """A training that nothing happens to at its snapshots."""
+
+
+def train(
+    recipe: Recipe, folder: Path, report: Report, threads: int | None = None, at_snapshot: AtSnapshot = no_rungs
+) -> Recipe:
     """Train to the recipe's last step, from wherever the folder stands; returns the recipe with its runtime settled.
 
     report: called with {"step", "metrics"} before each checkpoint. A run that is finished reports nothing.
+    at_snapshot: called on the main process; see pipelines/rungs.py.
     Raises Diverged; BadInput when the folder holds another training.
     """
     recipe = settle_recipe(recipe, folder, threads)
@@ -142,11 +150,11 @@ def train(recipe: Recipe, folder: Path, report: Report, threads: int | None = No
         return recipe
     torch.set_num_threads(int(recipe.runtime.threads))
     with log_to(folder / "log.txt"):
-        _run(recipe, folder, report)
+        _run(recipe, folder, report, at_snapshot)
     return recipe
 
 
-def _run(recipe: Recipe, folder: Path, report: Report) -> None:
+def _run(recipe: Recipe, folder: Path, report: Report, at_snapshot: AtSnapshot) -> None:
     accelerator = fresh_accelerator(recipe)
     device = accelerator.device
     dataset = held_near(recipe.dataset, device)
@@ -172,6 +180,9 @@ def _run(recipe: Recipe, folder: Path, report: Report) -> None:
         losses += train_step(state, partial(gradient_of, batch), _learning_rate(recipe, step), recipe.clip)
         if state.step in snapshots and accelerator.is_main_process:
             write_snapshot(folder / EMA, state.step, state.named_averages)
+            paused = time.monotonic()
+            at_snapshot(state.step)
+            started += time.monotonic() - paused  # scoring is no training
         if reported:
             mean_loss = float(accelerator.reduce(losses, "mean")) / (state.step - last_report)
             elapsed = time.monotonic() - started

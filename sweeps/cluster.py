@@ -212,6 +212,14 @@ def gpus_per_trial(spec: SweepSpec, nodes: Nodes) -> float:
     return min(1.0, max(node.get("GPU", 0.0) for node in nodes)) if asked == "auto" else asked
 
 
+def slots_here(spec: SweepSpec) -> int:
+    """How many trials this machine would take at a time; 1 where it would take none."""
+    try:
+        return slots(spec, this_machine())
+    except BadInput:
+        return 1
+
+
 def slots(spec: SweepSpec, nodes: Nodes) -> int:
     """How many trials run at a time without waiting for each other's parts. Raises BadInput where not even one could.
 

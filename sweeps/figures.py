@@ -43,10 +43,12 @@ def _other_axes(plan: Plan) -> list[str]:
 
 def _map_axis(plan: Plan) -> str | None:
     """The axis that the map sets against the width: the learning rate, or that with the most values."""
-    several = [axis for axis in _other_axes(plan) if len(plan.spec.axes[axis]) > 1]
-    if "optimizer.lr" in several:
+    axes = [axis for axis in _other_axes(plan) if axis in plan.spec.training_axes]
+    counts = {axis: len({str(trial.params[axis]) for trial in plan.trials}) for axis in axes}
+    counts |= {axis: len(plan.spec.axes[axis]) for axis in _other_axes(plan) if axis not in axes}
+    if counts.get("optimizer.lr", 1) > 1:
         return "optimizer.lr"
-    return max(several, key=lambda axis: len(plan.spec.axes[axis]), default=None)
+    return max((axis for axis in counts if counts[axis] > 1), key=counts.__getitem__, default=None)
 
 
 def lines(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[Row]]:

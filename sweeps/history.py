@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from pipelines.rungs import WIDTHS_AT_A_RUNG
 from sweeps.ledger import Event, read, trial_statuses
 from sweeps.plan import Estimate, Plan, Trial, estimate, scoring_work
 from sweeps.screening import missing_cells, planned_samples, rounds, seed_groups
@@ -22,7 +23,7 @@ def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> 
         events = read(storage.ledger(other))
         statuses = trial_statuses(events)
         here = {trial for trial in wanted if statuses[trial] in FINAL}
-        kinds = ("trial_started", "progress", "cell", "trial_ended")
+        kinds = ("trial_started", "progress", "rung", "cell", "trial_ended")
         found += [{**line, "from": other} for line in events if line["trial"] in here and line["event"] in kinds]
         wanted -= here
     return found
@@ -52,26 +53,42 @@ def timed(storage: Storage) -> list[Event]:
     return [line for line in everything if line["event"] == "trial_ended" and "from" not in line]
 
 
-def cost_of(plan: Plan, storage: Storage, events: list[Event]) -> Estimate:
-    """What is still to do will cost, judged by every trial that has been timed in this storage."""
-    everything = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
-    ended = timed(storage)
-    slots = [
-        line["max_concurrent"] for line in everything if line["event"] == "sweep_started" and line["max_concurrent"]
-    ]
+def cost_of(
+    plan: Plan, storage: Storage, events: list[Event], slots: int = 1, measured: list[Event] | None = None
+) -> Estimate:
+    """What is still to do will cost, judged by every trial that has been timed in this storage, or by measured ones.
+
+    slots: trials at a time where no sweep of this storage has told. A search that learns counts with all its trials, a
+    scheduler as if it stopped none.
+    """
+    plan = plan.expected
+    starts = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
+    ran = [line["max_concurrent"] for line in starts if line["event"] == "sweep_started" and line["max_concurrent"]]
+    ended = measured or timed(storage)
     on_gpu = any(line.get("runtime", {}).get("device") == "cuda" for line in ended)
+    asked = plan.spec.resources.gpus_per_trial
+    gpus = (1.0 if asked == "auto" else asked) if on_gpu else 0.0
     missing = missing_cells(plan, events)
     cells = [(trial, missing.get(trial.id, [])) for trial in unfinished(plan, events)]
     train = untrained(plan, storage, events)
-    return estimate(
-        ended, train, cells, slots[-1] if slots else 1, 1.0 if on_gpu else 0.0, _later_rounds(plan, train), _kept(plan)
-    )
+    more = _later_rounds(plan, train) + _rungs(plan, train)
+    return estimate(ended, train, cells, ran[-1] if ran else slots, gpus, more, _kept(plan))
 
 
 def _kept(plan: Plan) -> int | None:
     """How many trials keep their weights; None: all."""
     best = plan.spec.retention.best
     return best and best * max(map(len, seed_groups(plan)))
+
+
+def _rungs(plan: Plan, train: list[Trial]) -> float:
+    """The scoring work at the rungs, as if no trial were stopped."""
+    scheduler = plan.spec.scheduler
+    if scheduler.kind == "none":
+        return 0.0
+    cell = plan.cells[0].cell.with_samples(scheduler.samples)
+    widths = min(WIDTHS_AT_A_RUNG, len({planned.cell.sigma_rel for planned in plan.cells}))
+    return len(scheduler.rungs) * widths * sum(scoring_work(cell, trial.parameters) for trial in train)
 
 
 def _later_rounds(plan: Plan, train: list[Trial]) -> float:

@@ -27,6 +27,8 @@ def identity(line: Event) -> tuple[Any, ...] | None:
     match line["event"]:
         case "progress":
             return ("progress", line["trial"], line["step"])
+        case "rung":
+            return ("rung", line["trial"], line["step"])
         case "cell":
             return ("cell", line["trial"], line["cell"])
         case _:

@@ -1,5 +1,6 @@
 """Where each trial of a sweep stands, folded from its events."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,9 +50,14 @@ class TrialState:
 
 def new_states(plan: Plan) -> dict[str, TrialState]:
     """Every trial of the plan, before anything happened."""
+    return states_of(plan, plan.trials)
+
+
+def states_of(plan: Plan, trials: Iterable[Trial]) -> dict[str, TrialState]:
+    """Trials before anything happened to them."""
     full = plan.spec.evaluation.samples
     cells = {key: (at, samples == full) for at, samples, key in keys(plan)}
-    return {trial.id: TrialState(trial, cells) for trial in plan.trials}
+    return {trial.id: TrialState(trial, cells) for trial in trials}
 
 
 def fold(states: dict[str, TrialState], line: Event) -> None:

@@ -1,6 +1,8 @@
 """What a sweep will do: its trials, its cells, and what they will cost. Starts nothing."""
 
+import heapq
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -12,6 +14,7 @@ from pipelines.cell import Cell, Evaluation
 from pipelines.checkpoint import KEPT
 from pipelines.recipe import Recipe, trial_id
 from sweeps.ledger import Event
+from sweeps.space import SEED, Point, unique
 from sweeps.spec import SweepSpec, split_axis, with_value
 
 FLOAT_BYTES = 4
@@ -49,23 +52,34 @@ class Plan:
     cells: list[PlannedCell]
 
     @property
+    def open(self) -> int:
+        """How many trials a search that learns has still to suggest."""
+        search, size = self.spec.search, self.spec.space.size
+        points = min(search.trials or 0, search.trials or 0 if size is None else size)
+        return max(0, points * len(self.spec.seeds) - len(self.trials)) if search.learns else 0
+
+    @property
+    def expected(self) -> "Plan":
+        """The plan with random points in the place of those that a search has still to suggest: to tell its cost."""
+        if not self.open:
+            return self
+        known, drawn = {trial.id for trial in self.trials}, self.spec.space.random(self.open + len(self.trials), 0)
+        new = [trial for point in drawn for trial in trials_of(self.spec, point) if trial.id not in known]
+        return Plan(self.spec, [*self.trials, *new[: self.open]], self.cells)
+
+    @property
     def steps(self) -> int:
         """Training steps of all trials."""
         return sum(trial.recipe.steps for trial in self.trials)
 
 
-def make_plan(spec: SweepSpec) -> Plan:
-    """Every combination of the axes. Raises BadInput for a combination that cannot be trained."""
-    trials, cells = [], []
-    for params in _combinations(spec, spec.training_axes):
-        recipe = spec.recipe
-        for path, value in params.items():
-            recipe = with_value(recipe, path, value)
-        try:
-            recipe.architecture(recipe.dataset)
-        except BadInput as problem:
-            raise BadInput(f"{params}: {problem}" if params else str(problem)) from None
-        trials.append(Trial(trial_id(recipe), params, recipe))
+def make_plan(spec: SweepSpec, events: Iterable[Event] = ()) -> Plan:
+    """Every point of the search with every seed; of a search that learns, those that the ledger's events name.
+
+    Raises BadInput for a point that cannot be trained.
+    """
+    known = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point)}
+    trials, cells = list(known.values()), []
     for params in _combinations(spec, spec.post_hoc_axes):
         settings: dict[type, Any] = {Recipe: spec.recipe, Evaluation: spec.evaluation}
         for path, value in params.items():
@@ -74,6 +88,42 @@ def make_plan(spec: SweepSpec) -> Plan:
         cells.append(PlannedCell(Cell(settings[Recipe].ema.sigma_rel, settings[Evaluation]), params))
     _check_widths(trials, cells)
     return Plan(spec, trials, cells)
+
+
+def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:
+    """The points that are known: the first ones, then the search's own or, where it learns, the suggested ones."""
+    space, search = spec.space, spec.search
+    first = [space.active(space.whole(point)) for point in search.first]
+    count = search.trials or 0
+    match search.algorithm:
+        case "grid":
+            rest = space.grid()
+        case "random":
+            rest = space.random(count, search.seed)
+        case "quasi_random":
+            rest = space.quasi_random(count, search.seed)
+        case _:
+            rest = [line["params"] for line in events if line["event"] == "suggested"]
+    every = list(unique([*first, *rest]))
+    return every if search.learns or search.algorithm == "grid" else every[:count]
+
+
+def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
+    """One trial a seed. Raises BadInput where the point cannot be trained."""
+    whole = spec.space.whole(point)
+    found = []
+    for seed in spec.seeds:
+        named = {**whole, SEED: seed}
+        params = {path: named[path] for path in spec.training_axes}
+        recipe = spec.recipe
+        try:
+            for path, value in params.items():
+                recipe = with_value(recipe, path, value)
+            recipe.architecture(recipe.dataset)
+        except BadInput as problem:
+            raise BadInput(f"{params}: {problem}" if params else str(problem)) from None
+        found.append(Trial(trial_id(recipe), params, recipe))
+    return found
 
 
 def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
@@ -107,13 +157,14 @@ def estimate(
     cells: list[tuple[Trial, list[Cell]]],
     concurrent: int,
     gpus: float,
-    later_work: float = 0.0,
+    more_work: float = 0.0,
     kept: int | None = None,
 ) -> Estimate:
     """The cost of training some trials and scoring cells of some, judged by finished ones (`trial_ended` events).
 
     Time is taken in proportion to parameters × images for training, and to parameters × samples × NFE for scoring.
-    later_work: the scoring that follows from these cells' results. kept: of how many trials the weights stay.
+    more_work: scoring besides these cells. kept: of how many trials the weights stay. The hours are those of the trials
+    packed, in their order, on as many slots as run at a time, after the start of the first workers where it was timed.
     """
     parameters = {trial.id: trial.parameters for trial, _ in cells}
     disk = _disk([(trial.recipe.steps, parameters[trial.id]) for trial in train], concurrent, kept)
@@ -121,11 +172,15 @@ def estimate(
     scoring = [line["scoring_seconds"] / line["scoring_work"] for line in finished if line.get("scoring_work")]
     hours = gpu_hours = None
     if training and scoring:
-        work = sum(training_work(trial.recipe, parameters[trial.id]) for trial in train)
-        scored = later_work + sum(scoring_work(cell, parameters[trial.id]) for trial, few in cells for cell in few)
-        seconds = median(training) * work + median(scoring) * scored
-        hours = round(seconds / 3600 / max(1, min(concurrent, len(cells))), 4)
-        gpu_hours = round(seconds / 3600 * gpus, 4)
+        new, pace, each = {trial.id for trial in train}, median(training), median(scoring)
+        seconds = [
+            (pace * training_work(trial.recipe, parameters[trial.id]) if trial.id in new else 0.0)
+            + each * (sum(scoring_work(cell, parameters[trial.id]) for cell in few) + more_work / len(cells))
+            for trial, few in cells
+        ]
+        start = max((line.get("start_seconds", 0.0) for line in finished), default=0.0) if cells else 0.0
+        hours = round((packed(seconds, concurrent) + start) / 3600, 4)
+        gpu_hours = round(sum(seconds) / 3600 * gpus, 4)
     return Estimate(hours, gpu_hours, round(disk / 1e9, 3))
 
 
@@ -138,6 +193,14 @@ def _disk(trials: list[tuple[int, int]], concurrent: int, kept: int | None) -> i
     checkpoints = sorted(FLOAT_BYTES * KEPT * CHECKPOINT_COPIES * count for _, count in trials)
     there = len(trials) if kept is None else min(len(trials), kept + concurrent)
     return sum(weights[len(trials) - there :]) + sum(checkpoints[max(0, len(trials) - concurrent) :])
+
+
+def packed(seconds: Iterable[float], slots: int) -> float:
+    """When the last of some pieces of work ends, each begun in its order as soon as one of the slots is free."""
+    free = [0.0] * max(1, slots)
+    for length in seconds:
+        heapq.heapreplace(free, free[0] + length)
+    return max(free)
 
 
 def training_work(recipe: Recipe, parameters: int) -> float:

@@ -3,17 +3,18 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
 from mpdit.fidelity import FOLDS, jackknife_error, margin
 from sweeps.ledger import Event, trial_statuses
+from sweeps.metrics import metrics_of
+from sweeps.pareto import front, is_within
 from sweeps.plan import Plan, PlannedCell, Trial
 from sweeps.screening import rounds, seed_groups
 
-METRICS = ("frechet", "magnitude_drift")
 WORST_FIRST = ("failed", "out_of_memory", "interrupted", "diverged", "stopped", "running", "pending", "completed")
 SEED_TO_SAMPLING = 3.2  # another training seed moves a value so much more than another draw of noise; arXiv 2606.20536
 MANY_SAMPLES, MANY_SEEDS = 1_000_000, 100  # what would be needed beyond these is no difference worth finding
@@ -23,7 +24,9 @@ MANY_SAMPLES, MANY_SEEDS = 1_000_000, 100  # what would be needed beyond these i
 class Row:
     """One point of the sweep: every axis but the seed. `trial` is the seed with the lowest value.
 
-    to_tell_apart: for a row that is tied with the best, what would separate the two.
+    to_tell_apart: for a row that is tied with the best, what would separate the two. values, pareto: with several
+    objectives each one's mean, and whether no row beats this one in all of them. feasible: with constraints, whether
+    it keeps them.
     """
 
     rank: int
@@ -38,10 +41,14 @@ class Row:
     tied_with_best: bool
     magnitude_drift: float | None
     to_tell_apart: str | None = None
+    values: dict[str, float | None] | None = None
+    pareto: bool | None = None
+    feasible: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As `rank --json` shows it."""
-        return asdict(self)
+        """As `rank --json` shows it; what only some sweeps have is left out in the others."""
+        some = ("values", "pareto", "feasible")
+        return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
 
 
 @dataclass(frozen=True)
@@ -90,14 +97,21 @@ class Difference:
         return abs(self.value) <= self.margin * self.error
 
 
-def rank(plan: Plan, events: list[Event], by: str = "frechet", alive: bool = False) -> list[Row]:
-    """All cells of the plan, best first; then those screened only; those without a value last, in the plan's order."""
+def rank(plan: Plan, events: list[Event], by: str | None = None, alive: bool = False) -> list[Row]:
+    """All cells of the plan, best first; then those screened only; those without a value last, in the plan's order.
+
+    by: a metric; None: the first objective, and with several the Pareto front before the rest. What breaks a constraint
+    comes after what keeps all.
+    """
     statuses = trial_statuses(events, alive)
-    scored = {(line["trial"], line["cell"]): line for line in events if line["event"] == "cell"}
+    scored = _scored(plan, events, by)
+    key = by or plan.spec.metrics[0]
     found = [
-        _row(plan, trials, planned, scored, statuses, by) for trials in seed_groups(plan) for planned in plan.cells
+        _row(plan, trials, planned, scored, statuses, key) for trials in seed_groups(plan) for planned in plan.cells
     ]
-    found.sort(key=lambda pair: _order(pair[0], pair[1]))
+    if len(plan.spec.objective) > 1:
+        found = _with_front(plan, found)
+    found.sort(key=lambda pair: _order(pair[0], pair[1], front_first=by is None))
     return [_placed(row, measured, number, *found[0]) for number, (row, measured) in enumerate(found, start=1)]
 
 
@@ -117,10 +131,37 @@ def as_csv(rows: list[Row]) -> str:
     return text.getvalue()
 
 
-def _order(row: Row, measured: Measured | None) -> tuple[int, int, float]:
+def _scored(plan: Plan, events: list[Event], by: str | None) -> dict[tuple[str, str], Event]:
+    """Each scored cell by its trial and key, with every metric that the ranking needs."""
+    asked = {*plan.spec.metrics, *plan.spec.limits, by or "frechet"}
+    lines: dict[str, list[Event]] = {}
+    for line in events:
+        lines.setdefault(line["trial"] or "", []).append(line)
+    return {
+        (trial.id, line["cell"]): line | metrics_of(trial, line, lines[trial.id], asked)
+        for trial in plan.trials
+        for line in lines.get(trial.id, [])
+        if line["event"] == "cell"
+    }
+
+
+def _with_front(plan: Plan, found: list[tuple[Row, Measured | None]]) -> list[tuple[Row, Measured | None]]:
+    """The rows with their place on the Pareto front of what is scored in full and keeps the constraints."""
+    points: list[list[float] | None] = []
+    for row, _ in found:
+        values = [value for value in (row.values or {}).values() if value is not None]
+        counts = row.status == "completed" and row.feasible is not False and len(values) == len(plan.spec.objective)
+        points.append(values if counts else None)
+    return [(replace(row, pareto=best), known) for (row, known), best in zip(found, front(points), strict=True)]
+
+
+def _order(row: Row, measured: Measured | None, front_first: bool) -> tuple[int, bool, bool, int, float]:
     if row.value is None or measured is None:
-        return (2, 0, 0.0)
-    return (0, 0, row.value) if row.status == "completed" else (1, -measured.samples, row.value)
+        return (2, False, False, 0, 0.0)
+    behind = front_first and row.pareto is False
+    if row.status == "completed":
+        return (0, row.feasible is False, behind, 0, row.value)
+    return (1, False, False, -measured.samples, row.value)
 
 
 def _row(
@@ -161,8 +202,16 @@ def _row(
         trials=[trial.id for trial in trials],
         tied_with_best=False,
         magnitude_drift=mean(drifts) if drifts else None,
+        values=_means(lines.values(), plan.spec.metrics) if len(plan.spec.objective) > 1 else None,
+        feasible=is_within(_means(lines.values(), plan.spec.limits), plan.spec.limits) if plan.spec.limits else None,
     )
     return row, measured
+
+
+def _means(lines: Collection[Event], metrics: Iterable[str]) -> dict[str, float | None]:
+    """Each metric's mean over seeds; None where one of them has none."""
+    known = {metric: [line[metric] for line in lines] for metric in metrics}
+    return {metric: None if None in values or not values else mean(values) for metric, values in known.items()}
 
 
 def _measured(lines: dict[int, Event], key: str) -> Measured:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from mpdit.errors import DiskFull, refusal
 from pipelines.evaluation import prepare
 from pipelines.yaml_file import write_yaml
-from sweeps.cluster import Cluster, RayLost, joined_ray, local_ray, slots, this_machine
+from sweeps.budget import affordable, exhausted
+from sweeps.choosing import Chooser
+from sweeps.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
 from sweeps.history import FAULTS, FINAL, cost_of, finished_elsewhere, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses
 from sweeps.mirror import Mirror
-from sweeps.plan import Plan, Trial
+from sweeps.plan import Plan, Trial, make_plan
 from sweeps.recorder import Listener, Recorder, cut_off
 from sweeps.requests import asked_to_stop
 from sweeps.screening import missing_cells
@@ -29,13 +31,15 @@ LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see 
 class SweepEnd:
     """How a sweep ended: "completed", "failed" (a trial did) or "interrupted"; how many trials needed a worker.
 
-    fault: what ended it from outside (a full disk, a dead Ray), where neither the user nor a trial did.
+    fault: what ended it from outside (a full disk, a dead Ray), where neither the user nor a trial did. cut: the budget
+    that ended it with what it has.
     """
 
     outcome: str
     worked: int
     tracking_problem: Exception | None = None
     fault: str | None = None
+    cut: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,19 +70,45 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
         asked_to_stop(storage, spec.name)  # what was asked of a driver that died is not asked of this one
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
+        plan.trials[:] = make_plan(spec, ledger.events).trials
         again = [event("trial_retried", trial) for trial in how.again]
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
         todo = unfinished(plan, ledger.events + again + reused)
         todo = [trial for trial in todo if how.only is None or trial.id in how.only]
         _check_means(plan, storage, todo, ledger.events + again + reused)
-        with _cluster(plan, storage, how) if todo else nullcontext() as cluster:
-            concurrent = min(how.max_concurrent or len(todo), slots(spec, cluster.nodes)) if cluster else 0
+        still = _affordable(plan, ledger.events + reused, todo, searching=how.only is None)
+        with _cluster(plan, storage, how) if still.is_work else nullcontext() as cluster:
+            most = how.max_concurrent or len(still.trials) + still.open
+            concurrent = min(most, slots(spec, cluster.nodes)) if cluster else 0
             write_yaml(storage.spec(spec.name), spec.model_dump())  # only now: what is refused leaves nothing behind
             for line in again + reused:
                 ledger.append(line)
-            if not todo and not reused and unchanged and ledger.events[-1].get("outcome") == "completed":
-                return SweepEnd("completed", 0)
-            return _run(plan, storage, ledger, todo, listener, cluster, concurrent, how)
+            ended = bool(ledger.events) and ledger.events[-1].get("outcome") == "completed"
+            if not still.is_work and not reused and unchanged and ended:
+                return SweepEnd("completed", 0, cut=still.cut)
+            return _run(plan, storage, ledger, still, listener, cluster, concurrent, how)
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is to do: trials, and how many others a search may suggest; cut: the budget that leaves some undone."""
+
+    trials: list[Trial]
+    open: int
+    cut: str | None
+
+    @property
+    def is_work(self) -> bool:
+        """Whether a worker is needed."""
+        return bool(self.trials) or self.open > 0
+
+
+def _affordable(plan: Plan, events: list[Event], todo: list[Trial], searching: bool) -> Remaining:
+    """What the budget allows of what is to do."""
+    if over := exhausted(plan.spec, events):
+        return Remaining([], 0, over)
+    allowed, cut = affordable(plan.spec, events, todo)
+    return Remaining(allowed, plan.open if searching else 0, cut)
 
 
 def _cluster(plan: Plan, storage: Storage, how: Start) -> AbstractContextManager[Cluster]:
@@ -93,60 +123,78 @@ def _run(
     plan: Plan,
     storage: Storage,
     ledger: Ledger,
-    todo: list[Trial],
+    still: Remaining,
     listener: Listener,
     cluster: Cluster | None,
     concurrent: int,
     how: Start,
 ) -> SweepEnd:
-    past = list(ledger.events)
+    past, whole = list(ledger.events), cluster is None
     sweep = next((line["sweep"] for line in past if line["event"] == "sweep_started"), uuid.uuid4().hex)
     mirror = Mirror(storage, plan, sweep, past)
     recorder = Recorder(ledger, mirror, listener)
-    recorder.record(_started(plan, sweep, concurrent))
+    gpus = gpus_per_trial(plan.spec, cluster.nodes) * plan.spec.resources.workers_per_trial if cluster else 0.0
+    recorder.record(_started(plan, sweep, concurrent, gpus))
     mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
     try:
         if cluster:
-            _run_rounds(plan, storage, todo, recorder, cluster, concurrent, how)
+            whole = _run_rounds(plan, storage, still, recorder, cluster, concurrent, how)
     except (RayLost, DiskFull) as loss:
         recorder.halt = recorder.fault = str(loss)
     finally:
-        outcome = _close(plan, ledger, recorder)
+        cut = exhausted(plan.spec, ledger.events) or still.cut
+        outcome = _close(plan, ledger, recorder, whole, cut)
         problem = mirror.close()
-    return SweepEnd(outcome, len(todo), problem, recorder.fault)
+    started = {line["trial"] for line in ledger.events[len(past) :] if line["event"] == "trial_started"}
+    return SweepEnd(outcome, len(started), problem, recorder.fault, cut)
 
 
 def _run_rounds(
     plan: Plan,
     storage: Storage,
-    todo: list[Trial],
+    still: Remaining,
     recorder: Recorder,
     cluster: Cluster,
     concurrent: int,
     how: Start,
-) -> None:
-    """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts."""
-    ledger = recorder.ledger
+) -> bool:
+    """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts.
+
+    Returns whether nothing is left to do.
+    """
+    ledger, todo, searching = recorder.ledger, still.trials, still.open > 0
     given_up: set[str] = set()
-    while todo:
-        missing = missing_cells(plan, ledger.events, given_up)
-        tune_trials(Work(plan, storage, todo, missing, concurrent, how.fail_fast, cluster), recorder)
+
+    def found(trials: list[Trial]) -> list[Event]:
+        return finished_elsewhere(storage, plan.spec.name, trials)
+
+    while todo or searching:
+        missing, known = missing_cells(plan, ledger.events, given_up), {trial.id for trial in plan.trials}
+        chooser = Chooser(plan, ledger.events, todo, recorder.record, found if searching else None)
+        searching = False
+        tune_trials(Work(plan, storage, chooser, missing, known, concurrent, how.fail_fast, cluster), recorder)
         statuses = trial_statuses(ledger.events, alive=True)
-        if recorder.halt or any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo):
-            return
+        todo = [trial for trial in plan.trials if trial in todo or trial.id not in known]
+        open_ends = any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo)
+        if recorder.halt or open_ends or not chooser.is_done:
+            return False
         given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}
         following = missing_cells(plan, ledger.events, given_up)
         todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
         todo = [trial for trial in todo if how.only is None or trial.id in how.only]
+    return True
 
 
-def _started(plan: Plan, sweep: str, concurrent: int) -> Event:
+def _started(plan: Plan, sweep: str, concurrent: int, gpus: float) -> Event:
     changeable = plan.spec.model_dump(exclude={"name", *FIXED})
-    return event("sweep_started", sweep=sweep, max_concurrent=concurrent, **changeable)
+    return event("sweep_started", sweep=sweep, max_concurrent=concurrent, gpus_per_trial=gpus, **changeable)
 
 
-def _close(plan: Plan, ledger: Ledger, recorder: Recorder) -> str:
-    """Say in the ledger how the sweep and each trial that was cut off ended; on a full disk it may not take it."""
+def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str | None) -> str:
+    """Say in the ledger how the sweep and each trial that was cut off ended; on a full disk it may not take it.
+
+    whole: whether nothing was left to do. cut: the budget that ended the sweep, if one did.
+    """
     try:
         for trial, status in trial_statuses(ledger.events, alive=True).items():
             if status == "running":
@@ -155,8 +203,9 @@ def _close(plan: Plan, ledger: Ledger, recorder: Recorder) -> str:
         if {statuses[trial.id] for trial in plan.trials} & set(FAULTS):
             outcome = "failed"
         else:
-            outcome = "interrupted" if unfinished(plan, ledger.events) else "completed"
-        recorder.record(event("sweep_ended", outcome=outcome))
+            is_done = cut or (whole and not unfinished(plan, ledger.events))
+            outcome = "completed" if is_done else "interrupted"
+        recorder.record(event("sweep_ended", outcome=outcome, reason=cut))
     except DiskFull:
         return "interrupted"
     return outcome

@@ -35,7 +35,7 @@ def seed_groups(plan: Plan) -> list[list[Trial]]:
 
 
 def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = ()) -> dict[str, list[Cell]]:
-    """The cells that each trial is to score next, by the trial's id; none for those known to diverge or given up.
+    """The cells that each trial is to score next, by the trial's id; none for those diverged, stopped or given up.
 
     A round begins when every trial has come through the one before: it follows from the ledger alone.
     """

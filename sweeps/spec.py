@@ -3,36 +3,101 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError
 
 from mpdit.errors import BadInput, nearest, refusal
+from mpdit.fidelity import FOLDS
 from pipelines.cell import Evaluation
-from pipelines.recipe import Recipe, Settings
+from pipelines.recipe import Recipe, Settings, known
 from pipelines.samples import SAMPLE_BATCH
 from pipelines.yaml_file import Document, anchored, apply_settings, field_names, read_yaml, rule, validate
+from sweeps.consistency import check_consistency
+from sweeps.space import SEED, Axis, Domain, Point, Space, parse_axis
 
 SHIPPED = Path(__file__).parent
 FIXED = ("recipe", "evaluation", "objective")  # what one name stands for
 POST_HOC_AXES = ("ema.sigma_rel", "evaluation.guidance", "evaluation.steps", "evaluation.sampler")
 
 
-class Search(Settings):
-    """How training axes are searched."""
+METRICS = ("frechet", "magnitude_drift", "parameters", "step_time")  # the smaller the better, all of them
+FIXED_SEARCHES = ("grid", "random", "quasi_random")  # every point is known at the start
+LEARNING_SEARCHES = ("tpe", "gp", "cmaes", "nsga2", "nsga3")  # a point follows from the results so far
+SCHEDULERS = ("none", "asha", "hyperband", "median", "paired")
 
-    algorithm: Literal["grid"] = "grid"
+
+class Search(Settings):
+    """How training axes are searched. trials: how many points, each with all its seeds; a grid has its own number.
+
+    first: points to try before any other, by axis path; the recipe's own value where an axis is not named.
+    """
+
+    algorithm: Annotated[str, known((*FIXED_SEARCHES, *LEARNING_SEARCHES), "search algorithm")] = "grid"
+    trials: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    first: list[dict[str, Any]] = Field(default_factory=list)
+
+    @property
+    def learns(self) -> bool:
+        """Whether its points follow from results."""
+        return self.algorithm in LEARNING_SEARCHES
+
+
+def _in_order(rungs: list[float]) -> list[float]:
+    if any(not 0 < share < 1 for share in rungs) or rungs != sorted(set(rungs)):
+        raise refusal("rungs are shares of a training, in order", given=rungs, allowed="as [0.5, 0.75]")
+    return rungs
 
 
 class Scheduler(Settings):
-    """How trials are stopped early."""
+    """How trials are stopped early: by scores taken when a training has come to each of the rungs (shares of it).
 
-    kind: Literal["none"] = "none"
+    The default rung comes after the learning rate has begun to fall (decay_from 0.4): before, scores tell little.
+    samples: what a rung is scored with. reduction: about one trial in so many passes a rung. See sweeps/schedulers.py.
+    """
+
+    kind: Annotated[str, known(SCHEDULERS, "scheduler")] = "none"
+    rungs: Annotated[list[float], AfterValidator(_in_order)] = Field(default_factory=lambda: [0.5])
+    samples: int = Field(SAMPLE_BATCH, ge=FOLDS)
+    reduction: float = Field(2.0, gt=1)
 
 
 class SweepObjective(Settings):
     """What cells are ranked by."""
 
-    metric: Literal["frechet", "magnitude_drift"] = "frechet"
+    metric: Annotated[str, known(METRICS, "metric")] = "frechet"
     mode: Literal["min"] = "min"
+
+
+def _one_or_several(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
+def _as_written(objectives: list[SweepObjective]) -> Any:
+    written = [objective.model_dump() for objective in objectives]
+    return written[0] if len(written) == 1 else written
+
+
+Objectives = Annotated[
+    list[SweepObjective], Field(min_length=1), BeforeValidator(_one_or_several), PlainSerializer(_as_written)
+]
+
+
+def _constraint(text: Any) -> str:
+    """`magnitude_drift <= 0.2`, in canonical form."""
+    metric, _, limit = (part.strip() for part in str(text).partition("<="))
+    try:
+        return f"{metric} <= {float(limit):g}" if metric in METRICS else _refuse_constraint(text, metric)
+    except ValueError as problem:
+        raise problem if isinstance(problem, BadInput) else _refuse_constraint(text, metric) from None
+
+
+def _refuse_constraint(text: Any, metric: str) -> Any:
+    raise refusal(
+        "a constraint is a metric and the most that it may be",
+        given=text,
+        nearest=None if metric in METRICS else nearest(metric, METRICS),
+        allowed=f"METRIC <= NUMBER, of {', '.join(METRICS)}",
+    )
 
 
 class Resources(Settings):
@@ -54,11 +119,15 @@ class Screening(Settings):
 
 
 class Budget(Settings):
-    """Limits on a sweep. disk_gb: what its checkpoints and snapshots may take; null is the storage's free space."""
+    """Limits on a sweep, over all its starts; one that is reached ends it with what it has.
 
-    hours: None = None
-    gpu_hours: None = None
-    trials: None = None
+    hours: of the clock while the sweep runs. gpu_hours: of all GPUs together. trials: trainings begun. disk_gb: what
+    its checkpoints and snapshots may take; null is the storage's free space.
+    """
+
+    hours: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
+    trials: int | None = Field(None, ge=1)
     disk_gb: float | None = Field(None, gt=0)
 
 
@@ -80,10 +149,11 @@ class SweepSpec(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     recipe: Recipe = Recipe()
-    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    axes: dict[str, Annotated[Any, BeforeValidator(parse_axis)]] = Field(default_factory=dict)
     search: Search = Search()
     scheduler: Scheduler = Scheduler()
-    objective: SweepObjective = SweepObjective()
+    objective: Objectives = Field(default_factory=lambda: [SweepObjective()])
+    constraints: list[Annotated[str, BeforeValidator(_constraint)]] = Field(default_factory=list)
     evaluation: Evaluation = Evaluation()
     screening: Screening = Screening()
     resources: Resources = Resources()
@@ -100,6 +170,30 @@ class SweepSpec(Settings):
     def post_hoc_axes(self) -> list[str]:
         """Axes answered from a finished run."""
         return [path for path in self.axes if path in POST_HOC_AXES]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The repetitions of every point."""
+        listed = self.axes.get(SEED, [self.recipe.seed])
+        return list(listed)
+
+    @property
+    def space(self) -> Space:
+        """The training axes that are searched: all but the seed."""
+        searched = [path for path in self.training_axes if path != SEED]
+        own: Point = {path: value_at(self.recipe, path) for path in searched}
+        return Space({path: self.axes[path] for path in searched}, own)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the objectives, the first one first."""
+        return [objective.metric for objective in self.objective]
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The most that each constrained metric may be."""
+        pairs = (text.split(" <= ") for text in self.constraints)
+        return {metric: float(limit) for metric, limit in pairs}
 
 
 def axis_paths() -> list[str]:
@@ -196,10 +290,12 @@ def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
     if not spec.axes:
         raise refusal(f"{document.place(('axes',))}: the sweep has no axes", allowed="axes: {PATH: [VALUE, …], …}")
     axes = {name: _checked_axis(document, spec, name, values) for name, values in spec.axes.items()}
-    return spec.model_copy(update={"axes": axes})
+    spec = spec.model_copy(update={"axes": axes})
+    check_consistency(document, spec)
+    return spec
 
 
-def _checked_axis(document: Document, spec: SweepSpec, path: str, values: list[Any]) -> list[Any]:
+def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) -> Axis:
     place = document.place(("axes", path))
     if path not in axis_paths():
         raise refusal(
@@ -212,6 +308,8 @@ def _checked_axis(document: Document, spec: SweepSpec, path: str, values: list[A
         raise refusal(f"{place}: the axis {path} is empty", given=f"{path}: []", allowed="at least one value")
     owner, inner = split_axis(path)
     settings = spec.recipe if owner is Recipe else spec.evaluation
+    if isinstance(values, Domain):
+        return _checked_domain(document, settings, path, inner, values)
     canonical = [_checked_value(document, settings, path, inner, at, value) for at, value in enumerate(values)]
     for at, value in enumerate(canonical):
         if value in canonical[:at]:
@@ -222,6 +320,18 @@ def _checked_axis(document: Document, spec: SweepSpec, path: str, values: list[A
                 mend="write it once",
             )
     return canonical
+
+
+def _checked_domain(document: Document, settings: Recipe | Evaluation, path: str, inner: str, domain: Domain) -> Domain:
+    """The domain with listed values in canonical form; of a range, the ends and a value between are tried."""
+    tried = domain.values or [domain.at(share) for share in (0.0, 0.37, 1.0)]
+    canonical = [_checked_value(document, settings, path, inner, at, value) for at, value in enumerate(tried)]
+    when = domain.when and {
+        other: [_checked_value(document, settings, other, other, -1, value) for value in values]
+        for other, values in domain.when.items()
+        if other in axis_paths()
+    }
+    return domain.model_copy(update={"values": canonical if domain.values else None, "when": when or domain.when})
 
 
 def _checked_value(

@@ -14,7 +14,7 @@ from mpdit.errors import refusal
 from pipelines.provenance import git_state, versions
 from sweeps.figures import write_figures
 from sweeps.ledger import Event, read
-from sweeps.plan import Plan
+from sweeps.plan import Plan, trials_of
 from sweeps.ranking import rank
 from sweeps.storage import NETWORK_FILE_SYSTEMS, Storage, file_system
 
@@ -193,6 +193,9 @@ class View:
         run = self._parent(line)
         self.client.update_run(run, status="RUNNING")
         self.client.set_tag(run, NOTE, f"Sweep of {', '.join(self.plan.spec.axes)}; ranked by `mpdit rank`.")
+
+    def _on_suggested(self, line: Event) -> None:
+        self.trials |= {trial.id: trial for trial in trials_of(self.plan.spec, line["params"])}
 
     def _on_trial_started(self, line: Event) -> None:
         self.client.update_run(self._child(line), status="RUNNING")

@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from pipelines.cell import Cell, Evaluation
 from pipelines.evaluation import evaluate
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
+from pipelines.rungs import rung_steps, rung_widths, score_rung
 from pipelines.training import (
+    AtSnapshot,
     Diverged,
     OutOfMemory,
     Report,
     halve_micro_batch,
     is_out_of_memory,
     log_to,
+    no_rungs,
+    settle_recipe,
     train,
     training_seconds,
 )
@@ -29,9 +34,18 @@ from sweeps.storage import locked
 
 LOCK_PATIENCE = 60  # seconds that a dead driver's last workers get to let go of the trial
 
-Training = Callable[[Recipe, Path, Report, int], Recipe]
+Training = Callable[[Recipe, Path, Report, int, AtSnapshot], Recipe]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """Where a trial is scored on its way: at which shares of its training, how, and at which of the sweep's widths."""
+
+    shares: list[float]
+    evaluation: dict[str, Any]
+    widths: list[float]
 
 
 def run_in_worker(config: dict[str, Any]) -> None:
@@ -56,6 +70,7 @@ def run_job(job: dict[str, Any], send: Report, training: Training) -> None:
         job["keep"],
         job["compiled"],
         training,
+        job["rungs"] and Rungs(**job["rungs"]),
     )
 
 
@@ -69,12 +84,13 @@ def run_trial(
     keep: bool = False,
     compiled: bool = False,
     training: Training | None = None,
+    rungs: Rungs | None = None,
 ) -> None:
     """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
 
     keep: whether the cells' features stay for a later round. training: how it is trained; by default in this process,
-    once more with half a batch at a time where memory runs out. Outcomes here: completed, diverged, out_of_memory,
-    failed; interrupted by a full disk. Raises nothing that the trial itself caused.
+    once more with half a batch at a time where memory runs out. rungs: where it is scored on the way. Outcomes here:
+    completed, diverged, out_of_memory, failed; interrupted by a full disk. Raises nothing that the trial itself caused.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scored = {"seconds": 0.0, "work": 0.0}
@@ -85,7 +101,8 @@ def run_trial(
 
     try:
         with locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE):
-            settled = (training or train_with_room)(recipe, folder, on_progress, threads)
+            at_snapshot = at_rungs(trial, recipe, folder, threads, rungs, send)
+            settled = (training or train_with_room)(recipe, folder, on_progress, threads, at_snapshot)
             checkpoint.drop_tensors(folder / "checkpoints")  # a training that has ended needs none
             parameters = _parameters(settled)
             facts = {"runtime": settled.runtime.model_dump(), "machine": machine(settled.runtime.device)}
@@ -109,15 +126,36 @@ def run_trial(
     send(event("trial_ended", trial, None, **outcome, **totals, scoring_work=scored["work"], **facts))
 
 
+def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Report) -> AtSnapshot:
+    """What scores the trial when its training comes to a rung, and reports it."""
+    if rungs is None:
+        return no_rungs
+    places = dict(zip(rung_steps(recipe.steps, rungs.shares), rungs.shares, strict=True))
+    evaluation = Evaluation(**rungs.evaluation)
+
+    def score(step: int) -> None:
+        if step not in places:
+            return
+        settled = settle_recipe(recipe, folder, threads)
+        widths = score_rung(folder, settled, step, rung_widths(recipe.steps, step, rungs.widths), evaluation)
+        seconds = sum(width.pop("seconds") for width in widths)
+        facts = {"share": places[step], "samples": evaluation.samples, "scoring_seconds": round(seconds, 3)}
+        send(event("rung", trial, step, **facts, widths=widths))
+
+    return score
+
+
 def _parameters(recipe: Recipe) -> int:
     return parameter_count(recipe.architecture(recipe.dataset))
 
 
-def train_with_room(recipe: Recipe, folder: Path, report: Report, threads: int) -> Recipe:
+def train_with_room(
+    recipe: Recipe, folder: Path, report: Report, threads: int, at_snapshot: AtSnapshot = no_rungs
+) -> Recipe:
     """Train; where memory runs out and the recipe leaves it open, once more with half a batch at a time."""
     lack: OutOfMemory | None = None
     try:
-        settled = train(recipe, folder, report, threads)
+        settled = train(recipe, folder, report, threads, at_snapshot)
     except OutOfMemory as error:
         lack = error.with_traceback(None)  # whose frames would hold on to what filled the memory
     if lack is not None:
@@ -126,7 +164,7 @@ def train_with_room(recipe: Recipe, folder: Path, report: Report, threads: int) 
             raise lack
         with log_to(folder / "log.txt"):
             log.warning("%s: goes on with %d samples at once", lack, half)
-        settled = train(recipe, folder, report, threads)
+        settled = train(recipe, folder, report, threads, at_snapshot)
     return settled
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from pipelines.cell import Cell
 from pipelines.evaluation import compiling_pays
+from sweeps.budget import exhausted
+from sweeps.choosing import Chooser
 from sweeps.cluster import Cluster, gpus_per_trial
 from sweeps.group import run_in_group
 from sweeps.history import FAULTS
@@ -14,6 +16,7 @@ from sweeps.plan import Plan, Trial
 from sweeps.recorder import Recorder, cut_off
 from sweeps.requests import EVERYTHING, asked_to_stop
 from sweeps.retention import drop_losers
+from sweeps.screening import missing_cells
 from sweeps.storage import Storage
 from sweeps.trial import run_in_worker
 
@@ -23,12 +26,13 @@ STOPPED = "by mpdit stop"
 
 @dataclass(frozen=True)
 class Work:
-    """Trials to bring to their end, and the cells that each is to score."""
+    """Trials to bring to their end as the chooser hands them out, and the cells that each known one is to score."""
 
     plan: Plan
     storage: Storage
-    trials: list[Trial]
+    chooser: Chooser
     cells: dict[str, list[Cell]]
+    known: set[str]
     concurrent: int
     fail_fast: bool
     cluster: Cluster
@@ -36,7 +40,9 @@ class Work:
 
 def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
     """All that a worker needs to know of one trial, in plain values."""
-    recipe, plan, cells = trial.recipe, work.plan, work.cells.get(trial.id, [])
+    recipe, plan = trial.recipe, work.plan
+    missing = work.cells if trial.id in work.known else missing_cells(plan, list(work.chooser.events))
+    cells = missing.get(trial.id, [])
     if not gpus and recipe.runtime.device == "auto":  # a worker that asked for no GPU may still see one
         recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cpu"})})
     return {
@@ -50,7 +56,17 @@ def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
         "workers": plan.spec.resources.workers_per_trial,
         "gpus": gpus,
         "scratch": str(work.cluster.scratch),
+        "rungs": _rungs(plan),
     }
+
+
+def _rungs(plan: Plan) -> dict[str, Any] | None:
+    scheduler = plan.spec.scheduler
+    if scheduler.kind == "none":
+        return None
+    evaluation = plan.spec.evaluation.model_copy(update={"samples": scheduler.samples, "metrics": []})
+    widths = [planned.cell.sigma_rel for planned in plan.cells]
+    return {"shares": scheduler.rungs, "evaluation": evaluation.model_dump(), "widths": widths}
 
 
 def heed_requests(work: Work, recorder: Recorder) -> None:
@@ -85,14 +101,29 @@ def death(trial: str, error: Exception | None) -> Event:
 def tune_trials(work: Work, recorder: Recorder) -> None:
     """Let Ray Tune run the trials; returns when they have ended or the user has interrupted them."""
     from ray import tune
+    from ray.tune.search import Searcher
 
     gpus = gpus_per_trial(work.plan.spec, work.cluster.nodes)
-    jobs = [_job(work, trial, gpus) for trial in work.trials]
     trainable, resources = run_in_worker, {"CPU": work.plan.spec.resources.cpus_per_trial, "GPU": gpus}
     alone = work.plan.spec.resources.workers_per_trial == 1
     if not alone:  # the group's workers hold the resources; what starts them is kept where the cluster's head is
         trainable, resources = run_in_group, {"node:__internal_head__": 0.001}
     halting: list[str] = []
+
+    class Next(Searcher):
+        """Asks the chooser for a trial whenever one can start."""
+
+        def suggest(self, trial_id: str) -> Any:
+            trial = work.chooser.next()
+            return {"job": _job(work, trial, gpus)} if trial else Searcher.FINISHED
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            """The ledger has told already."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """Tune's state is never restored from."""
+
+        restore = save
 
     class Record(tune.Callback):
         """Tune's events, as ledger lines; what is asked of the sweep, as Tune's interruption."""
@@ -100,6 +131,7 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
         def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
             work.cluster.check()
             heed_requests(work, recorder)
+            recorder.halt = recorder.halt or exhausted(work.plan.spec, recorder.ledger.events)
             if recorder.halt and not halting:
                 halting.append(recorder.halt)
                 signal.raise_signal(signal.SIGINT)  # Tune's own way to stop everything
@@ -126,6 +158,8 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
         """Ends a trial at a report when that was asked for."""
 
         def __call__(self, trial_id: str, result: Any) -> bool:
+            if reason := work.chooser.judge(result["event"]):
+                recorder.stops[result["event"]["trial"]] = reason
             return result["event"]["trial"] in recorder.stops and result["event"]["event"] != "trial_ended"
 
         def stop_all(self) -> bool:
@@ -133,8 +167,9 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
 
     tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
-        param_space={"job": tune.grid_search(jobs)},
         tune_config=tune.TuneConfig(
+            search_alg=Next(),
+            num_samples=-1,  # until the chooser has no other
             max_concurrent_trials=work.concurrent,
             reuse_actors=alone,  # a group is gone with the worker that has started it, and only then
             trial_dirname_creator=lambda trial: trial.trial_id,

@@ -4,7 +4,7 @@ from mpdit.ema import snapshot_bytes
 from mpdit.errors import BadInput
 from pipelines.recipe import Recipe, trial_id
 from sweeps.ledger import event
-from sweeps.plan import Plan, estimate, scoring_work, training_work
+from sweeps.plan import Plan, estimate, packed, scoring_work, training_work
 from tests.sweeps.conftest import plan_of
 
 WIDTHS = [0.01 * number for number in range(2, 11)]
@@ -62,7 +62,8 @@ def test_the_estimate_follows_the_work() -> None:
     cells = [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials]
     cost = estimate([seen], plan.trials, cells, concurrent=1, gpus=0)
     assert cost.hours == pytest.approx((10 + 20 + 4 * 2) / 3600, abs=1e-4)
-    assert estimate([seen], plan.trials, cells, concurrent=2, gpus=0).hours == pytest.approx(cost.hours / 2, abs=1e-4)
+    longest = (20 + 2 * 2) / 3600  # two at a time: as long as the longer of the two
+    assert estimate([seen], plan.trials, cells, concurrent=2, gpus=0).hours == pytest.approx(longest, abs=1e-4)
     assert cost.gpu_hours == 0
     only_scoring = estimate([seen], [], cells[:1], concurrent=1, gpus=0)
     assert only_scoring.hours == pytest.approx(2 * 2 / 3600, abs=1e-4)
@@ -94,3 +95,38 @@ def test_checkpoints_take_disk_while_a_trial_runs_and_weights_as_long_as_they_ar
     assert disk(2) == pytest.approx(4 * weights + 2 * checkpoints, rel=0.05)
     assert disk(1, kept=1) == pytest.approx(2 * weights + checkpoints, rel=0.05)
     assert disk(4, kept=1) == disk(4)
+
+
+def test_work_is_packed_on_slots_in_its_order() -> None:
+    assert packed([3, 1, 1, 4], 2) == 6
+    assert packed([3, 1, 1, 4], 1) == 9
+    assert packed([3, 1], 8) == 3
+    assert packed([], 2) == 0
+
+
+def test_a_search_that_learns_is_planned_with_points_in_the_place_of_its_own() -> None:
+    axes = {"optimizer.lr": {"log_uniform": [0.001, 0.1]}, "seed": [0, 1]}
+    plan = plan_of(axes, search={"algorithm": "tpe", "trials": 3, "first": [{}]})
+    assert (len(plan.trials), plan.open) == (2, 4)
+    assert len({trial.id for trial in plan.expected.trials}) == 6
+    drawn = plan_of(axes, search={"algorithm": "random", "trials": 3})
+    assert (len(drawn.trials), drawn.open) == (6, 0)
+
+
+def test_a_search_draws_the_same_points_again_and_the_first_ones_come_first() -> None:
+    axes = {"optimizer.lr": {"log_uniform": [0.001, 0.1]}, "model.modulation": ["scale", "gate"]}
+    search = {"algorithm": "quasi_random", "trials": 6, "first": [{"optimizer.lr": 0.05, "model.modulation": "gate"}]}
+    ids = [[trial.id for trial in plan_of(axes, search=search).trials] for _ in range(2)]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 6
+    assert plan_of(axes, search=search).trials[0].params == {"optimizer.lr": 0.05, "model.modulation": "gate"}
+
+
+def test_an_axis_without_effect_makes_no_second_training() -> None:
+    beta = {"values": [0.9, 0.95], "when": {"model.modulation": ["gate"]}}
+    plan = plan_of({"model.modulation": ["scale", "gate"], "optimizer.beta1": beta})
+    assert [trial.params for trial in plan.trials] == [
+        {"model.modulation": "scale", "optimizer.beta1": 0.9},
+        {"model.modulation": "gate", "optimizer.beta1": 0.9},
+        {"model.modulation": "gate", "optimizer.beta1": 0.95},
+    ]

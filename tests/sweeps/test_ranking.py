@@ -179,3 +179,46 @@ def test_comma_separated_values_have_a_column_an_axis(small_plan: Plan) -> None:
 def test_the_noise_floor_is_the_one_that_was_measured(small_plan: Plan) -> None:
     assert noise_floor([]) is None
     assert noise_floor(finished(small_plan, {(0, 0): 1.0})) == 0.2
+
+
+def test_several_objectives_have_a_front_and_constraints_come_first() -> None:
+    plan = plan_of(
+        {"optimizer.lr": [0.01, 0.02, 0.03, 0.04]},
+        objective=[{"metric": "frechet"}, {"metric": "magnitude_drift"}],
+        constraints=["magnitude_drift <= 0.5"],
+    )
+    found = [(1.0, 0.9), (2.0, 0.4), (3.0, 0.1), (4.0, 0.2)]  # the first breaks the constraint, the last is beaten
+    events = [scored(plan, at, 0, value, drift=drift) for at, (value, drift) in enumerate(found)]
+    events += [ended(plan, at) for at in range(4)]
+    rows = rank(plan, events)
+    assert [row.params["optimizer.lr"] for row in rows] == [0.02, 0.03, 0.04, 0.01]
+    assert [row.pareto for row in rows] == [True, True, False, False]
+    assert [row.feasible for row in rows] == [True, True, True, False]
+    assert rows[0].as_dict()["values"] == {"frechet": 2.0, "magnitude_drift": 0.4}
+    by_drift = rank(plan, events, by="magnitude_drift")
+    assert [row.params["optimizer.lr"] for row in by_drift] == [0.03, 0.04, 0.02, 0.01]
+
+
+def test_parameters_and_step_time_are_metrics() -> None:
+    plan = plan_of({"model.modulation": ["scale+shift+gate", "none"]})
+    events = [scored(plan, at, 0, 1.0) for at in range(2)]
+    events += [ended(plan, at, training_seconds=seconds) for at, seconds in enumerate((60.0, 90.0))]
+    by_size, by_time = rank(plan, events, by="parameters"), rank(plan, events, by="step_time")
+    assert by_size[0].params == {"model.modulation": "none"}
+    assert by_size[0].value == plan.trials[1].parameters
+    assert [row.value for row in by_time] == [pytest.approx(0.1), pytest.approx(0.15)]
+    assert "pareto" not in by_size[0].as_dict()
+
+
+def test_no_point_on_the_front_is_beaten_and_each_other_is() -> None:
+    import itertools
+    import random
+
+    from sweeps.pareto import dominates, front
+
+    source = random.Random(0)
+    points = [[source.random() for _ in range(3)] for _ in range(60)]
+    best = [point for point, is_best in zip(points, front(points), strict=True) if is_best]
+    assert not any(dominates(a, b) for a, b in itertools.permutations(best, 2))
+    assert all(point in best or any(dominates(other, point) for other in best) for point in points)
+    assert front([[1.0], None]) == [True, False]

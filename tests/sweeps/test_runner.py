@@ -131,3 +131,35 @@ def test_a_batch_that_the_workers_cannot_share_is_refused(tmp_path: Path) -> Non
     with pytest.raises(BadInput, match=r"a batch of 16 cannot be shared by 3 workers"):
         ran(small(resources={"workers_per_trial": 3}), Storage(tmp_path))
     assert not Storage(tmp_path).ledger("made").exists()
+
+
+def test_a_search_learns_stops_trials_at_a_rung_and_keeps_to_its_budget(tmp_path: Path) -> None:
+    """One Ray for all: TPE suggests, the paired rule judges, a budget cuts and a larger one goes on."""
+    storage = Storage(tmp_path)
+
+    def plan(**fields: Any) -> Plan:
+        search = {"algorithm": "tpe", "trials": 4, "first": [{"optimizer.lr": 0.02}]}
+        scheduler = {"kind": "asha", "rungs": [0.5], "reduction": 4, "samples": 40}
+        axes = {"optimizer.lr": {"log_uniform": [0.001, 0.1]}, "ema.sigma_rel": [0.1]}
+        return small(axes, search=search, scheduler=scheduler, **fields)
+
+    spent = plan(budget={"hours": 1e-9})
+    end, events = ran(spent, storage)
+    assert end.outcome == "completed"
+    assert end.cut == "budget.hours: 1e-09 is reached"
+    assert not [line for line in events if line["event"] == "cell"]
+
+    end, events = ran(plan(), storage)
+    assert (end.outcome, end.cut) == ("completed", None)
+    whole = read(storage.ledger("made"))
+    assert len([line for line in whole if line["event"] == "suggested"]) == 3  # the first point was given
+    ends = {line["trial"]: line["outcome"] for line in whole if line["event"] == "trial_ended"}
+    assert Counter(ends.values())["completed"] >= 1
+    assert set(ends.values()) <= {"completed", "stopped"}
+    rungs = [line for line in whole if line["event"] == "rung"]
+    assert {line["trial"] for line in rungs} == set(ends)
+    assert {line["step"] for line in rungs} == {4}
+    stopped = {line["trial"]: line for line in whole if line.get("outcome") == "stopped"}
+    assert all("others are better at this rung" in line["reason"] for line in stopped.values())
+    assert ends[spent.trials[0].id] == "completed"
+    assert ran(plan(), storage) == (SweepEnd("completed", worked=0), [])
