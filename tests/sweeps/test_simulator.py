@@ -54,9 +54,8 @@ def test_every_search_ends_with_as_many_points_as_asked_for(algorithm: str) -> N
     assert rank(plan, events)[0].value is not None
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "gp"])
-def test_a_search_that_learns_comes_nearer_than_random_draws(algorithm: str) -> None:
-    learnt, drawn = (searched(name, 24) for name in (algorithm, "random"))
+def test_a_search_that_learns_comes_nearer_than_random_draws() -> None:
+    learnt, drawn = (searched(name, 24) for name in ("tpe", "random"))
     best = [rank(plan, simulate(plan, curve))[0].value for plan in (learnt, drawn)]
     assert best[0] < best[1]
 
@@ -122,7 +121,7 @@ def test_what_diverges_is_told_as_failed_and_what_is_stopped_as_pruned() -> None
 
     from sweeps import search
 
-    plan = searched("tpe", 16, scheduler={"kind": "asha"})
+    plan = searched("tpe", 16, scheduler={"kind": "asha", "rungs": [0.125, 0.5]})
     told: list[optuna.trial.TrialState] = []
     events = simulate(plan, lambda t: curve(t, diverges_at=40 if t.recipe.optimizer.lr > 0.3 else None))
     study = optuna.create_study()
@@ -146,7 +145,7 @@ def test_what_diverges_is_told_as_failed_and_what_is_stopped_as_pruned() -> None
 @pytest.mark.parametrize("kind", ["asha", "hyperband", "median", "paired"])
 def test_schedulers_save_steps_and_keep_the_best(kind: str) -> None:
     whole = searched("random", 40)
-    plan = searched("random", 40, scheduler={"kind": kind, "reduction": 3})
+    plan = searched("random", 40, scheduler={"kind": kind, "rungs": [0.125, 0.25, 0.5], "reduction": 3})
     events, every = simulate(plan, curve, slots=4), simulate(whole, curve, slots=4)
     assert steps_taken(plan, events)[-1] < 0.8 * steps_taken(whole, every)[-1]
     assert rank(plan, events)[0].trial == rank(whole, every)[0].trial
@@ -233,5 +232,8 @@ def test_several_objectives_and_constraints_are_told() -> None:
 
 
 def test_the_same_ledger_comes_out_of_the_same_sweep() -> None:
-    runs = [simulate(searched("tpe", 8, scheduler={"kind": "paired"}), curve, slots=2) for _ in range(2)]
+    runs = [
+        simulate(searched("tpe", 8, scheduler={"kind": "paired", "rungs": [0.125, 0.5]}), curve, slots=2)
+        for _ in range(2)
+    ]
     assert [{**line, "time": None} for line in runs[0]] == [{**line, "time": None} for line in runs[1]]
