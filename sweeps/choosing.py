@@ -78,6 +78,8 @@ class Chooser:
         """A point is stopped as a whole: why, when another of its seeds was."""
         if self.plan.spec.scheduler.kind == "none" or len(self.plan.spec.seeds) == 1:
             return None
+        if any(line["event"] == "trial_retried" and line["trial"] == trial.id for line in self.events):
+            return None  # it was asked for by itself
         point = {axis: value for axis, value in trial.params.items() if axis != "seed"}
         same = [t.id for t in self.plan.trials if point.items() <= t.params.items() and t.id != trial.id]
         statuses = trial_statuses(self.events)

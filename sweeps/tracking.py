@@ -203,6 +203,10 @@ class View:
     def _on_progress(self, line: Event) -> None:
         self._metrics(self._child(line), line["time"], line["step"], line["metrics"])
 
+    def _on_rung(self, line: Event) -> None:
+        values = [width["value"] for width in line["widths"] if width["value"] is not None]
+        self._metrics(self._child(line), line["time"], line["step"], {"rung/frechet": min(values, default=None)})
+
     def _on_cell(self, line: Event) -> None:
         from mlflow.entities import RunTag
 
