@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from mpdit.fidelity import FOLDS, jackknife_error, margin
 from sweeps.ledger import Event
 from sweeps.plan import Plan, Trial, make_plan
+from sweeps.ranking import Measured, difference
 from sweeps.simulator import Curve, simulate, steps_taken
 from sweeps.spec import SweepSpec, read_spec
 
@@ -57,14 +57,15 @@ def best_values(lines: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def tied_with(best: dict[str, dict[str, Any]]) -> set[str]:
-    """The best trial and those whose best cell its errors, in pairs, cannot tell from it."""
-    first = min(best.values(), key=lambda cell: cell["value"])
-    found = set()
-    for trial, cell in best.items():
-        error = jackknife_error([a - b for a, b in zip(cell["left_out"], first["left_out"], strict=True)])
-        if cell["value"] - first["value"] <= margin(FOLDS - 1) * error:
-            found.add(trial)
-    return found
+    """The best trial and those that `mpdit rank` would mark as tied with it, whose errors cannot tell them apart."""
+    first = measured(min(best.values(), key=lambda cell: cell["value"]))
+    found = ((trial, difference(measured(cell), first, same_training=False)) for trial, cell in best.items())
+    return {trial for trial, gap in found if gap is not None and gap.is_tie}
+
+
+def measured(cell: dict[str, Any]) -> Measured:
+    """A recorded cell as the ranking knows it."""
+    return Measured({0: cell["value"]}, cell["left_out"], None, 1000)
 
 
 def until(plan: Plan, events: Sequence[Event], wanted: set[str]) -> int | None:
@@ -87,12 +88,15 @@ def measure(
     def curves(trial: Trial) -> Curve:
         return curve_of(lines[trial.id])
 
+    def enough(line: Event) -> bool:
+        return line["trial"] in winner and line["event"] == "trial_ended"
+
     found: dict[str, list[int | None]] = {"best": [], "tied": []}
     begun = []
     for seed in range(repetitions):
         fields = spec.model_dump() | {"search": search | {"trials": len(lines), "seed": seed}, "scheduler": scheduler}
         plan = make_plan(SweepSpec.model_validate(fields))
-        events = simulate(plan, curves, slots)
+        events = simulate(plan, curves, slots, enough=enough)
         found["best"].append(until(plan, events, winner))
         found["tied"].append(until(plan, events, tied))
         names = [line["trial"] for line in events if line["event"] == "trial_started"]

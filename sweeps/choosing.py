@@ -70,8 +70,7 @@ class Chooser:
         self.plan.trials.extend(trials)
         for line in self.found(trials):
             self.record(line)
-        needed = {trial.id for trial in unfinished(self.plan, list(self.events))}
-        self.waiting.extend(trial for trial in trials if trial.id in needed)
+        self.waiting.extend(unfinished(Plan(self.plan.spec, trials, self.plan.cells), list(self.events)))
         return True
 
     def _stopped_sibling(self, trial: Trial) -> str | None:

@@ -15,7 +15,7 @@ from sweeps.choosing import Chooser
 from sweeps.history import unfinished
 from sweeps.ledger import Event, event
 from sweeps.plan import Plan, Trial
-from sweeps.screening import missing_cells
+from sweeps.screening import rounds
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -39,8 +39,17 @@ class Curve:
 Curves = Callable[[Trial], Curve]
 
 
-def simulate(plan: Plan, curves: Curves, slots: int = 1, past: Sequence[Event] = ()) -> list[Event]:
-    """The ledger of the sweep, run to its end with so many trials at a time; `past`: what an earlier start has left."""
+def simulate(
+    plan: Plan,
+    curves: Curves,
+    slots: int = 1,
+    past: Sequence[Event] = (),
+    enough: Callable[[Event], bool] = lambda line: False,
+) -> list[Event]:
+    """The ledger of the sweep, run to its end with so many trials at a time, or until an event is enough.
+
+    past: what an earlier start has left.
+    """
     events: list[Event] = list(past)
     order = itertools.count()
     clock = BEGINNING
@@ -55,12 +64,13 @@ def simulate(plan: Plan, curves: Curves, slots: int = 1, past: Sequence[Event] =
             heapq.heappush(running, (clock + timedelta(seconds=ahead[0]), next(order), ahead[1], future))
 
     record(event("sweep_started", sweep="simulated", max_concurrent=slots, gpus_per_trial=0.0))
+    wanted = {planned.cell.with_samples(rounds(plan.spec)[0]).key for planned in plan.cells}
     chooser = Chooser(plan, events, unfinished(plan, events), record, found=lambda trials: [])
     while True:
         while len(running) < slots and (trial := chooser.next()):
             record(event("trial_started", trial.id))
-            go_on(_future(plan, trial, curves(trial)))
-        if not running:
+            go_on(_future(plan, trial, curves(trial), wanted))
+        if not running or enough(events[-1]):
             break
         clock, _, line, future = heapq.heappop(running)
         reason = chooser.judge(line)
@@ -73,7 +83,7 @@ def simulate(plan: Plan, curves: Curves, slots: int = 1, past: Sequence[Event] =
     return events
 
 
-def _future(plan: Plan, trial: Trial, curve: Curve) -> Iterator[tuple[float, Event]]:
+def _future(plan: Plan, trial: Trial, curve: Curve, wanted: set[str]) -> Iterator[tuple[float, Event]]:
     """What a trial will report, each after so many seconds."""
     scheduler, steps, done = plan.spec.scheduler, trial.recipe.steps, 0
     shares = scheduler.rungs if scheduler.kind != "none" else []
@@ -90,7 +100,6 @@ def _future(plan: Plan, trial: Trial, curve: Curve) -> Iterator[tuple[float, Eve
         yield seconds, event("trial_ended", trial.id, outcome="diverged", training_seconds=last * curve.step_seconds)
         return
     yield seconds, event("progress", trial.id, steps, metrics={})
-    wanted = {cell.key for cell in missing_cells(plan, [])[trial.id]}
     for planned, scores in zip(plan.cells, curve.cells, strict=True):
         if planned.cell.key in wanted:
             facts = {"params": planned.cell.params, "cell": planned.cell.key, "metric": "simulated", **scores}
