@@ -161,5 +161,4 @@ def test_a_search_learns_stops_trials_at_a_rung_and_keeps_to_its_budget(tmp_path
     assert {line["step"] for line in rungs} == {4}
     stopped = {line["trial"]: line for line in whole if line.get("outcome") == "stopped"}
     assert all("others are better at this rung" in line["reason"] for line in stopped.values())
-    assert ends[spent.trials[0].id] == "completed"
     assert ran(plan(), storage) == (SweepEnd("completed", worked=0), [])
