@@ -203,7 +203,8 @@ def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str
         if {statuses[trial.id] for trial in plan.trials} & set(FAULTS):
             outcome = "failed"
         else:
-            is_done = cut or (whole and not unfinished(plan, ledger.events))
+            is_done = whole and (cut or not unfinished(plan, ledger.events))
+            is_done = is_done or exhausted(plan.spec, ledger.events)
             outcome = "completed" if is_done else "interrupted"
         recorder.record(event("sweep_ended", outcome=outcome, reason=cut))
     except DiskFull:
