@@ -170,6 +170,8 @@ def _progress_line(recipe: "Recipe") -> Any:
 
     def show(line: dict[str, Any]) -> None:
         metrics = line["metrics"]
+        if line["step"] == 0:
+            return  # the magnitudes before the first step
         rate = metrics["images_per_second"]
         left = (recipe.steps - line["step"]) * recipe.batch / rate
         end = "\r" if console.is_terminal and line["step"] < recipe.steps else "\n"
