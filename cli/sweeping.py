@@ -131,7 +131,7 @@ def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE,
     from sweeps.storage import Storage
 
     where = Storage(storage)
-    found, made, events = _recorded(where, name)
+    found, made, events = recorded(where, name)
     alive = where.is_running(found)
     rows = [state.as_dict() for state in trial_states(made, events, alive).values()]
     if json_:
@@ -155,11 +155,11 @@ def rank(
     from sweeps.ranking import as_csv, rank
     from sweeps.storage import Storage
 
-    _check_metric(by)
+    check_metric(by)
     where = Storage(storage)
     documents = []
     for name in names or [None]:  # type: ignore[list-item]
-        found, made, events = _recorded(where, name)
+        found, made, events = recorded(where, name)
         alive = where.is_running(found)
         rows = rank(made, events, by, alive)[:top]
         if json_:
@@ -189,11 +189,11 @@ def best(
     from sweeps.storage import Storage
     from sweeps.winner import export_winner, transfer_winner
 
-    _check_metric(by)
+    check_metric(by)
     if (size or patch) and not export:
         raise refusal("--size and --patch say what to export the winner for", mend="add --export")
     where = Storage(storage)
-    found, made, events = _recorded(where, name)
+    found, made, events = recorded(where, name)
     rows = rank(made, events, by, where.is_running(found))
     if rows[0].value is None:
         raise refusal(f"no cell of {found} has a value yet", mend=f"mpdit status {found}")
@@ -225,7 +225,7 @@ def _read_plan(file: str, settings: list[str] | None) -> "Plan":
     return make_plan(read_spec(sweep_file(file), settings))
 
 
-def _recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":
+def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":
     """The plan and the events of a sweep in the storage."""
     from sweeps.ledger import read
     from sweeps.plan import make_plan
@@ -235,7 +235,7 @@ def _recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Ev
     return found, make_plan(read_spec(storage.spec(found))), read(storage.ledger(found))
 
 
-def _check_metric(by: str) -> None:
+def check_metric(by: str) -> None:
     from sweeps.ranking import METRICS
 
     if by not in METRICS:

@@ -31,6 +31,7 @@ class Scale:
     start: float
     end: float
     log: bool = False
+    whole: bool = False  # ticks are whole numbers
 
     def __call__(self, value: float) -> float:
         """Where a value lies; values outside lie on the border."""
@@ -48,7 +49,7 @@ class Scale:
             found = self._within(LogLocator(subs=(1.0, 2.0, 5.0)).tick_values(self.low, self.high))
             if len(found) > 8:
                 found = self._within(LogLocator(numticks=8).tick_values(self.low, self.high))
-        return found if len(found) > 2 else self._within(MaxNLocator(6).tick_values(self.low, self.high))
+        return found if len(found) > 2 else self._within(MaxNLocator(6, integer=self.whole).tick_values(self.low, self.high))
 
     def _within(self, values: Sequence[float]) -> list[float]:
         return [float(value) for value in values if self.low * 0.9999 <= value <= self.high * 1.0001]
@@ -102,7 +103,7 @@ def _scale(values: Sequence[float], place: tuple[float, float], log: bool, exact
     elif not exact:
         grown = (high / low) ** 0.04 if log else (high - low) * 0.04
         low, high = (low / grown, high * grown) if log else (low - grown, high + grown)
-    return Scale(low, high, *place, log)
+    return Scale(low, high, *place, log, exact and all(value == int(value) for value in values))
 
 
 def _series(at: int, one: Series, x: Scale, y: Scale) -> list[str]:

@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mpdit.errors import refusal
 from pipelines.evaluation import PICTURES
-from pipelines.yaml_file import as_yaml
 from sweeps.drawing import figure
 from sweeps.importance import distinct, importances
 from sweeps.ledger import Event
@@ -72,7 +73,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         cost=_total(costs(told), events),
         outcomes=Counter(line.outcome for line in costs(told)),
         provenance=_provenance(told),
-        spec=as_yaml(plan.spec.model_dump()),
+        spec=yaml.safe_dump(plan.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 
 
