@@ -11,6 +11,7 @@ import typer
 from cli.options import (
     DEFAULT_STORAGE,
     ByOption,
+    CsvOption,
     InceptionOption,
     JsonOption,
     PatchOption,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FAILED, INTERRUPTED = 1, 130
 SHOWN_AT_THE_END = 10
+LAST_LINES = 6  # of a failing trial's log
 
 
 def sweep(
@@ -86,9 +88,10 @@ def plan(
     size: SizeOption = None,
     patch: PatchOption = None,
     json_: JsonOption = False,
+    csv_: CsvOption = False,
 ) -> None:
     """Show what a sweep will do and cost; starts nothing. With --size, what tuning small and training large saves."""
-    from cli.tables import plan_table, saving_table
+    from cli.tables import plan_csv, plan_table, saving_table
     from sweeps.history import cost_of, known_events, unfinished, untrained
     from sweeps.saving import saving
     from sweeps.spec import check_unchanged
@@ -101,6 +104,9 @@ def plan(
     remaining = unfinished(made, events)
     cost = cost_of(made, where, events)
     saved = saving(made, where, size, patch) if size or patch else None
+    if csv_:
+        print(plan_csv(made, untrained(made, events), remaining), end="")
+        return
     if not json_:
         print(plan_table(made, untrained(made, events), remaining, cost))
         if saved:
@@ -124,7 +130,12 @@ def plan(
     print(json.dumps(document, indent=2))
 
 
-def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE, json_: JsonOption = False) -> None:
+def status(
+    name: SweepArgument = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the sweep ends.")] = False,
+    json_: JsonOption = False,
+) -> None:
     """Show where each trial of a sweep stands."""
     from cli.tables import trials_table
     from sweeps.overview import trial_states
@@ -132,6 +143,9 @@ def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE,
 
     where = Storage(storage)
     found, made, events = recorded(where, name)
+    if watch and not json_:
+        _watch(where, found)
+        made, events = recorded(where, found)[1:]
     alive = where.is_running(found)
     rows = [state.as_dict() for state in trial_states(made, events, alive).values()]
     if json_:
@@ -141,13 +155,30 @@ def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE,
     print(trials_table(rows, made.spec.training_axes))
 
 
+def _watch(where: "Storage", name: str) -> None:
+    from rich.console import Console
+
+    from cli.progress import watch
+    from sweeps.ledger import read
+
+    try:
+        watch(
+            recorded(where, name)[1],
+            lambda: read(where.ledger(name)),
+            lambda: where.is_running(name),
+            Console(stderr=True),
+        )
+    except KeyboardInterrupt:  # the sweep goes on; only the looking ends
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def rank(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[SWEEP]…", help="Sweeps; the newest by default.")
     ] = None,
     storage: StorageOption = DEFAULT_STORAGE,
     json_: JsonOption = False,
-    csv_: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    csv_: CsvOption = False,
     top: Annotated[int | None, typer.Option(min=1, help="Only the best N.")] = None,
     by: ByOption = "frechet",
 ) -> None:
@@ -269,3 +300,5 @@ def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> 
         if state.status in ("failed", "out_of_memory"):
             log = storage.trial(state.trial.id) / "log.txt"
             print(f"\n{state.trial.id}: {state.status}: {state.reason}\n  {log}", file=sys.stderr)
+            last = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
+            print("\n".join(f"    {line}" for line in last), file=sys.stderr)

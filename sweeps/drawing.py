@@ -49,7 +49,11 @@ class Scale:
             found = self._within(LogLocator(subs=(1.0, 2.0, 5.0)).tick_values(self.low, self.high))
             if len(found) > 8:
                 found = self._within(LogLocator(numticks=8).tick_values(self.low, self.high))
-        return found if len(found) > 2 else self._within(MaxNLocator(6, integer=self.whole).tick_values(self.low, self.high))
+        return (
+            found
+            if len(found) > 2
+            else self._within(MaxNLocator(6, integer=self.whole).tick_values(self.low, self.high))
+        )
 
     def _within(self, values: Sequence[float]) -> list[float]:
         return [float(value) for value in values if self.low * 0.9999 <= value <= self.high * 1.0001]

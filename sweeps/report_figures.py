@@ -264,7 +264,9 @@ def learning(told: Told) -> Figure | None:
         table += [[f"{named[t]}: {metric}", *_firsts_and_last(points)] for t, points in found.items() if points]
     if not drawings:
         return None
-    left = f" The best {MOST_LINES} of {len(told.progress)} trials are drawn." if len(told.progress) > MOST_LINES else ""
+    left = (
+        f" The best {MOST_LINES} of {len(told.progress)} trials are drawn." if len(told.progress) > MOST_LINES else ""
+    )
     return Figure(
         "learning",
         "Learning curves",
