@@ -27,6 +27,7 @@ for command in (
     runs.evaluate,
     runs.sample,
     reporting.report,
+    reporting.new,
     reporting.schema,
     services.ui,
     services.doctor,

@@ -37,3 +37,35 @@ def schema() -> None:
     from sweeps.schema import sweep_schema
 
     print(json.dumps(sweep_schema(), indent=2, ensure_ascii=False))
+
+
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The sweep file to write.")] = Path("sweep.yaml"),
+    name: Annotated[str | None, typer.Option(help="The sweep's name.")] = None,
+    data: Annotated[str | None, typer.Option(help="The data: digits, shapes.")] = None,
+    size: Annotated[str | None, typer.Option(help="The model's size: nano, XS, S, B, L, XL.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each trial.")] = None,
+    modulations: Annotated[str | None, typer.Option(metavar="M,M,…", help="Modulations to compare.")] = None,
+    rates: Annotated[str | None, typer.Option(metavar="R,R,…", help="Learning rates.")] = None,
+    widths: Annotated[str | None, typer.Option(metavar="W,W,…", help="EMA widths σ_rel; 0 is the raw weights.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="S,S,…", help="Training seeds.")] = None,
+) -> None:
+    """Write a commented sweep file: from options, and on a terminal by asking for the rest."""
+    from sweeps.new_file import Answers, write_sweep_file
+
+    given = {
+        "name": name,
+        "data": data,
+        "size": size,
+        "steps": steps,
+        "modulations": modulations,
+        "rates": rates,
+        "widths": widths,
+        "seeds": seeds,
+    }
+    known = {key: value for key, value in given.items() if value is not None}
+    if sys.stdin.isatty():
+        usual = Answers()
+        known |= {key: typer.prompt(key, default=getattr(usual, key), err=True) for key in given if key not in known}
+    spec = write_sweep_file(file, Answers(**known))  # type: ignore[arg-type]
+    print(f"the sweep {spec.name} is in {file}; next:\n  mpdit plan {file}\n  mpdit sweep {file}", file=sys.stderr)

@@ -49,6 +49,7 @@ def sweep(
 
     from cli.progress import SweepProgress
     from sweeps.ledger import read
+    from sweeps.notify import Notifier
     from sweeps.runner import SweepEnd, run
     from sweeps.storage import Storage
 
@@ -57,8 +58,9 @@ def sweep(
     where = Storage(storage)
     ledger = where.ledger(plan.spec.name)
     try:
-        with SweepProgress(plan, read(ledger) if ledger.exists() else [], Console(stderr=True)) as progress:
-            end = run(plan, where, progress, max_concurrent, fail_fast)
+        past = read(ledger) if ledger.exists() else []
+        with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
+            end = run(plan, where, lambda line: (progress(line), notifier(line))[0], max_concurrent, fail_fast)
     except KeyboardInterrupt:  # before or after Ray Tune's own time
         end = SweepEnd("interrupted", 0)
     if end.tracking_problem:

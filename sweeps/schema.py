@@ -4,8 +4,6 @@ from typing import Any
 
 from sweeps.spec import POST_HOC_AXES, SweepSpec, axis_paths
 
-FILE = "sweep.schema.json"  # beside the sweeps that come with the project, which point to it
-
 
 def sweep_schema() -> dict[str, Any]:
     """The schema (JSON Schema draft 2020-12) of a sweep file; axes are named by the paths that may be swept."""

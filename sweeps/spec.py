@@ -69,6 +69,18 @@ class Tracking(Settings):
     experiment: str | None = None
 
 
+class Notify(Settings):
+    """Who is told when a sweep ends, a trial fails or a new best is found.
+
+    command: run by the shell, the text in $MPDIT_TEXT. webhook: an address that gets JSON with a `text`; $NAMES in it
+    are taken from the environment, so that a secret need not be in the file.
+    """
+
+    command: str | None = None
+    webhook: str | None = None
+    on: list[Literal["end", "fail", "best"]] = Field(default_factory=lambda: ["end", "fail", "best"])
+
+
 class SweepSpec(Settings):
     """One sweep file."""
 
@@ -83,6 +95,7 @@ class SweepSpec(Settings):
     resources: Resources = Resources()
     budget: Budget = Budget()
     tracking: Tracking = Tracking()
+    notify: Notify = Notify()
 
     @property
     def training_axes(self) -> list[str]:

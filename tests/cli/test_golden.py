@@ -42,7 +42,7 @@ def progress(plan: Plan, trial: int, step: int) -> Event:
 
 def begun(plan: Plan) -> list[Event]:
     """One trial is scored, the other half-way; a minute has passed."""
-    lines = [
+    return [
         event("sweep_started", sweep="s", max_concurrent=2) | {"time": BEGAN.isoformat()},
         event("trial_started", plan.trials[0].id),
         event("trial_started", plan.trials[1].id),
@@ -52,7 +52,6 @@ def begun(plan: Plan) -> list[Event]:
         scored(plan, 0, 1, 3.5),
         ended(plan, 0),
     ]
-    return lines
 
 
 def a_minute_later() -> datetime:
