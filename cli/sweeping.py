@@ -49,7 +49,7 @@ def sweep(
 
     from cli.progress import SweepProgress
     from sweeps.ledger import read
-    from sweeps.notify import Notifier
+    from sweeps.notify import Notifier, heard_by
     from sweeps.runner import SweepEnd, run
     from sweeps.storage import Storage
 
@@ -60,7 +60,7 @@ def sweep(
     try:
         past = read(ledger) if ledger.exists() else []
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
-            end = run(plan, where, lambda line: (progress(line), notifier(line))[0], max_concurrent, fail_fast)
+            end = run(plan, where, heard_by(progress, notifier), max_concurrent, fail_fast)
     except KeyboardInterrupt:  # before or after Ray Tune's own time
         end = SweepEnd("interrupted", 0)
     if end.tracking_problem:

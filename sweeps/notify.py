@@ -7,7 +7,7 @@ import queue
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sweeps.ledger import Event
@@ -59,9 +59,10 @@ class Teller:
 
     def _take(self, line: Event) -> None:
         in_full = self.plan.spec.evaluation.samples
-        if line["event"] == "cell" and line["value"] is not None and line["params"]["evaluation.samples"] == in_full:
-            if self.best is None or line["value"] < self.best["value"]:
-                self.best = line
+        if line["event"] != "cell" or line["value"] is None or line["params"]["evaluation.samples"] != in_full:
+            return
+        if self.best is None or line["value"] < self.best["value"]:
+            self.best = line
 
     def _best_so_far(self) -> str:
         if self.best is None:
@@ -99,6 +100,16 @@ class Notifier:
     def _send_all(self) -> None:
         while (notice := self._notices.get()) is not None:
             send(self.settings, notice)
+
+
+def heard_by(*listeners: Callable[[Event], None]) -> Callable[[Event], None]:
+    """One listener that tells several, in turn."""
+
+    def hear(line: Event) -> None:
+        for listener in listeners:
+            listener(line)
+
+    return hear
 
 
 def send(settings: Notify, notice: Notice) -> None:

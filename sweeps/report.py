@@ -164,7 +164,7 @@ def _cost(told: Told, trial: str) -> TrialCost:
     trained = [line["training_seconds"] for line in ends if line.get("training_seconds") is not None]
     scored = [line["scoring_seconds"] for line in own if line["event"] == "cell"]
     energy = [line["energy_joules"] for line in ends if line.get("energy_joules") is not None]
-    machine = next((line["machine"] for line in reversed(ends) if line.get("machine")), {})
+    machine: dict[str, Any] = next((line["machine"] for line in reversed(ends) if line.get("machine")), {})
     training, scoring = trained[-1] if trained else None, sum(scored) if scored else None
     asked = told.plan.spec.resources.gpus_per_trial
     gpus = (1.0 if asked == "auto" else float(asked)) if machine.get("device") == "cuda" else 0.0
@@ -219,7 +219,7 @@ def _hours(seconds: float) -> str:
 def samples(storage: Storage, told: Told) -> list[dict[str, str]]:
     """The best cell's samples and the baseline's, on the same noise, as data addresses; those that are there.
 
-    The baseline is the first value of the first training axis that is not a number (or the first trial) at its own best.
+    The baseline is the first value of the first training axis that is no number (or the first trial) at its own best.
     """
     if not told.scored:
         return []

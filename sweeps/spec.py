@@ -78,7 +78,7 @@ class Notify(Settings):
 
     command: str | None = None
     webhook: str | None = None
-    on: list[Literal["end", "fail", "best"]] = Field(default_factory=lambda: ["end", "fail", "best"])
+    on: list[Literal["end", "fail", "best"]] = ["end", "fail", "best"]  # pydantic copies it
 
 
 class SweepSpec(Settings):
@@ -195,7 +195,12 @@ def sweep_file(name_or_path: str) -> Path:
 
 def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
     """The sweep in a file, every axis value checked and in canonical form. Raises BadInput for anything wrong."""
-    document = apply_settings(read_yaml(path), settings or [])
+    return checked_spec(read_yaml(path), settings or [])
+
+
+def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
+    """The same for a document that has been read."""
+    document = apply_settings(document, settings)
     for where in (("recipe", "data", "path"), ("axes", "data.path")):
         document = anchored(document, where)
     spec = validate(SweepSpec, document)
