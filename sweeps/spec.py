@@ -1,7 +1,7 @@
 """The sweep file: a recipe, an evaluation, their axes, and how to run them; checked before anything starts."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -69,6 +69,9 @@ class Tracking(Settings):
     experiment: str | None = None
 
 
+Occasion = Literal["end", "fail", "best"]
+
+
 class Notify(Settings):
     """Who is told when a sweep ends, a trial fails or a new best is found.
 
@@ -78,7 +81,7 @@ class Notify(Settings):
 
     command: str | None = None
     webhook: str | None = None
-    on: list[Literal["end", "fail", "best"]] = ["end", "fail", "best"]  # pydantic copies it
+    on: list[Occasion] = Field(default_factory=lambda: list(get_args(Occasion)))
 
 
 class SweepSpec(Settings):

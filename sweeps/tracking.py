@@ -5,20 +5,26 @@ tags, so replaying events never doubles one. Everything is written by one thread
 """
 
 import logging
+import math
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpdit.errors import refusal
 from pipelines.provenance import git_state, versions
-from sweeps.figures import write_figures
+from sweeps.figures import WIDTH, write_figures
 from sweeps.ledger import Event, read
 from sweeps.plan import Plan
 from sweeps.ranking import rank
+from sweeps.registry import register_best
+from sweeps.report_figures import label
 from sweeps.storage import Storage
+from sweeps.summary import summary
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +33,7 @@ SWEEP, TRIAL, CELL, MIRRORED = "mpdit.sweep", "mpdit.trial", "mpdit.cell", "mpdi
 KIND = "mpdit.kind"  # sweep, trial or cell: what to filter MLflow's table by
 PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
 PATIENCE = 60  # seconds without a sign of life after which a tracking store is given up
+DESCRIBE_EVERY = 20  # seconds between two descriptions of a sweep that runs
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
 MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
 
@@ -97,7 +104,7 @@ class View:
         self.trials = {trial.id: trial for trial in plan.trials}
         self.experiment = self._experiment(experiment)
         self.runs: dict[tuple[str | None, str | None], str] = {}
-        self.named: set[str] = set()
+        self.described = -math.inf  # when the sweep's description was last written
         self._find_runs()
         git = git_state()
         self.code_tags = {f"version.{name}": version for name, version in versions().items()}
@@ -168,13 +175,13 @@ class View:
     def _child(self, line: Event) -> str:
         self._parent(line)
         trial = self.trials[line["trial"]]
-        name = " ".join(str(value) for value in trial.params.values()) or trial.id
+        name = label(trial.params, self.plan.spec.training_axes)
         return self._run(trial.id, None, name, line["time"], flat(trial.recipe.model_dump()))
 
     def _on_sweep_started(self, line: Event) -> None:
         run = self._parent(line)
         self.client.update_run(run, status="RUNNING")
-        self.client.set_tag(run, NOTE, f"Sweep of {', '.join(self.plan.spec.axes)}; ranked by `mpdit rank`.")
+        self._describe(run)
 
     def _on_trial_started(self, line: Event) -> None:
         self.client.update_run(self._child(line), status="RUNNING")
@@ -188,7 +195,9 @@ class View:
         self._child(line)
         trial = self.trials[line["trial"]]
         recipe = flat(trial.recipe.model_dump())
-        name = " ".join(str(value) for value in trial.params.values()) + f" σ {line['params']['ema.sigma_rel']}"
+        name = label({**trial.params, **line["params"]}, list(self.plan.spec.axes))
+        if WIDTH not in self.plan.spec.axes:
+            name += f", σ_rel {line['params'][WIDTH]}"
         run = self._run(trial.id, line["cell"], name, line["time"], {**recipe, **line["params"]})
         in_full = line["params"]["evaluation.samples"] == self.plan.spec.evaluation.samples
         shown = {
@@ -204,7 +213,26 @@ class View:
         picture = self.storage.trial(trial.id) / "samples" / line.get("picture", "none")
         if picture.exists():
             self.client.log_artifact(run, str(picture), "samples")
+            self._show_image(self.runs[trial.id, None], picture, line)
         self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])
+
+    def _show_image(self, run: str, picture: Path, line: Event) -> None:
+        """A grid in the trial's image viewer, a row for each width; MLflow itself would double it at a replay."""
+        from PIL import Image
+
+        key = f"samples sigma_rel {line['params'][WIDTH]} {line['cell']}"
+        shown = [Path(file.path).name for file in self.client.list_artifacts(run, "images")]
+        if not any(name.startswith(f"{key}%step%{line['step']}%") for name in shown):
+            with Image.open(picture) as image:
+                at = milliseconds(line["time"])
+                self.client.log_image(run, image.convert("RGB"), key=key, step=line["step"], timestamp=at)
+
+    def _describe(self, run: str) -> None:
+        """The description of the sweep's run: what is known by now."""
+        ledger = self.storage.ledger(self.plan.spec.name)
+        events = read(ledger) if ledger.exists() else []
+        self.client.set_tag(run, NOTE, summary(self.plan, rank(self.plan, events), events)[:TAG_LIMIT])
+        self.described = time.monotonic()
 
     def _on_trial_ended(self, line: Event) -> None:
         from mlflow.entities import RunTag
@@ -217,12 +245,17 @@ class View:
         if recipe.exists():
             self.client.log_artifact(run, str(recipe))
         self._end(run, MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
+        if time.monotonic() - self.described > DESCRIBE_EVERY:
+            self._describe(self._parent(line))
 
     def _on_sweep_ended(self, line: Event) -> None:
         ledger = self.storage.ledger(self.plan.spec.name)
         rows = rank(self.plan, read(ledger)) if ledger.exists() else []
         for picture in write_figures(self.plan, rows, self.storage.sweep(self.plan.spec.name) / "figures"):
             self.client.log_artifact(self._parent(line), str(picture), "figures")
+        self._describe(self._parent(line))
+        if line["outcome"] == "completed":
+            register_best(self.client, self.storage, self.plan, rows, self._parent(line))
         self._end(self._parent(line), MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
 
     def mirrored(self) -> int:
