@@ -4,6 +4,7 @@ Experiment = sweep; parent run = the sweep, child = a trial, grandchild = a cell
 tags, so replaying events never doubles one. Everything is written by one thread of the driver, in ledger order.
 """
 
+import json
 import logging
 import math
 import os
@@ -33,6 +34,8 @@ SWEEP, TRIAL, CELL, MIRRORED = "mpdit.sweep", "mpdit.trial", "mpdit.cell", "mpdi
 KIND = "mpdit.kind"  # sweep, trial or cell: what to filter MLflow's table by
 PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
 PATIENCE = 60  # seconds without a sign of life after which a tracking store is given up
+CELLS = f"tags.`{KIND}` = 'cell'"
+SHARED_VIEW, VIEW = "mlflow.sharedViewState.", "cells"  # where MLflow's pages keep what `Share view` makes
 DESCRIBE_EVERY = 20  # seconds between two descriptions of a sweep that runs
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
 MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
@@ -91,6 +94,15 @@ def check_database(storage: Storage) -> None:
         MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments(max_results=1)
 
 
+def cells_page(storage: Storage, sweep: str) -> str | None:
+    """The path, on MLflow's pages, of a sweep's table of cells, best first; None where MLflow does not show it."""
+    quiet()
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=tracking_uri(storage, None)).get_experiment_by_name(sweep)
+    return f"/#/experiments/{found.experiment_id}/runs?viewStateShareKey={VIEW}" if found else None
+
+
 def milliseconds(time: str) -> int:
     """A ledger's time as MLflow's: the same event always has the same one, so writing it twice changes nothing."""
     return round(datetime.fromisoformat(time).timestamp() * 1000)
@@ -103,6 +115,7 @@ class View:
         self.client, self.sweep, self.plan, self.storage = client, sweep, plan, storage
         self.trials = {trial.id: trial for trial in plan.trials}
         self.experiment = self._experiment(experiment)
+        self._offer_view()
         self.runs: dict[tuple[str | None, str | None], str] = {}
         self.described = -math.inf  # when the sweep's description was last written
         self._find_runs()
@@ -116,6 +129,15 @@ class View:
             return str(found.experiment_id)
         artifacts = (self.storage.artifacts / name).as_uri()
         return str(self.client.create_experiment(name, artifact_location=artifacts))
+
+    def _offer_view(self) -> None:
+        """A view of the cells, best first, the columns that matter alone; see `cells_page`."""
+        columns = [f"metrics.`{name}`" for name in ("frechet", "stderr", "magnitude_drift")]
+        columns += [f"params.`{axis}`" for axis in self.plan.spec.axes]
+        state = {"searchFilter": CELLS, "orderByKey": "metrics.`frechet`", "orderByAsc": True}
+        view = json.dumps(state | {"selectedColumns": columns, "runsHiddenMode": "FIRST_10_RUNS"})
+        if self.client.get_experiment(self.experiment).tags.get(SHARED_VIEW + VIEW) != view:
+            self.client.set_experiment_tag(self.experiment, SHARED_VIEW + VIEW, view)
 
     def _find_runs(self) -> None:
         token = None

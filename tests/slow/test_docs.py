@@ -18,7 +18,7 @@ from tests.slow.mlflow_pages import served
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-PAGES = [CODE / "README.md", *sorted((CODE / "docs").glob("*.md"))]
+PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
@@ -53,7 +53,22 @@ def test_every_command_runs(whole_sweep: Path) -> None:
                 continue
         mpdit(*words, cwd=whole_sweep)
     named = {words[0] for words in done}
-    assert named >= {"plan", "sweep", "status", "rank", "best", "train", "evaluate", "sample", "ui", "data", "doctor"}
+    assert named >= {
+        "plan",
+        "sweep",
+        "status",
+        "rank",
+        "best",
+        "train",
+        "evaluate",
+        "sample",
+        "ui",
+        "data",
+        "doctor",
+        "report",
+        "new",
+        "schema",
+    }
 
 
 def test_every_snippet_runs(whole_sweep: Path) -> None:
