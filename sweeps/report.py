@@ -103,13 +103,13 @@ def answer(told: Told) -> list[str]:
     first = f"Best is {what}, with {told.metric} {figure(best.value)}{around}, {seeds}."
     tied = sum(row.tied_with_best for row in told.rows)
     others = len(told.scored) - 1
+    alone = best.seeds == 1 and len(told.plan.trials) > 1
     if tied:
         second = f"{tied} of the {others} other cells cannot be told from it at these errors"
-        second += "; more seeds would tell." if best.seeds == 1 else "; more seeds or samples would tell."
+        second += ": more seeds would tell" if best.seeds == 1 else ": more seeds or samples would tell"
     else:
-        second = f"It is better than each of the {others} other cells by more than the error of their difference."
-    if best.seeds == 1 and len(told.plan.trials) > 1:
-        second += " Another training seed may move any value by more than its interval."
+        second = f"It is better than each of the {others} other cells by more than the error of their difference"
+    second += "; another training seed may move any value by more than its interval." if alone else "."
     return [first, second]
 
 
