@@ -94,7 +94,7 @@ class Notifier:
     def __call__(self, line: Event) -> None:
         """Take one event in."""
         notice = self.teller.notice(line)
-        if notice and notice.kind in self.settings.on:
+        if notice and notice.kind in self.settings.when:
             self._notices.put(notice)
 
     def _send_all(self) -> None:

@@ -81,7 +81,7 @@ class Notify(Settings):
 
     command: str | None = None
     webhook: str | None = None
-    on: list[Occasion] = Field(default_factory=lambda: list(get_args(Occasion)))
+    when: list[Occasion] = Field(default_factory=lambda: list(get_args(Occasion)))
 
 
 class SweepSpec(Settings):

@@ -69,7 +69,7 @@ def test_a_command_and_a_webhook_are_told(
 ) -> None:
     address, got = webhook
     monkeypatch.setenv("MY_HOOK", address)
-    notify = {"command": f'echo "$MPDIT_KIND: $MPDIT_TEXT" >> {tmp_path}/told', "webhook": "$MY_HOOK", "on": ["end"]}
+    notify = {"command": f'echo "$MPDIT_KIND: $MPDIT_TEXT" >> {tmp_path}/told', "webhook": "$MY_HOOK", "when": ["end"]}
     plan = plan_of(AXES, notify=notify)
     with Notifier(plan) as notifier:
         for line in (scored(plan, 0, 0, 3.0), ended(plan, 0), event("sweep_ended", outcome="completed")):
