@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import data, runs, services, sweeping, upkeep
+from cli import data, reporting, runs, services, sweeping, upkeep
 from mpdit.errors import BadInput
 
 BAD_INPUT = 2
@@ -14,7 +14,7 @@ app = typer.Typer(
     help="Which conditioning, which EMA width, which learning rate? Sweeps over magnitude-preserving "
     "diffusion transformers.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 for command in (
@@ -30,6 +30,9 @@ for command in (
     runs.train,
     runs.evaluate,
     runs.sample,
+    reporting.report,
+    reporting.new,
+    reporting.schema,
     services.ui,
     services.doctor,
 ):

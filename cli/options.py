@@ -14,6 +14,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field of the file; may be repeated.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")]
 SweepArgument = Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; the newest by default.")]
 SweepFile = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A sweep file, or one that comes with mpdit.")]
 SizeOption = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Carry the recipe to this size.")]

@@ -1,35 +1,47 @@
 """A sweep as it runs: one table, redrawn, on a terminal; a line now and then elsewhere."""
 
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from cli.tables import duration, number, short
+from cli.tables import duration, trials_table
 from sweeps.ledger import Event
-from sweeps.overview import TrialState, fold, new_states, states_of
+from sweeps.overview import fold, new_states, states_of
 from sweeps.plan import Plan, trials_of
 
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+WATCH_EVERY = 2.0  # seconds between looks at another process's ledger
+ROWS_AROUND = 8  # lines of the terminal that are not trials
 BACKWARD = 3  # a training step costs about three forward passes
+
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The time, as the ledger writes it."""
+    return datetime.now(UTC)
 
 
 class SweepProgress:
     """Listens to a sweep's events and shows them. Use as a context manager around the sweep."""
 
-    def __init__(self, plan: Plan, past: list[Event], console: Console) -> None:
-        self.plan, self.console = plan, console
+    def __init__(self, plan: Plan, past: list[Event], console: Console, now: Clock = utc_now) -> None:
+        self.plan, self.console, self.now = plan, console, now
         self.states = new_states(plan)
-        for line in past:
-            fold(self.states, line)
         evaluations = [planned.cell.evaluation for planned in plan.cells]
         self.scoring = sum(evaluation.samples * evaluation.network_evaluations for evaluation in evaluations)
-        self.work_before = self._work()
-        self.started = self.last_line = time.monotonic()
-        self.live = Live(console=console, get_renderable=self._table, refresh_per_second=2, transient=True)
+        self.work_before, self.started = 0.0, now()
+        for line in past:
+            self.take(line)
+        self.last_line = now()
+        self.live = Live(console=console, get_renderable=self.shown, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "SweepProgress":
         if self.console.is_terminal:
@@ -41,20 +53,23 @@ class SweepProgress:
             self.live.stop()
 
     def __call__(self, line: Event) -> None:
-        """Take one event in."""
+        """Take one event in, and say it where there is no terminal."""
+        self.take(line)
+        if self.console.is_terminal:
+            return
+        if line["event"] == "trial_ended":
+            self.console.print(self._ended(line), highlight=False, soft_wrap=True)
+        elif line["event"] == "sweep_started" or (self.now() - self.last_line).total_seconds() >= LINE_EVERY:
+            self.last_line = self.now()
+            self.console.print(self.total, highlight=False, soft_wrap=True)
+
+    def take(self, line: Event) -> None:
+        """Take one event in; the clock of what is left starts anew with each start of the driver."""
         if line["event"] == "suggested":
             self.states |= states_of(self.plan, trials_of(self.plan.spec, line["params"]))
         fold(self.states, line)
-        if line["event"] == "sweep_started":
-            self.started = time.monotonic()  # the time before is Ray's own start
-        if self.console.is_terminal:
-            return
-        now = time.monotonic()
-        if line["event"] == "trial_ended":
-            self.console.print(self._ended(line), highlight=False, markup=False)
-        elif line["event"] == "sweep_started" or now - self.last_line >= LINE_EVERY:
-            self.last_line = now
-            self.console.print(self._total(), highlight=False, markup=False)
+        if line["event"] == "sweep_started":  # the time before is Ray's own start
+            self.started, self.work_before = datetime.fromisoformat(line["time"]), self._work()
 
     def _ended(self, line: Event) -> str:
         state = self.states.get(line["trial"])
@@ -78,36 +93,42 @@ class SweepProgress:
                 done += training * state.step / recipe.steps + self.scoring * state.scored / len(self.plan.cells)
         return done / total
 
-    def _total(self) -> str:
+    @property
+    def total(self) -> str:
+        """How far the whole sweep is, and how long it still takes."""
         done = self._work()
-        elapsed = time.monotonic() - self.started
+        elapsed = (self.now() - self.started).total_seconds()
         gained = done - self.work_before
         left = f", about {duration(elapsed * (1 - done) / gained)} left" if gained > 0.02 and done < 1 else ""
         trials = sum(state.status in ("completed", "diverged") for state in self.states.values())
         return f"{trials}/{len(self.states)} trials, {done:.0%} done, {duration(elapsed)}{left}"
 
-    def _table(self) -> Group:
-        table = Table(box=None, pad_edge=False)
-        axes = self.plan.spec.training_axes
-        for name in ("trial", *[short(axis) for axis in axes], "status"):
-            table.add_column(name)
-        for name in ("step", "img/s", "loss", "cells", "best", "drift"):
-            table.add_column(name, justify="right")
-        for state in self.states.values():
-            table.add_row(*self._cells(state, axes))
-        bar = ProgressBar(total=1, completed=self._work(), width=40)
-        return Group(table, Text(), bar, Text("  " + self._total()))
+    def shown(self) -> Group:
+        """The table, as many trials as fit the terminal, and the total."""
+        rows = [state.as_dict() for state in self.states.values()]
+        most = max(3, self.console.height - ROWS_AROUND)
+        table = Text(trials_table(rows, self.plan.spec.training_axes, most), no_wrap=True, overflow="ellipsis")
+        return Group(table, Text(), ProgressBar(total=1, completed=self._work(), width=40), Text(self.total))
 
-    def _cells(self, state: TrialState, axes: list[str]) -> list[str]:
-        rate = state.metrics.get("images_per_second")
-        return [
-            state.trial.id,
-            *[str(state.trial.params[axis]) for axis in axes],
-            state.status,
-            f"{state.step}/{state.trial.recipe.steps}",
-            number(rate, 0),
-            number(state.metrics.get("loss")),
-            f"{state.scored}/{len(self.plan.cells)}",
-            number(state.best),
-            number(state.metrics.get("magnitude_drift"), 2),
-        ]
+
+def watch(plan: Plan, read_events: Callable[[], list[Event]], is_running: Callable[[], bool], console: Console) -> None:
+    """Show a sweep that another process runs until it ends; without a terminal, a line whenever the total changes."""
+    said = ""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            running = is_running()  # before the events: what is written until the end is still shown
+            events = read_events()
+            ended = datetime.fromisoformat(events[-1]["time"]) if events and not running else None
+            progress = SweepProgress(plan, events, console, utc_now if ended is None else partial(_at, ended))
+            if console.is_terminal:
+                live.update(progress.shown(), refresh=True)
+            elif (total := progress.total) != said:
+                said = total
+                console.print(total, highlight=False, soft_wrap=True)
+            if not running:
+                return
+            time.sleep(WATCH_EVERY)
+
+
+def _at(moment: datetime) -> datetime:
+    return moment

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from pipelines.recipe import Recipe
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A trial's id, or a run's or bundle's folder.")]
-RESULT = "result.json"
 
 
 def train(
@@ -33,39 +31,20 @@ def train(
 ) -> None:
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.drawing import drawing
-    from mpdit.run_folder import RECIPE, is_bundle
-    from pipelines.cell import Cell, Evaluation
-    from pipelines.evaluation import evaluate, prepare
-    from pipelines.export import bundle_compiled, bundle_evaluation
-    from pipelines.recipe import Recipe, trial_id
-    from pipelines.samples import all_drawers
-    from pipelines.training import Diverged, OutOfMemory, is_main_process, train
-    from pipelines.yaml_file import anchored, apply_settings, read_yaml, validate
+    from pipelines.calls import train
+    from pipelines.training import Diverged, OutOfMemory
 
-    file = recipe / RECIPE if recipe.is_dir() else recipe
-    asked = validate(Recipe, anchored(apply_settings(read_yaml(file), set_ or []), ("data", "path")))
-    evaluation = bundle_evaluation(recipe) if is_bundle(recipe) else Evaluation()
-    folder = output or Path("trained") / trial_id(asked)
-    if is_bundle(folder):
-        raise refusal(f"{folder} is a bundle, not a place to train in", given=folder, mend="choose another --output")
-    prepare(asked, [evaluation])
     try:
-        settled = train(asked, folder, _progress_line(asked))
+        done = train(recipe, output, settings=set_ or [], report=_progress_line, drawing=drawing)
     except Diverged as divergence:
-        typer.echo(f"{divergence}; the run is in {folder}", err=True)
+        typer.echo("; ".join([str(divergence), *divergence.__notes__]), err=True)
         raise typer.Exit(0) from None
     except OutOfMemory as lack:
-        typer.echo(f"{lack}; the run is in {folder} and the same command continues it", err=True)
+        typer.echo("; ".join([str(lack), *lack.__notes__, "the same command continues it"]), err=True)
         raise typer.Exit(1) from None
-    results: list[dict[str, Any]] = []
-    cell, compiled = Cell(settled.ema.sigma_rel, evaluation), is_bundle(recipe) and bundle_compiled(recipe)
-    with drawing(evaluation.samples, "scoring") if is_main_process() else nullcontext() as drawn:
-        evaluate(folder, settled, [cell], results.append, progress=drawn, compiled=compiled, drawers=all_drawers())
-    if not is_main_process():
-        return
-    (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")
-    _print_results(results, json_)
-    typer.echo(f"the run is in {folder}", err=True)
+    if done.result is not None:
+        _print_results([done.result], json_)
+        typer.echo(f"the run is in {done.folder}", err=True)
 
 
 def evaluate(
@@ -84,31 +63,13 @@ def evaluate(
 ) -> None:
     """Score a finished run or a bundle at one or more EMA widths. Stopped, the same command continues."""
     from cli.drawing import drawing
-    from mpdit.run_folder import check_weights, is_bundle
-    from pipelines.cell import Cell, Evaluation
-    from pipelines.evaluation import compiling_pays, evaluate, forget, prepare
-    from pipelines.export import bundle_compiled, bundle_evaluation
-    from pipelines.training import is_trained, read_recipe
-    from pipelines.yaml_file import Document, validate
+    from pipelines.calls import evaluate
     from sweeps.storage import Storage
 
     name_inception_weights(inception_weights)
     folder = Storage(storage).find_run(run)
-    recipe = read_recipe(folder)
-    check_weights(folder)
-    if not is_bundle(folder) and not is_trained(folder):
-        raise refusal(f"the run in {folder} is not finished", mend=f"mpdit train {folder} --output {folder}")
-    evaluation = bundle_evaluation(folder) if is_bundle(folder) else Evaluation()
-    asked = {"samples": samples, "extractor": extractor, "metrics": metrics.split(",") if metrics else None}
-    changed = {name: value for name, value in asked.items() if value is not None}
-    evaluation = validate(Evaluation, Document(evaluation.model_dump() | changed, "the options", {}))
-    prepare(recipe, [evaluation])
-    results: list[dict[str, Any]] = []
-    cells = [Cell(width, evaluation) for width in _widths(ema, recipe)]
-    compiled = bundle_compiled(folder) if is_bundle(folder) else compiling_pays(cells)
-    with drawing(len(cells) * evaluation.samples, "scoring") as drawn:
-        evaluate(folder, recipe, cells, results.append, progress=drawn, keep=True, compiled=compiled)
-    forget(folder)
+    more = metrics.split(",") if metrics else None
+    results = evaluate(folder, _widths(ema), samples=samples, extractor=extractor, metrics=more, drawing=drawing)
     _print_results(results, json_)
 
 
@@ -154,9 +115,9 @@ def _class(text: str, known: int) -> int:
     return int(text)
 
 
-def _widths(text: str | None, recipe: "Recipe") -> list[float]:
+def _widths(text: str | None) -> list[float] | None:
     if text is None:
-        return [recipe.ema.sigma_rel]
+        return None
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -170,6 +131,8 @@ def _progress_line(recipe: "Recipe") -> Any:
 
     def show(line: dict[str, Any]) -> None:
         metrics = line["metrics"]
+        if line["step"] == 0:
+            return  # the magnitudes before the first step
         rate = metrics["images_per_second"]
         left = (recipe.steps - line["step"]) * recipe.batch / rate
         end = "\r" if console.is_terminal and line["step"] < recipe.steps else "\n"

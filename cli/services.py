@@ -18,12 +18,17 @@ def ui(
     """Open MLflow over the storage, on this machine only."""
     from sweeps.pages import served
     from sweeps.storage import Storage
+    from sweeps.tracking import cells_page
 
     where = Storage(storage)
     where.check()
     print("starting MLflow …", file=sys.stderr, flush=True)
     with served(where, port) as server:
         print(f"{where.root} is at http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        newest = where.sweep_names()[:1]
+        page = cells_page(where, newest[0]) if newest else None
+        if page:
+            print(f"the cells of {newest[0]}, best first: http://127.0.0.1:{port}{page}", file=sys.stderr, flush=True)
         server.wait()
 
 

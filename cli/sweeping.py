@@ -13,6 +13,7 @@ from cli.options import (
     DEFAULT_STORAGE,
     AddressOption,
     ByOption,
+    CsvOption,
     InceptionOption,
     JsonOption,
     PatchOption,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FAILED, INTERRUPTED = 1, 130
 SHOWN_AT_THE_END = 10
+LAST_LINES = 6  # of a failing trial's log
 
 
 def sweep(
@@ -60,6 +62,7 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: Path) -> None
 
     from cli.progress import SweepProgress
     from sweeps.ledger import read
+    from sweeps.notify import Notifier, heard_by
     from sweeps.plan import make_plan
     from sweeps.runner import SweepEnd, run
 
@@ -68,8 +71,8 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: Path) -> None
     past = read(ledger) if ledger.exists() else []
     plan = make_plan(plan.spec, past)
     try:
-        with SweepProgress(plan, past, Console(stderr=True)) as progress:
-            end = run(plan, where, progress, how)
+        with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
+            end = run(plan, where, heard_by(progress, notifier), how)
     except KeyboardInterrupt:  # before or after Ray Tune's own time
         end = SweepEnd("interrupted", 0)
     option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"
@@ -107,9 +110,10 @@ def plan(
         bool, typer.Option("--measure", help="Time a few steps of each network here; about a minute.")
     ] = False,
     json_: JsonOption = False,
+    csv_: CsvOption = False,
 ) -> None:
     """Show what a sweep will do and cost; starts nothing. With --size, what tuning small and training large saves."""
-    from cli.tables import plan_table, saving_table
+    from cli.tables import plan_csv, plan_table, saving_table
     from sweeps.cluster import slots_here
     from sweeps.history import cost_of, known_events, unfinished, untrained
     from sweeps.measuring import measure
@@ -128,6 +132,9 @@ def plan(
     measured = measure(made, untrained(made.expected, where, events) or remaining, here) if measure_ else None
     cost = cost_of(made, where, events, here, measured)
     saved = saving(made, where, size, patch) if size or patch else None
+    if csv_:
+        print(plan_csv(made, untrained(made, where, events), remaining), end="")
+        return
     if not json_:
         print(plan_table(made, untrained(made, where, events), remaining, cost))
         if saved:
@@ -153,7 +160,12 @@ def plan(
     print(json.dumps(document, indent=2))
 
 
-def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE, json_: JsonOption = False) -> None:
+def status(
+    name: SweepArgument = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the sweep ends.")] = False,
+    json_: JsonOption = False,
+) -> None:
     """Show where each trial of a sweep stands."""
     from cli.tables import trials_table
     from sweeps.overview import trial_states
@@ -161,6 +173,9 @@ def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE,
 
     where = Storage(storage)
     found, made, events = recorded(where, name)
+    if watch and not json_:
+        _watch(where, found)
+        made, events = recorded(where, found)[1:]
     alive = where.is_running(found)
     rows = [state.as_dict() for state in trial_states(made, events, alive).values()]
     if json_:
@@ -170,13 +185,30 @@ def status(name: SweepArgument = None, storage: StorageOption = DEFAULT_STORAGE,
     print(trials_table(rows, made.spec.training_axes))
 
 
+def _watch(where: "Storage", name: str) -> None:
+    from rich.console import Console
+
+    from cli.progress import watch
+    from sweeps.ledger import read
+
+    try:
+        watch(
+            recorded(where, name)[1],
+            lambda: read(where.ledger(name)),
+            lambda: where.is_running(name),
+            Console(stderr=True),
+        )
+    except KeyboardInterrupt:  # the sweep goes on; only the looking ends
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def rank(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[SWEEP]…", help="Sweeps; the newest by default.")
     ] = None,
     storage: StorageOption = DEFAULT_STORAGE,
     json_: JsonOption = False,
-    csv_: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    csv_: CsvOption = False,
     top: Annotated[int | None, typer.Option(min=1, help="Only the best N.")] = None,
     by: ByOption = None,
 ) -> None:
@@ -184,7 +216,7 @@ def rank(
     from sweeps.ranking import as_csv, rank
     from sweeps.storage import Storage
 
-    _check_metric(by)
+    check_metric(by)
     where = Storage(storage)
     documents = []
     for name in names or [None]:  # type: ignore[list-item]
@@ -218,7 +250,7 @@ def best(
     from sweeps.storage import Storage
     from sweeps.winner import export_winner, transfer_winner
 
-    _check_metric(by)
+    check_metric(by)
     if (size or patch) and not export:
         raise refusal("--size and --patch say what to export the winner for", mend="add --export")
     where = Storage(storage)
@@ -265,7 +297,7 @@ def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Eve
     return found, make_plan(read_spec(storage.spec(found)), events), events
 
 
-def _check_metric(by: str | None) -> None:
+def check_metric(by: str | None) -> None:
     from sweeps.spec import METRICS
 
     if by not in (None, *METRICS):
@@ -311,3 +343,5 @@ def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> 
         if state.status in ("failed", "out_of_memory"):
             log = storage.trial(state.trial.id) / "log.txt"
             print(f"\n{state.trial.id}: {state.status}: {state.reason}\n  {log}", file=sys.stderr)
+            last = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
+            print("\n".join(f"    {line}" for line in last), file=sys.stderr)

@@ -1,5 +1,9 @@
 """Aligned text for people: rankings, plans, trials."""
 
+import csv
+import io
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,19 +13,59 @@ from sweeps.saving import Saving
 from sweeps.screening import planned_samples, rounds
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest entry, two spaces apart; numbers to the right."""
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], gap: int = 2) -> str:
+    """Columns as wide as their widest entry, `gap` spaces apart; numbers to the right."""
     table = [list(header), *[list(row) for row in rows]]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     numeric = [all(_is_number(row[column]) for row in rows) and bool(rows) for column in range(len(header))]
     lines = []
     for row in table:
         cells = [
             text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(row, widths, numeric, strict=True)
+            for text, width, right in zip(row, _widths(table), numeric, strict=True)
         ]
-        lines.append("  ".join(cells).rstrip())
+        lines.append((" " * gap).join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+
+
+def terminal_width() -> int:
+    """The columns of the terminal (or what COLUMNS says); 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def fitted(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, spare: Sequence[str] = ()) -> str:
+    """A table of at most `width` columns: set closer, then without the `spare` ones (said below), then cut short."""
+    kept, left_out, gap = list(range(len(header))), [], 2
+    while _span(header, rows, kept, gap) > width:
+        gone = next((at for name in spare for at in kept if header[at] == name), None)
+        if gap == 2:
+            gap = 1
+        elif gone is not None:
+            kept.remove(gone)
+            left_out.append(header[gone])
+        else:
+            break
+    lines = [[line[at] for at in kept] for line in rows]
+    excess = _span(header, rows, kept, gap) - width
+    if excess > 0:
+        sizes = _widths([[header[at] for at in kept], *lines])
+        longest = max(range(len(kept)), key=sizes.__getitem__)
+        room = max(8, sizes[longest] - excess)
+        lines = [[_cut(text, room) if at == longest else text for at, text in enumerate(line)] for line in lines]
+    text = aligned([header[at] for at in kept], lines, gap)
+    return text + (f"\n(no room at {width} columns: {', '.join(left_out)})" if left_out else "")
+
+
+def _span(header: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int], gap: int) -> int:
+    sizes = _widths([header, *rows])
+    return sum(sizes[at] for at in kept) + gap * (len(kept) - 1)
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"
 
 
 def _is_number(text: str) -> bool:
@@ -69,24 +113,16 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
         for row in rows
     ]
     kept = [at for at in range(len(header)) if header[at] not in ("status", "needs") or any(r[at] for r in body)]
-    return aligned([header[at] for at in kept], [[line[at] for at in kept] for line in body])
+    table = [[line[at] for at in kept] for line in body]
+    return fitted([header[at] for at in kept], table, terminal_width(), ("needs", "drift"))
 
 
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:
     """The trials of a plan (those to train, those that need any work) and what they will cost."""
-    state = {trial.id: "to score" for trial in remaining} | {trial.id: "to train" for trial in train}
     axes = plan.spec.training_axes
     header = ["trial", *[short(axis) for axis in axes], "parameters", "steps", "state"]
-    body = [
-        [
-            trial.id,
-            *[str(trial.params[axis]) for axis in axes],
-            f"{trial.parameters:,}",
-            f"{trial.recipe.steps:,}",
-            state.get(trial.id, "done"),
-        ]
-        for trial in plan.trials
-    ]
+    body = plan_lines(plan, train, remaining)
+    body = [[*line[:-3], f"{int(line[-3]):,}", f"{int(line[-2]):,}", line[-1]] for line in body]
     time = "not known yet: nothing like it has been timed in this storage"
     if cost.hours is not None and cost.gpu_hours is not None:
         time = f"about {duration(cost.hours * 3600)}, {cost.gpu_hours:.2f} GPU-hours"
@@ -114,7 +150,31 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
     depths = sorted({trial.recipe.model.shape[0] for trial in plan.trials})
     if len(depths) > 1 and any(trial.recipe.optimizer.parametrization == "mup" for trial in plan.trials):
         summary.append(f"mup covers the width alone, not the depth: {', '.join(map(str, depths))} blocks here")
-    return aligned(header, body) + "\n\n" + "\n".join(summary)
+    return fitted(header, body, terminal_width(), ("steps", "parameters")) + "\n\n" + "\n".join(summary)
+
+
+def plan_lines(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> list[list[str]]:
+    """A line for each trial: id, its value of every training axis, parameters, steps, what is to be done."""
+    state = {trial.id: "to score" for trial in remaining} | {trial.id: "to train" for trial in train}
+    return [
+        [
+            trial.id,
+            *[str(trial.params[axis]) for axis in plan.spec.training_axes],
+            str(trial.parameters),
+            str(trial.recipe.steps),
+            state.get(trial.id, "done"),
+        ]
+        for trial in plan.trials
+    ]
+
+
+def plan_csv(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> str:
+    """The trials of a plan as comma-separated values, under a header; axes by their paths."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", *plan.spec.training_axes, "parameters", "steps", "state"])
+    writer.writerows(plan_lines(plan, train, remaining))
+    return text.getvalue()
 
 
 def saving_table(saved: Saving) -> str:
@@ -136,22 +196,35 @@ def saving_table(saved: Saving) -> str:
     return "\n".join(lines + saved.warnings)
 
 
-def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str]) -> str:
-    """The trials of a sweep as they stand."""
-    header = ["trial", *[short(axis) for axis in axes], "status", "step", "loss", "cells", "best", "reason"]
+STANDING = ("running", "failed", "out_of_memory", "diverged", "interrupted", "stopped", "completed", "pending")
+
+
+def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str], most: int | None = None) -> str:
+    """The trials of a sweep as they stand, at most `most` of them, those that run first; reasons below the table."""
+    shown = rows if most is None or len(rows) <= most else sorted(rows, key=_standing)[:most]
+    header = ["trial", *[short(axis) for axis in axes], "status", "step", "img/s", "loss", "cells", "best", "drift"]
     body = [
         [
             row["trial"],
             *[str(row["params"][axis]) for axis in axes],
             row["status"],
             f"{row['step']}/{row['steps']}",
+            number(row["images_per_second"], 0),
             number(row["loss"]),
             f"{row['scored']}/{row['cells']}",
             number(row["best"]),
-            row["reason"] or "",
+            number(row["magnitude_drift"], 2),
+            "–" if row["seconds_left"] is None else duration(row["seconds_left"]),
         ]
-        for row in rows
+        for row in shown
     ]
-    if not any(line[-1] for line in body):
-        header, body = header[:-1], [line[:-1] for line in body]
-    return aligned(header, body)
+    text = fitted([*header, "left"], body, terminal_width(), ("cells", "drift", "img/s", "loss"))
+    if len(shown) < len(rows):
+        rest = Counter(row["status"] for row in rows if row not in shown)
+        text += f"\n… and {len(rows) - len(shown)} more: " + ", ".join(f"{n} {status}" for status, n in rest.items())
+    reasons = [f"{row['trial']}: {row['reason']}" for row in shown if row["reason"]]
+    return "\n".join([text, *reasons])
+
+
+def _standing(row: dict[str, Any]) -> int:
+    return STANDING.index(row["status"]) if row["status"] in STANDING else len(STANDING)

@@ -141,8 +141,9 @@ def train(
 ) -> Recipe:
     """Train to the recipe's last step, from wherever the folder stands; returns the recipe with its runtime settled.
 
-    report: called with {"step", "metrics"} before each checkpoint. A run that is finished reports nothing.
-    at_snapshot: called on the main process; see pipelines/rungs.py.
+    report: called with {"step", "metrics"} before the first step (the magnitudes alone, step 0) and before each
+    checkpoint. A run that is finished reports nothing. at_snapshot: called on the main process; see
+    pipelines/rungs.py.
     Raises Diverged; BadInput when the folder holds another training.
     """
     recipe = settle_recipe(recipe, folder, threads)
@@ -172,6 +173,8 @@ def _run(recipe: Recipe, folder: Path, report: Report, at_snapshot: AtSnapshot) 
     snapshots = set(snapshot_steps(recipe.steps))
     losses, started = torch.zeros((), device=device), time.monotonic()
     first, last_report = state.step, state.step
+    if state.step == 0 and accelerator.is_main_process:
+        report({"step": 0, "metrics": _magnitudes(activation_magnitudes(denoiser, dataset), denoiser)})
     while state.step < recipe.steps:
         step = state.step + 1
         batch = draw(step)
@@ -278,9 +281,14 @@ def _measure(state: TrainingState, dataset: Dataset, loss: float, before: list[T
     largest = max(mean for mean, _ in magnitudes.values())
     if not largest <= MAGNITUDE_LIMIT:
         raise Diverged(state.step, f"a token magnitude of {largest:.3g}")
-    metrics = {"loss": loss, "magnitude_drift": magnitude_drift(magnitudes)}
-    metrics |= {"magnitude/weights": weight_magnitude(state.denoiser), "magnitude/gradients": gradient}
-    metrics |= {f"magnitude/update/{name}": value for name, value in update_magnitudes(state.denoiser, before).items()}
+    metrics = {"loss": loss, "magnitude/gradients": gradient} | _magnitudes(magnitudes, state.denoiser)
+    moved = update_magnitudes(state.denoiser, before)
+    return metrics | {f"magnitude/update/{name}": value for name, value in moved.items()}
+
+
+def _magnitudes(magnitudes: dict[str, tuple[float, float]], denoiser: Denoiser) -> dict[str, float]:
+    """What is reported of the network as it stands, also before the first step."""
+    metrics = {"magnitude_drift": magnitude_drift(magnitudes), "magnitude/weights": weight_magnitude(denoiser)}
     for place, (mean, std) in magnitudes.items():
         metrics |= {f"magnitude/{place}/mean": mean, f"magnitude/{place}/std": std}
     return metrics

@@ -32,6 +32,13 @@ class TrialState:
         """How many cells there are."""
         return len({at for at, _ in self.cells.values()})
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the training goes on at the speed last told; None where it does not run."""
+        rate = self.metrics.get("images_per_second")
+        left = (self.trial.recipe.steps - self.step) * self.trial.recipe.batch
+        return round(left / rate, 1) if rate and left and self.status == "running" else None
+
     def as_dict(self) -> dict[str, Any]:
         """As `status --json` shows it."""
         return {
@@ -41,6 +48,9 @@ class TrialState:
             "step": self.step,
             "steps": self.trial.recipe.steps,
             "loss": self.metrics.get("loss"),
+            "images_per_second": self.metrics.get("images_per_second"),
+            "magnitude_drift": self.metrics.get("magnitude_drift"),
+            "seconds_left": self.seconds_left,
             "scored": self.scored,
             "cells": self.planned,
             "best": self.best,

@@ -203,9 +203,9 @@ def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str
         if {statuses[trial.id] for trial in plan.trials} & set(FAULTS):
             outcome = "failed"
         else:
-            is_done = whole and (cut or not unfinished(plan, ledger.events))
-            is_done = is_done or exhausted(plan.spec, ledger.events)
-            outcome = "completed" if is_done else "interrupted"
+            is_done = whole and (cut is not None or not unfinished(plan, ledger.events))
+            is_over = exhausted(plan.spec, ledger.events) is not None
+            outcome = "completed" if is_done or is_over else "interrupted"
         recorder.record(event("sweep_ended", outcome=outcome, reason=cut))
     except DiskFull:
         return "interrupted"

@@ -1,7 +1,7 @@
 """The sweep file: a recipe, an evaluation, their axes, and how to run them; checked before anything starts."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError
 
@@ -144,6 +144,21 @@ class Tracking(Settings):
     experiment: str | None = None
 
 
+Occasion = Literal["end", "fail", "best"]
+
+
+class Notify(Settings):
+    """Who is told when a sweep ends, a trial fails or a new best is found.
+
+    command: run by the shell, the text in $MPDIT_TEXT. webhook: an address that gets JSON with a `text`; $NAMES in it
+    are taken from the environment, so that a secret need not be in the file.
+    """
+
+    command: str | None = None
+    webhook: str | None = None
+    when: list[Occasion] = Field(default_factory=lambda: list(get_args(Occasion)))
+
+
 class SweepSpec(Settings):
     """One sweep file."""
 
@@ -160,6 +175,7 @@ class SweepSpec(Settings):
     budget: Budget = Budget()
     retention: Retention = Retention()
     tracking: Tracking = Tracking()
+    notify: Notify = Notify()
 
     @property
     def training_axes(self) -> list[str]:
@@ -283,7 +299,12 @@ def sweep_file(name_or_path: str) -> Path:
 
 def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
     """The sweep in a file, every axis value checked and in canonical form. Raises BadInput for anything wrong."""
-    document = apply_settings(read_yaml(path), settings or [])
+    return checked_spec(read_yaml(path), settings or [])
+
+
+def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
+    """The same for a document that has been read."""
+    document = apply_settings(document, settings)
     for where in (("recipe", "data", "path"), ("axes", "data.path")):
         document = anchored(document, where)
     spec = validate(SweepSpec, document)

@@ -4,19 +4,25 @@ Experiment = sweep; parent run = the sweep, child = a trial, grandchild = a cell
 tags, so replaying events never doubles one. What writes them, and when: sweeps/mirror.py.
 """
 
+import json
 import logging
+import math
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpdit.errors import refusal
 from pipelines.provenance import git_state, versions
-from sweeps.figures import write_figures
+from sweeps.figures import WIDTH, write_figures
 from sweeps.ledger import Event, read
 from sweeps.plan import Plan, trials_of
 from sweeps.ranking import rank
+from sweeps.registry import register_best
+from sweeps.report_figures import label
 from sweeps.storage import NETWORK_FILE_SYSTEMS, Storage, file_system
+from sweeps.summary import summary
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,6 +30,9 @@ if TYPE_CHECKING:
 SWEEP, TRIAL, CELL, MIRRORED = "mpdit.sweep", "mpdit.trial", "mpdit.cell", "mpdit.mirrored_lines"
 KIND = "mpdit.kind"  # sweep, trial or cell: what to filter MLflow's table by
 PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
+CELLS = f"tags.`{KIND}` = 'cell'"
+SHARED_VIEW, VIEW = "mlflow.sharedViewState.", "cells"  # where MLflow's pages keep what `Share view` makes
+DESCRIBE_EVERY = 20  # seconds between two descriptions of a sweep that runs
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
 MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
 
@@ -96,6 +105,15 @@ def check_database(storage: Storage) -> None:
         MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments(max_results=1)
 
 
+def cells_page(storage: Storage, sweep: str) -> str | None:
+    """The path, on MLflow's pages, of a sweep's table of cells, best first; None where MLflow does not show it."""
+    quiet()
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=tracking_uri(storage, None)).get_experiment_by_name(sweep)
+    return f"/#/experiments/{found.experiment_id}/runs?viewStateShareKey={VIEW}" if found else None
+
+
 def milliseconds(time: str) -> int:
     """A ledger's time as MLflow's: the same event always has the same one, so writing it twice changes nothing."""
     return round(datetime.fromisoformat(time).timestamp() * 1000)
@@ -109,8 +127,10 @@ class View:
         self.client, self.sweep, self.plan, self.storage = client, sweep, plan, storage
         self.trials = {trial.id: trial for trial in plan.trials}
         self.experiment = self._experiment(experiment)
+        self._offer_view()
         self.runs: dict[tuple[str | None, str | None], str] = {}
         self.bare: set[tuple[str | None, str | None]] = set()  # created, but their parameters were not written
+        self.described = -math.inf  # when the sweep's description was last written
         self._find_runs()
         git = git_state()
         self.code_tags = {f"version.{name}": version for name, version in versions().items()}
@@ -122,6 +142,15 @@ class View:
             return str(found.experiment_id)
         artifacts = None if self.remote else (self.storage.artifacts / name).as_uri()  # a server keeps its own
         return str(self.client.create_experiment(name, artifact_location=artifacts))
+
+    def _offer_view(self) -> None:
+        """A view of the cells, best first, the columns that matter alone; see `cells_page`."""
+        columns = [f"metrics.`{name}`" for name in ("frechet", "stderr", "magnitude_drift")]
+        columns += [f"params.`{axis}`" for axis in self.plan.spec.axes]
+        state = {"searchFilter": CELLS, "orderByKey": "metrics.`frechet`", "orderByAsc": True}
+        view = json.dumps(state | {"selectedColumns": columns, "runsHiddenMode": "FIRST_10_RUNS"})
+        if self.client.get_experiment(self.experiment).tags.get(SHARED_VIEW + VIEW) != view:
+            self.client.set_experiment_tag(self.experiment, SHARED_VIEW + VIEW, view)
 
     def _find_runs(self) -> None:
         token = None
@@ -186,13 +215,13 @@ class View:
     def _child(self, line: Event) -> str:
         self._parent(line)
         trial = self.trials[line["trial"]]
-        name = " ".join(str(value) for value in trial.params.values()) or trial.id
+        name = label(trial.params, self.plan.spec.training_axes)
         return self._run(trial.id, None, name, line["time"], flat(trial.recipe.model_dump()))
 
     def _on_sweep_started(self, line: Event) -> None:
         run = self._parent(line)
         self.client.update_run(run, status="RUNNING")
-        self.client.set_tag(run, NOTE, f"Sweep of {', '.join(self.plan.spec.axes)}; ranked by `mpdit rank`.")
+        self._describe(run)
 
     def _on_suggested(self, line: Event) -> None:
         self.trials |= {trial.id: trial for trial in trials_of(self.plan.spec, line["params"])}
@@ -213,7 +242,9 @@ class View:
         self._child(line)
         trial = self.trials[line["trial"]]
         recipe = flat(trial.recipe.model_dump())
-        name = " ".join(str(value) for value in trial.params.values()) + f" σ {line['params']['ema.sigma_rel']}"
+        name = label({**trial.params, **line["params"]}, list(self.plan.spec.axes))
+        if WIDTH not in self.plan.spec.axes:
+            name += f", σ_rel {line['params'][WIDTH]}"
         run = self._run(trial.id, line["cell"], name, line["time"], {**recipe, **line["params"]})
         in_full = line["params"]["evaluation.samples"] == self.plan.spec.evaluation.samples
         shown = {
@@ -229,7 +260,26 @@ class View:
         picture = self.storage.trial(trial.id) / "samples" / line.get("picture", "none")
         if picture.exists():
             self.client.log_artifact(run, str(picture), "samples")
+            self._show_image(self.runs[trial.id, None], picture, line)
         self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])
+
+    def _show_image(self, run: str, picture: Path, line: Event) -> None:
+        """A grid in the trial's image viewer, a row for each width; MLflow itself would double it at a replay."""
+        from PIL import Image
+
+        key = f"samples sigma_rel {line['params'][WIDTH]} {line['cell']}"
+        shown = [Path(file.path).name for file in self.client.list_artifacts(run, "images")]
+        if not any(name.startswith(f"{key}%step%{line['step']}%") for name in shown):
+            with Image.open(picture) as image:
+                at = milliseconds(line["time"])
+                self.client.log_image(run, image.convert("RGB"), key=key, step=line["step"], timestamp=at)
+
+    def _describe(self, run: str) -> None:
+        """The description of the sweep's run: what is known by now."""
+        ledger = self.storage.ledger(self.plan.spec.name)
+        events = read(ledger) if ledger.exists() else []
+        self.client.set_tag(run, NOTE, summary(self.plan, rank(self.plan, events), events)[:TAG_LIMIT])
+        self.described = time.monotonic()
 
     def _on_trial_ended(self, line: Event) -> None:
         from mlflow.entities import RunTag
@@ -242,12 +292,17 @@ class View:
         if recipe.exists():
             self.client.log_artifact(run, str(recipe))
         self._end(run, MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
+        if time.monotonic() - self.described > DESCRIBE_EVERY:
+            self._describe(self._parent(line))
 
     def _on_sweep_ended(self, line: Event) -> None:
         ledger = self.storage.ledger(self.plan.spec.name)
         rows = rank(self.plan, read(ledger)) if ledger.exists() else []
         for picture in write_figures(self.plan, rows, self.storage.sweep(self.plan.spec.name) / "figures"):
             self.client.log_artifact(self._parent(line), str(picture), "figures")
+        self._describe(self._parent(line))
+        if line["outcome"] == "completed":
+            register_best(self.client, self.storage, self.plan, rows, self._parent(line))
         self._end(self._parent(line), MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
 
     def mirrored(self) -> int:

@@ -68,7 +68,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one(step: int, tmp_path: Path, sma
     continued = trained(small_recipe, tmp_path / "killed")
     assert same(tmp_path / "killed", tmp_path / "undisturbed")
     assert figures(continued) == figures(undisturbed)[-len(continued) :]
-    assert len(continued) == 10 - (step - 1)  # at most one interval is redone
+    assert sum(line["step"] > 0 for line in continued) == 10 - (step - 1)  # at most one interval is redone
 
 
 def test_a_run_with_a_damaged_checkpoint_ends_as_the_undisturbed_one(
@@ -120,7 +120,7 @@ def test_a_report_goes_out_before_its_checkpoint(tmp_path: Path, small_recipe: R
         assert not (tmp_path / f"checkpoints/step-{line['step']:08d}").exists()
 
     train(small_recipe, tmp_path, report)
-    assert reported == list(range(1, 11))
+    assert reported == list(range(11))  # before the first step, the magnitudes alone
 
 
 def test_snapshots_are_kept_at_the_planned_steps(tmp_path: Path, small_recipe: Recipe) -> None:
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_is_a_divergence(tmp_path: Path, small_recipe:
 def test_bf16_follows_fp32(tmp_path: Path, small_recipe: Recipe) -> None:
     half = small_recipe.model_copy(update={"runtime": small_recipe.runtime.model_copy(update={"precision": "bf16"})})
     full, low = trained(small_recipe, tmp_path / "fp32"), trained(half, tmp_path / "bf16")
-    for a, b in zip(full, low, strict=True):
+    for a, b in zip(full[1:], low[1:], strict=True):
         assert b["metrics"]["loss"] == pytest.approx(a["metrics"]["loss"], rel=0.05)
 
 
@@ -195,7 +195,7 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path, small_recipe: Re
 def test_bf16_trains_as_fp32_within_its_precision(tmp_path: Path, small_recipe: Recipe) -> None:
     exact = trained(small_recipe, tmp_path / "fp32")
     rough = trained(with_runtime(small_recipe, precision="bf16"), tmp_path / "bf16")
-    for a, b in zip(exact, rough, strict=True):
+    for a, b in zip(exact[1:], rough[1:], strict=True):
         assert b["metrics"]["loss"] == pytest.approx(a["metrics"]["loss"], rel=0.02)
     stored = load_file(tmp_path / "bf16/ema/raw.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}

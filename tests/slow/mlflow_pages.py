@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -62,23 +62,23 @@ def browser_page() -> Iterator[tuple[Page, list[str]]]:
         browser.close()
 
 
-def runs_page(page: Page, address: str, experiment: str) -> None:
-    """The experiment's table of cells, best first."""
-    query = urlencode(
-        {"searchFilter": "tags.`mpdit.kind` = 'cell'", "orderByKey": "metrics.`frechet`", "orderByAsc": "true"}
-    )
-    page.goto(f"{address}/#/experiments/{experiment}/runs?{query}")
+def runs_page(page: Page, address: str, storage: Path, name: str) -> None:
+    """The sweep's own view of its cells, best first, as `mpdit ui` names it."""
+    from sweeps.storage import Storage
+    from sweeps.tracking import cells_page
+
+    path = cells_page(Storage(storage), name)
+    assert path is not None
+    page.goto(f"{address}{path}")
     page.get_by_text("σ").first.wait_for(timeout=PATIENCE * 1000)  # the first row: a cell is named for its width
     close_assistant(page)
 
 
-def show_columns(page: Page, names: list[str]) -> None:
-    """Tick columns of the table, as a person would."""
-    page.get_by_role("button", name="Columns", exact=True).click()
-    for name in names:
-        page.get_by_text(name, exact=True).last.click()
-    page.keyboard.press("Escape")
-    page.mouse.click(900, 60)
+def run_page(page: Page, address: str, experiment: str, run: str, waits_for: str, tab: str = "") -> None:
+    """One run's page, once a text is there."""
+    page.goto(f"{address}/#/experiments/{experiment}/runs/{run}{tab}")
+    page.get_by_text(waits_for).first.wait_for(timeout=PATIENCE * 1000)
+    close_assistant(page)
 
 
 def close_assistant(page: Page) -> None:
@@ -110,17 +110,39 @@ def cells_of(storage: Path, name: str) -> tuple[str, list[str]]:
     return experiment.experiment_id, [run.info.run_id for run in found if CELL in run.data.tags]
 
 
+def runs_of_kind(storage: Path, name: str, kind: str) -> list[str]:
+    """The run ids of the sweep (one), its trials or its cells."""
+    from mlflow import MlflowClient
+
+    from sweeps.storage import Storage
+    from sweeps.tracking import KIND, tracking_uri
+
+    client = MlflowClient(tracking_uri=tracking_uri(Storage(storage), None))
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`{KIND}` = '{kind}'")
+    return [run.info.run_id for run in found]
+
+
 def main(storage: Path, folder: Path) -> None:
-    experiment, cells = cells_of(storage, "conditioning")
+    name = "conditioning"
+    experiment, cells = cells_of(storage, name)
     with served(storage) as address, browser_page() as (page, _):
-        page.set_viewport_size({"width": 1900, "height": 800})
-        runs_page(page, address, experiment)
-        show_columns(page, ["fd_digits_2k", "stderr", "ema.sigma_rel", "model.modulation", "optimizer.lr"])
-        page.wait_for_timeout(4000)
-        page.screenshot(path=folder / "mlflow-runs.png")
+        page.set_viewport_size({"width": 1600, "height": 860})
+
+        def keep(picture: str) -> None:
+            page.wait_for_timeout(5000)
+            page.screenshot(path=folder / picture)
+
+        runs_page(page, address, storage, name)
+        keep("mlflow-runs.png")
+        run_page(page, address, experiment, runs_of_kind(storage, name, "sweep")[0], "Show more")
+        page.get_by_text("Show more").first.click()
+        keep("mlflow-sweep.png")
+        run_page(page, address, experiment, runs_of_kind(storage, name, "trial")[0], "gradients", "/model-metrics")
+        keep("mlflow-trial.png")
         compare_page(page, address, experiment, cells)
-        page.wait_for_timeout(4000)
-        page.screenshot(path=folder / "mlflow-compare.png")
+        keep("mlflow-compare.png")
 
 
 if __name__ == "__main__":

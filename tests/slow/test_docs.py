@@ -1,5 +1,7 @@
 """Every command and snippet in the README and the docs does what it says there."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from tests.slow.mlflow_pages import served
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-PAGES = [CODE / "README.md", *sorted((CODE / "docs").glob("*.md"))]
+PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
@@ -51,7 +53,22 @@ def test_every_command_runs(whole_sweep: Path) -> None:
                 continue
         mpdit(*words, cwd=whole_sweep)
     named = {words[0] for words in done}
-    assert named >= {"plan", "sweep", "status", "rank", "best", "train", "evaluate", "sample", "ui", "data", "doctor"}
+    assert named >= {
+        "plan",
+        "sweep",
+        "status",
+        "rank",
+        "best",
+        "train",
+        "evaluate",
+        "sample",
+        "ui",
+        "data",
+        "doctor",
+        "report",
+        "new",
+        "schema",
+    }
 
 
 def test_every_snippet_runs(whole_sweep: Path) -> None:
@@ -60,6 +77,16 @@ def test_every_snippet_runs(whole_sweep: Path) -> None:
     assert found
     for snippet in found:
         subprocess.run([sys.executable, "-c", snippet], cwd=whole_sweep, check=True)
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """Its code cells in order, in one fresh process; Jupyter itself is not needed."""
+    cells = json.loads((CODE / "docs" / "from-python.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    environment = os.environ | {"PYTHONPATH": str(CODE), "MPLBACKEND": "agg"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("fd_digits_500") == 4
 
 
 def test_every_sweep_file_is_valid(tmp_path: Path) -> None:

@@ -1,21 +1,58 @@
-"""MLflow over the sweep's storage, in a real browser."""
+"""MLflow over the sweep's storage and the sweep's report, in a real browser."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.slow.mlflow_pages import browser_page, cells_of, compare_page, runs_page, served
+from tests.slow.conftest import mpdit
+from tests.slow.mlflow_pages import (
+    browser_page,
+    cells_of,
+    compare_page,
+    run_page,
+    runs_of_kind,
+    runs_page,
+    served,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def test_mlflow_shows_the_sweep_and_compares_its_cells(whole_sweep: Path) -> None:
-    experiment, cells = cells_of(whole_sweep / "runs", "conditioning")
+    storage = whole_sweep / "runs"
+    experiment, cells = cells_of(storage, "conditioning")
     assert len(cells) == 30
-    with served(whole_sweep / "runs") as address, browser_page() as (page, errors):
-        runs_page(page, address, experiment)
-        assert page.get_by_text("conditioning").count() > 0
+    with served(storage) as address, browser_page() as (page, errors):
+        runs_page(page, address, storage, "conditioning")
+        page.get_by_text("30 matching runs").wait_for(timeout=120_000)
+        for column in ("frechet", "stderr", "ema.sigma_rel", "model.modulation"):
+            assert page.get_by_text(column, exact=True).count() > 0
+        sweep = runs_of_kind(storage, "conditioning", "sweep")[0]
+        run_page(page, address, experiment, sweep, "with fd_digits_2k")
         compare_page(page, address, experiment, cells[:10])
-        for name in ("frechet", "ema.sigma_rel"):
+        for name in ("frechet", "ema.sigma_rel", "Scatter Plot", "Contour Plot"):
             assert page.get_by_text(name).count() > 0
+        assert errors == []
+
+
+def test_the_report_fits_a_phone_asks_for_nothing_and_is_dark_in_the_dark(whole_sweep: Path) -> None:
+    path = whole_sweep / "report.html"
+    mpdit("report", "conditioning", "-o", path, cwd=whole_sweep)
+    with browser_page() as (page, errors):
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
+        assert page.locator("#ranking tbody tr").count() == 30
+        assert page.locator("svg[role=img]").count() >= 5
+        assert page.locator("#samples img").count() == 2
+        for width in (360, 1200):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        colour = "getComputedStyle(document.body).backgroundColor"
+        light = page.evaluate(colour)
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate(colour) != light
+        page.emulate_media(media="print", color_scheme="dark")
+        assert page.evaluate(colour) == light
         assert errors == []

@@ -44,7 +44,7 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     assert kinds == {
         "sweep_started": 1,
         "trial_started": 2,
-        "progress": 16,
+        "progress": 18,
         "cell": 4,
         "trial_ended": 2,
         "sweep_ended": 1,

@@ -206,3 +206,26 @@ def test_a_run_that_was_created_without_its_parameters_gets_them(storage: Storag
 def test_a_password_is_not_shown() -> None:
     assert without_password("http://me:secret@host:5000/x") == "http://host:5000/x"
     assert without_password("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
+
+
+def test_the_description_of_a_sweep_is_its_summary(storage: Storage) -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.03], "ema.sigma_rel": [0.05, 0.1]}, name="told")
+    events = [event("sweep_started", sweep="told", max_concurrent=2), scored(plan, 0, 0, 3.0), scored(plan, 0, 1, 4.0)]
+    events += [scored(plan, 1, 0, 2.0), scored(plan, 1, 1, 5.0), ended(plan, 0), ended(plan, 1)]
+    storage.sweep("told").mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(storage.ledger("told"))
+    for line in events:
+        ledger.append(line)
+    mirror(storage, plan, [], [*events, event("sweep_ended", outcome="completed")], "told")
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    experiment = client.get_experiment_by_name("told")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    parent = next(run for run in found if run.data.tags[KIND] == "sweep")
+    note = parent.data.tags["mlflow.note.content"]
+    assert "Best is lr 0.03, σ_rel 0.05, with fd_digits_2k 2 ±" in note
+    assert f"| 1 | 0.03 | 0.05 | 2 | 0.2262 | {plan.trials[1].id} |" in note
+    assert "Trials: 2 completed." in note
+    assert {run.info.run_name for run in found if run.data.tags[KIND] == "cell"} >= {"lr 0.03, σ_rel 0.05"}
+    assert client.search_registered_models() == []  # its weights are not here
+    ledger.path.unlink()

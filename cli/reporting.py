@@ -1,0 +1,71 @@
+"""Commands that write something for a person: a report, a sweep file, the schema of sweep files."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import DEFAULT_STORAGE, ByOption, StorageOption, SweepArgument
+
+
+def report(
+    name: SweepArgument = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The HTML file; SWEEP-report.html by default.")
+    ] = None,
+    by: ByOption = "frechet",
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Write a sweep's report: one HTML file that needs no network. A running sweep's is of what is known so far."""
+    from cli.sweeping import check_metric, recorded
+    from sweeps.ranking import rank
+    from sweeps.report import write_report
+    from sweeps.storage import Storage
+
+    check_metric(by)
+    where = Storage(storage)
+    found, made, events = recorded(where, name)
+    rows = rank(made, events, by, where.is_running(found))
+    path = write_report(where, made, rows, events, output or Path(f"{found}-report.html"))
+    print(f"the report of {found} is in {path}", file=sys.stderr)
+
+
+def schema() -> None:
+    """Print the JSON Schema of sweep files, for editors that check and complete them."""
+    from sweeps.schema import sweep_schema
+
+    print(json.dumps(sweep_schema(), indent=2, ensure_ascii=False))
+
+
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The sweep file to write.")] = Path("sweep.yaml"),
+    name: Annotated[str | None, typer.Option(help="The sweep's name.")] = None,
+    data: Annotated[str | None, typer.Option(help="The data: digits, shapes.")] = None,
+    size: Annotated[str | None, typer.Option(help="The model's size: nano, XS, S, B, L, XL.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each trial.")] = None,
+    modulations: Annotated[str | None, typer.Option(metavar="M,M,…", help="Modulations to compare.")] = None,
+    rates: Annotated[str | None, typer.Option(metavar="R,R,…", help="Learning rates.")] = None,
+    widths: Annotated[str | None, typer.Option(metavar="W,W,…", help="EMA widths σ_rel; 0 is the raw weights.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="S,S,…", help="Training seeds.")] = None,
+) -> None:
+    """Write a commented sweep file: from options, and on a terminal by asking for the rest."""
+    from sweeps.new_file import Answers, write_sweep_file
+
+    given = {
+        "name": name,
+        "data": data,
+        "size": size,
+        "steps": steps,
+        "modulations": modulations,
+        "rates": rates,
+        "widths": widths,
+        "seeds": seeds,
+    }
+    known = {key: value for key, value in given.items() if value is not None}
+    if sys.stdin.isatty():
+        usual = Answers()
+        known |= {key: typer.prompt(key, default=getattr(usual, key), err=True) for key in given if key not in known}
+    spec = write_sweep_file(file, Answers(**known))  # type: ignore[arg-type]
+    print(f"the sweep {spec.name} is in {file}; next:\n  mpdit plan {file}\n  mpdit sweep {file}", file=sys.stderr)

@@ -1,0 +1,34 @@
+"""The winner of the shipped sweep in MLflow's model registry, and its samples in the image viewer."""
+
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+
+import mpdit
+from sweeps.storage import Storage
+from sweeps.tracking import tracking_uri
+from tests.slow.conftest import mpdit_json
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+def test_one_line_downloads_and_loads_the_best(whole_sweep: Path) -> None:
+    best = mpdit_json("best", "--storage", "runs", cwd=whole_sweep)
+    mlflow.set_tracking_uri(tracking_uri(Storage(whole_sweep / "runs"), None))
+    model, recipe = mpdit.load(mlflow.artifacts.download_artifacts("models:/conditioning@best"))
+    assert recipe["model"]["modulation"] == best["params"]["model.modulation"]
+    assert recipe["ema"]["sigma_rel"] == best["params"]["ema.sigma_rel"]
+    assert model(torch.zeros(1, 1, 8, 8), torch.ones(1), torch.tensor([3])).shape == (1, 1, 8, 8)
+
+
+def test_every_cell_has_one_picture_in_its_trial_s_viewer(whole_sweep: Path) -> None:
+    client = mlflow.MlflowClient(tracking_uri=tracking_uri(Storage(whole_sweep / "runs"), None))
+    experiment = client.get_experiment_by_name("conditioning")
+    assert experiment is not None
+    trials = client.search_runs([experiment.experiment_id], "tags.`mpdit.kind` = 'trial'")
+    assert len(trials) == 6
+    for trial in trials:
+        images = [file.path for file in client.list_artifacts(trial.info.run_id, "images")]
+        assert len([path for path in images if path.endswith(".png")]) == 5

@@ -1,0 +1,176 @@
+"""The report: every number from the ledger, one file without a network, readable by a screen reader."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mpdit.errors import BadInput
+from sweeps.drawing import Chart, Scale, Series, figure, line_chart
+from sweeps.importance import importances
+from sweeps.ledger import Event, event
+from sweeps.plan import Plan
+from sweeps.ranking import rank
+from sweeps.report import render, write_report
+from sweeps.report_figures import learning, magnitudes, maps, tell
+from sweeps.storage import Storage
+from tests.sweeps.conftest import ended, plan_of, scored
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplotlib's own
+
+AXES = {"model.modulation": ["scale", "rotation"], "optimizer.lr": [0.01, 0.02], "ema.sigma_rel": [0.05, 0.1, 0.2]}
+
+
+def progress(plan: Plan, trial: int, step: int, loss: float | None, mean: float) -> Event:
+    metrics = {f"magnitude/block{block}/mlp/residual/mean": mean + block / 10 for block in range(2)}
+    metrics |= {f"magnitude/block{block}/mlp/residual/std": 0.125 for block in range(2)}
+    if loss is not None:
+        metrics["loss"] = loss
+    return event("progress", plan.trials[trial].id, step, metrics=metrics)
+
+
+def story(plan: Plan) -> list[Event]:
+    lines = [event("sweep_started", sweep="s", max_concurrent=2)]
+    for trial in range(len(plan.trials)):
+        lines += [progress(plan, trial, 0, None, 1.0), progress(plan, trial, 600, 0.5 + trial, 1.5)]
+        lines += [scored(plan, trial, cell, 2.0 + trial + cell / 7) for cell in range(len(plan.cells))]
+        lines.append(ended(plan, trial, training_seconds=60.0, machine={"device": "cpu", "device_name": "a CPU"}))
+    return [*lines, event("sweep_ended", outcome="completed")]
+
+
+class Page(HTMLParser):
+    """What is in a page: its text, and the tags with their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "circle", "line", "polygon", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return plan_of(AXES)
+
+
+@pytest.fixture(scope="module")
+def html(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> str:
+    events = story(plan)
+    return render(Storage(tmp_path_factory.mktemp("storage")), plan, rank(plan, events), events)
+
+
+def test_the_page_needs_no_network_and_every_tag_is_closed(html: str) -> None:
+    page = Page(html)
+    assert page.open == []
+    assert not [a for _, a in page.tags if "src" in a or a.get("href", "").startswith("http")]
+    assert "@import" not in html and "url(" not in html and "<script" not in html
+
+
+def test_every_row_of_the_ranking_is_there_with_its_value(html: str, plan: Plan) -> None:
+    text = " ".join(Page(html).text)
+    for row in rank(plan, story(plan)):
+        assert figure(row.value) in text
+        assert row.trial in text
+
+
+def test_the_numbers_are_the_ledger_s(plan: Plan, tmp_path: Path) -> None:
+    events = story(plan)
+    other = [{**line, "value": line["value"] * 3} if line["event"] == "cell" else line for line in events]
+    page = render(Storage(tmp_path), plan, rank(plan, other), other)
+    assert "with fd_digits_2k 6 ±" in page
+    assert "with fd_digits_2k 2 ±" not in page
+    assert "4.0 min" in page  # four trainings of a minute
+
+
+def test_each_drawing_has_a_text_and_each_table_header_a_scope(html: str) -> None:
+    tags = Page(html).tags
+    drawings = [a for tag, a in tags if tag == "svg"]
+    assert len(drawings) >= 5
+    assert all(a["role"] == "img" and len(a["aria-label"] or "") > 30 for a in drawings)
+    assert all(a.get("scope") in ("col", "row") for tag, a in tags if tag == "th")
+
+
+def test_it_is_for_phones_print_and_the_dark(html: str) -> None:
+    assert 'name="viewport"' in html
+    assert "@media print" in html
+    assert "prefers-color-scheme: dark" in html
+    used = set(re.findall(r"var\((--[a-z0-9]+)\)", html)) - {"--t", "--c"}
+    dark = html.split("prefers-color-scheme: dark")[1].split("* {")[0]
+    assert used <= set(re.findall(r"(--[a-z0-9]+):", dark))
+
+
+def test_the_magnitudes_are_those_of_the_start_and_the_end(plan: Plan) -> None:
+    events = story(plan)
+    found = magnitudes(tell(plan, rank(plan, events), events))
+    assert found is not None
+    assert [title for title, _ in found.drawings] == ["scale, lr 0.01", "rotation, lr 0.01"]
+    assert list(found.table.lines[:2]) == [
+        ["scale: step 0", "1 ± 0.375", "1.1 ± 0.375"],
+        ["scale: step 600", "1.5 ± 0.375", "1.6 ± 0.375"],
+    ]
+    losses = learning(tell(plan, rank(plan, events), events))
+    assert losses is not None and "0.5 (step 600)" in losses.table.lines[0]
+
+
+def test_one_map_for_each_modulation_with_ties_marked(plan: Plan) -> None:
+    events = story(plan)
+    found = maps(tell(plan, rank(plan, events), events))
+    assert [(one.title, one.down, one.across) for one in found] == [
+        ("scale", "lr", "σ_rel"),
+        ("rotation", "lr", "σ_rel"),
+    ]
+    assert found[0].lines[0][1][0] == ("2", 1.0, True)
+
+
+def test_the_axis_that_decides_is_the_most_important() -> None:
+    plan = plan_of({"model.modulation": ["scale", "rotation"], "optimizer.lr": [0.01, 0.02, 0.03, 0.04], "seed": [0]})
+    cells = [scored(plan, at, 0, 1.0 + 5 * trial.params["optimizer.lr"]) for at, trial in enumerate(plan.trials)]
+    rows = rank(plan, [*cells, *(ended(plan, at) for at in range(len(plan.trials)))])
+    found = importances(plan, rows)
+    assert next(iter(found)) == "optimizer.lr"
+    assert sum(found.values()) == pytest.approx(1)
+    assert importances(plan, rows[:3]) == {}
+
+
+def test_a_sweep_that_has_only_begun_has_a_report_and_an_empty_one_none(plan: Plan, tmp_path: Path) -> None:
+    events = story(plan)[:3]
+    path = write_report(Storage(tmp_path), plan, rank(plan, events), events, tmp_path / "deep" / "r.html")
+    assert "No cell has been scored in full yet" in path.read_text()
+    with pytest.raises(BadInput, match="nothing of made has been reported"):
+        write_report(Storage(tmp_path), plan, rank(plan, []), events[:1], tmp_path / "r.html")
+
+
+def test_a_name_with_markup_is_shown_as_it_is() -> None:
+    series = [Series("<b>&", [(0.0, 1.0), (1.0, 2.0)])]
+    drawn = line_chart(Chart("<i>", "&", "a<b", "c"), series)
+    assert "<b>" not in drawn
+    assert "<i>" not in drawn
+
+
+def test_ticks_are_round_and_inside() -> None:
+    ticks = Scale(1.5, 8.0, 0, 1, log=True).ticks
+    assert len(ticks) > 2
+    assert all(1.5 <= tick <= 8 for tick in ticks)
+    assert Scale(0, 3, 0, 1, whole=True).ticks == [0, 1, 2, 3]
+    assert Scale(10.0, 1000.0, 0.0, 2.0, log=True)(100.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(None, "–"), (float("nan"), "–"), (1.62, "1.62"), (0.0, "0"), (2e-6, "2.00e-06")]
+)
+def test_a_figure_is_short(value: float | None, written: str) -> None:
+    assert figure(value) == written
