@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sweeps.space import Domain
 from sweeps.spec import POST_HOC_AXES, SweepSpec, axis_paths
 
 
@@ -9,7 +10,8 @@ def sweep_schema() -> dict[str, Any]:
     """The schema (JSON Schema draft 2020-12) of a sweep file; axes are named by the paths that may be swept."""
     found = SweepSpec.model_json_schema()
     axes = found["properties"]["axes"]
-    values = axes.pop("additionalProperties", {})
+    found["$defs"]["Domain"] = Domain.model_json_schema()
+    values = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Domain"}]}
     axes["properties"] = {path: {**values, "description": _axis(path)} for path in axis_paths()}
     axes["additionalProperties"] = False
     axes["minProperties"] = 1
