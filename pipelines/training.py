@@ -173,8 +173,10 @@ def _run(recipe: Recipe, folder: Path, report: Report, at_snapshot: AtSnapshot) 
     snapshots = set(snapshot_steps(recipe.steps))
     losses, started = torch.zeros((), device=device), time.monotonic()
     first, last_report = state.step, state.step
-    if state.step == 0 and accelerator.is_main_process:
-        report({"step": 0, "metrics": _magnitudes(activation_magnitudes(denoiser, dataset), denoiser)})
+    if state.step == 0:
+        new = _magnitudes(state, dataset)
+        if accelerator.is_main_process:
+            report({"step": 0, "metrics": new})
     while state.step < recipe.steps:
         step = state.step + 1
         batch = draw(step)
@@ -277,18 +279,19 @@ def _measure(state: TrainingState, dataset: Dataset, loss: float, before: list[T
     for name, value in (("loss", loss), ("gradient", gradient)):
         if not math.isfinite(value):
             raise Diverged(state.step, f"the {name} is {value}")
-    magnitudes = activation_magnitudes(state.denoiser, dataset)
-    largest = max(mean for mean, _ in magnitudes.values())
-    if not largest <= MAGNITUDE_LIMIT:
-        raise Diverged(state.step, f"a token magnitude of {largest:.3g}")
-    metrics = {"loss": loss, "magnitude/gradients": gradient} | _magnitudes(magnitudes, state.denoiser)
+    metrics = {"loss": loss, "magnitude/gradients": gradient} | _magnitudes(state, dataset)
     moved = update_magnitudes(state.denoiser, before)
     return metrics | {f"magnitude/update/{name}": value for name, value in moved.items()}
 
 
-def _magnitudes(magnitudes: dict[str, tuple[float, float]], denoiser: Denoiser) -> dict[str, float]:
-    """What is reported of the network as it stands, also before the first step."""
-    metrics = {"magnitude_drift": magnitude_drift(magnitudes), "magnitude/weights": weight_magnitude(denoiser)}
+def _magnitudes(state: TrainingState, dataset: Dataset) -> dict[str, float]:
+    """What is reported of the network as it stands, also before the first step. Raises Diverged."""
+    magnitudes = activation_magnitudes(state.denoiser, dataset)
+    for mean, _ in magnitudes.values():
+        if not mean <= MAGNITUDE_LIMIT:
+            raise Diverged(state.step, f"a token magnitude of {mean:.3g}")
+    drift, weights = magnitude_drift(magnitudes), weight_magnitude(state.denoiser)
+    metrics = {"magnitude_drift": drift, "magnitude/weights": weights}
     for place, (mean, std) in magnitudes.items():
         metrics |= {f"magnitude/{place}/mean": mean, f"magnitude/{place}/std": std}
     return metrics
