@@ -140,12 +140,21 @@ def test_a_report_tells_the_magnitudes(tmp_path: Path, small_recipe: Recipe) -> 
     assert all(math.isfinite(value) for value in last.values())
 
 
-def test_a_loss_that_is_not_finite_is_a_divergence(tmp_path: Path, small_recipe: Recipe) -> None:
+def test_a_network_that_is_not_of_this_world_before_its_first_step_is_a_divergence(
+    tmp_path: Path, small_recipe: Recipe
+) -> None:
     wild = small_recipe.model_copy(update={"objective": small_recipe.objective.model_copy(update={"p_mean": 300.0})})
-    with pytest.raises(Diverged, match="diverged by step 1: the loss is"):
+    with pytest.raises(Diverged, match="diverged by step 0: a token magnitude of nan"):
         trained(wild, tmp_path)
-    assert not is_trained(tmp_path)
     assert not list((tmp_path / "checkpoints").glob("*"))
+
+
+def test_a_loss_that_is_not_finite_is_a_divergence(tmp_path: Path, small_recipe: Recipe) -> None:
+    fields = small_recipe.model_dump()
+    fields["model"]["design"], fields["optimizer"]["lr"] = "A", 1e30
+    with pytest.raises(Diverged, match="the loss is"):
+        trained(Recipe.model_validate(fields), tmp_path)
+    assert not is_trained(tmp_path)
 
 
 def test_bf16_follows_fp32(tmp_path: Path, small_recipe: Recipe) -> None:
