@@ -61,7 +61,7 @@ def write_bands(path: Path, panels: Bands, across: str, up: str) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.4), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.4), sharey=True, squeeze=False)
     for axis, (title, bands) in zip(axes[0], panels.items(), strict=True):
         for label, points in bands.items():
             at, mean = range(len(points)), [mean for mean, _ in points]
