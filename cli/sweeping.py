@@ -209,10 +209,12 @@ def rank(
     storage: StorageOption = DEFAULT_STORAGE,
     json_: JsonOption = False,
     csv_: CsvOption = False,
+    optuna: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a study for optuna-dashboard.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Only the best N.")] = None,
     by: ByOption = None,
 ) -> None:
     """List the cells of a sweep, best first."""
+    from sweeps.importance import write_study
     from sweeps.ranking import as_csv, rank
     from sweeps.storage import Storage
 
@@ -223,6 +225,8 @@ def rank(
         found, made, events = recorded(where, name)
         alive = where.is_running(found)
         rows = rank(made, events, by, alive)[:top]
+        if optuna:
+            write_study(made, rows, optuna if len(names or []) < 2 else optuna.with_stem(f"{optuna.stem}-{found}"))
         if json_:
             documents += [row.as_dict() for row in rows]
         elif csv_:

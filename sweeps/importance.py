@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpdit.errors import refusal
 from sweeps.plan import Plan
 from sweeps.ranking import Row
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
 
 BEST_SHARE = 0.25  # what counts as good: small grids have too few cells for the customary tenth
 FEWEST = 4  # cells below which nothing is said
@@ -36,14 +39,33 @@ def importances(plan: Plan, rows: Sequence[Row]) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
 
 
-def study_of(plan: Plan, rows: Sequence[Row]) -> "Study":
-    """An Optuna study in memory with one finished trial for each row: every axis that has several values."""
+def write_study(plan: Plan, rows: Sequence[Row], path: Path) -> None:
+    """The scored cells as an Optuna study in a journal file, as optuna-dashboard opens it; an older file goes.
+
+    Raises BadInput where no cell is scored.
+    """
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    known = [row for row in rows if row.status == "completed" and row.value is not None]
+    if not known:
+        raise refusal(f"no cell of {plan.spec.name} has been scored yet", mend=f"mpdit status {plan.spec.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    study_of(plan, known, JournalStorage(JournalFileBackend(str(path))))
+
+
+def study_of(plan: Plan, rows: Sequence[Row], storage: "BaseStorage | None" = None) -> "Study":
+    """An Optuna study with one finished trial for each row: every axis that has several values.
+
+    storage: where Optuna keeps it; None: in memory.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     axes = {axis: values for axis in rows[0].params if len(values := distinct(rows, axis)) > 1}
     distributions = {axis: _distribution(values) for axis, values in axes.items()}
-    study = optuna.create_study(study_name=plan.spec.name, direction="minimize")
+    study = optuna.create_study(study_name=plan.spec.name, direction="minimize", storage=storage)
     for row in rows:
         params = {axis: row.params[axis] if axis in numeric(axes) else str(row.params[axis]) for axis in axes}
         study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=row.value))

@@ -8,7 +8,7 @@ import pytest
 
 from mpdit.errors import BadInput
 from sweeps.drawing import Chart, Scale, Series, figure, line_chart
-from sweeps.importance import importances
+from sweeps.importance import importances, write_study
 from sweeps.ledger import Event, event
 from sweeps.plan import Plan
 from sweeps.ranking import rank
@@ -144,6 +144,24 @@ def test_the_axis_that_decides_is_the_most_important() -> None:
     assert next(iter(found)) == "optimizer.lr"
     assert sum(found.values()) == pytest.approx(1)
     assert importances(plan, rows[:3]) == {}
+
+
+def test_the_cells_are_an_optuna_study_in_a_file(plan: Plan, tmp_path: Path) -> None:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    events, path = story(plan), tmp_path / "deep" / "study.log"
+    rows = rank(plan, events)
+    for _ in range(2):  # written again, it is not doubled
+        write_study(plan, rows, path)
+    study = optuna.load_study(study_name=plan.spec.name, storage=JournalStorage(JournalFileBackend(str(path))))
+    scored_rows = [row for row in rows if row.value is not None and row.status == "completed"]
+    assert len(study.trials) == len(scored_rows)
+    assert study.best_value == scored_rows[0].value
+    assert study.best_params["ema.sigma_rel"] == scored_rows[0].params["ema.sigma_rel"]
+    with pytest.raises(BadInput, match="no cell of"):
+        write_study(plan, rank(plan, []), path)
 
 
 def test_a_sweep_that_has_only_begun_has_a_report_and_an_empty_one_none(plan: Plan, tmp_path: Path) -> None:
