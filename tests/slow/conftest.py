@@ -31,6 +31,9 @@ def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[s
         cwd=cwd,
         env=environment,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # as a terminal does, whatever started the tests
     )
 
 
