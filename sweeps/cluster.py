@@ -99,6 +99,7 @@ def _quiet_ray() -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's fault is the sweep's to tell, in a line
 
 
 @contextmanager

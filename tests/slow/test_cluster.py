@@ -90,7 +90,7 @@ def test_a_trial_of_two_workers_is_that_of_one_and_survives_a_worker(
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused(cluster: Any, tmp_path: Path) -> None:
     (tmp_path / "spread.yaml").write_text(SWEEP)
-    more = ["--set", "resources.workers_per_trial=3"]
+    more = ["--set", "resources.workers_per_trial=4"]
     process = start("sweep", "spread.yaml", "--address", cluster.address, *more, cwd=tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2

@@ -72,7 +72,7 @@ def test_every_command_runs(whole_sweep: Path) -> None:
 
 
 def test_every_snippet_runs(whole_sweep: Path) -> None:
-    mpdit("best", "--export", cwd=whole_sweep)
+    mpdit("best", "conditioning", "--export", cwd=whole_sweep)
     found = blocks("python")
     assert found
     for snippet in found:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def test_one_line_downloads_and_loads_the_best(whole_sweep: Path) -> None:
-    best = mpdit_json("best", "--storage", "runs", cwd=whole_sweep)
+    best = mpdit_json("best", "conditioning", "--storage", "runs", cwd=whole_sweep)
     mlflow.set_tracking_uri(tracking_uri(Storage(whole_sweep / "runs"), None))
     model, recipe = mpdit.load(mlflow.artifacts.download_artifacts("models:/conditioning@best"))
     assert recipe["model"]["modulation"] == best["params"]["model.modulation"]

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bundle(whole_sweep: Path) -> Path:
-    run("best", "--export", "--storage", "runs", cwd=whole_sweep)
+    run("best", "conditioning", "--export", "--storage", "runs", cwd=whole_sweep)
     return whole_sweep / "bundles" / "conditioning"
 
 
 def test_every_cell_is_scored_and_ranked(whole_sweep: Path) -> None:
-    rows = mpdit_json("rank", "--storage", "runs", cwd=whole_sweep)
+    rows = mpdit_json("rank", "conditioning", "--storage", "runs", cwd=whole_sweep)
     assert len(rows) == 30
     assert {row["status"] for row in rows} == {"completed"}
     values = [row["value"] for row in rows]
@@ -42,7 +42,7 @@ def test_running_it_again_trains_nothing(whole_sweep: Path) -> None:
 
 
 def test_learning_is_real(whole_sweep: Path) -> None:
-    best = mpdit_json("best", "--storage", "runs", cwd=whole_sweep)
+    best = mpdit_json("best", "conditioning", "--storage", "runs", cwd=whole_sweep)
     folder = whole_sweep / "runs/trials" / best["trial"]
     recipe = read_recipe(folder)
     tenth = max(
@@ -58,7 +58,7 @@ def test_learning_is_real(whole_sweep: Path) -> None:
 
 
 def test_the_bundle_is_the_winner(bundle: Path, whole_sweep: Path) -> None:
-    best = mpdit_json("best", "--storage", "runs", cwd=whole_sweep)
+    best = mpdit_json("best", "conditioning", "--storage", "runs", cwd=whole_sweep)
     found = mpdit_json("evaluate", bundle, cwd=whole_sweep)
     assert found[0]["value"] == best["value"]
     model, recipe = mpdit.load(bundle)
