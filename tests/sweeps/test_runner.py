@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -13,8 +14,9 @@ from sweeps.history import unfinished
 from sweeps.ledger import Event, read
 from sweeps.plan import Plan
 from sweeps.ranking import rank
-from sweeps.runner import SweepEnd, run
+from sweeps.runner import Start, SweepEnd, run
 from sweeps.storage import Storage, locked
+from sweeps.trial import run_trial
 from tests.sweeps.conftest import plan_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's and MLflow's own
@@ -84,6 +86,27 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     copied = [line for line in read(storage.ledger("other")) if line["event"] == "cell"]
     assert {line["from"] for line in copied} == {"made"}
     assert not unfinished(other, read(storage.ledger("other")))
+
+
+def test_a_warm_worker_gives_a_fresh_one_s_results(tmp_path: Path) -> None:
+    """Four trials of two shapes, one after another in one worker: each as it is when nothing came before."""
+    plan = small({"model.modulation": ["scale", "gate"], "model.patch": [2, 1], "ema.sigma_rel": [0.1]})
+    workers: set[int] = set()
+    warm: dict[str, Any] = {}
+
+    def look(line: Event) -> None:
+        if line["event"] == "cell":
+            warm[line["trial"]] = (line["value"], line["left_out"])
+            below = psutil.Process().children(recursive=True)
+            workers.update(process.pid for process in below if "ImplicitFunc" in " ".join(process.cmdline()))
+
+    run(plan, Storage(tmp_path / "warm"), look, Start(max_concurrent=1))
+    assert len(workers) == 1
+    for trial in plan.trials:
+        fresh: list[Event] = []
+        cells = [planned.cell for planned in plan.cells]
+        run_trial(trial.id, trial.recipe, tmp_path / trial.id, cells, 1, fresh.append)
+        assert [(line["value"], line["left_out"]) for line in fresh if line["event"] == "cell"] == [warm[trial.id]]
 
 
 def test_a_trial_that_diverges_is_an_outcome_and_one_that_fails_an_error(tmp_path: Path) -> None:
