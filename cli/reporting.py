@@ -15,7 +15,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The HTML file; SWEEP-report.html by default.")
     ] = None,
-    by: ByOption = "frechet",
+    by: ByOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Write a sweep's report: one HTML file that needs no network. A running sweep's is of what is known so far."""

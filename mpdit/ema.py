@@ -152,6 +152,12 @@ def write_snapshot(folder: Path, step: int, averages: Sequence[dict[str, Tensor]
     partial.replace(path)
 
 
+def tracked_average(folder: Path, width: float, step: int) -> dict[str, Tensor]:
+    """A tracked average as its snapshot keeps it: {name: fp32 tensor}. Raises BadInput when that is damaged."""
+    found = _read_snapshot(folder, step, {})
+    return {name: tensor.float() for (tracked, name), tensor in found if tracked == width}
+
+
 def snapshot_bytes(steps: int, parameters: int) -> int:
     """What the snapshots of a training take on disk."""
     return 4 * parameters * len(TRACKED_WIDTHS) * len(snapshot_steps(steps))

@@ -14,12 +14,13 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its points in order of x, a band (low, high) around each, and which point is starred."""
+    """One line: its points in order of x, a band (low, high) around each, which point is starred; or points alone."""
 
     label: str
     points: Sequence[Point]
     band: Sequence[Point] = ()
     star: int | None = None
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _visible(one: Series, chart: Chart) -> Series:
     floor = min((y for _, y in one.points if y > 0), default=1.0) / 2 if chart.log_y else -math.inf
     band = [(max(one.band[at][0], floor), one.band[at][1]) for at in kept] if one.band else []
     star = kept.index(one.star) if one.star in kept else None
-    return Series(one.label, [one.points[at] for at in kept], band, star)
+    return Series(one.label, [one.points[at] for at in kept], band, star, one.joined)
 
 
 def _scale(values: Sequence[float], place: tuple[float, float], log: bool, exact: bool = False) -> Scale:
@@ -116,9 +117,10 @@ def _series(at: int, one: Series, x: Scale, y: Scale) -> list[str]:
         upper = [f"{x(p[0]):.1f},{y(b[1]):.1f}" for p, b in zip(one.points, one.band, strict=True)]
         lower = [f"{x(p[0]):.1f},{y(b[0]):.1f}" for p, b in zip(one.points, one.band, strict=True)]
         parts.append(f'<polygon class="band {swatch(at)}" points="{" ".join(upper + lower[::-1])}"/>')
-    line = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in one.points)
-    parts.append(f'<polyline class="line {swatch(at)}" points="{line}"/>')
-    if len(one.points) <= 24:
+    if one.joined:
+        line = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in one.points)
+        parts.append(f'<polyline class="line {swatch(at)}" points="{line}"/>')
+    if len(one.points) <= 24 or not one.joined:
         parts += [
             f'<circle class="dot {swatch(at)}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.6">'
             f"<title>{escape(one.label)}: {figure(a)}, {figure(b)}</title></circle>"

@@ -23,7 +23,7 @@ def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> 
         events = read(storage.ledger(other))
         statuses = trial_statuses(events)
         here = {trial for trial in wanted if statuses[trial] in FINAL}
-        kinds = ("trial_started", "progress", "rung", "cell", "trial_ended")
+        kinds = ("trial_started", "progress", "rung", "growth", "cell", "trial_ended")
         found += [{**line, "from": other} for line in events if line["trial"] in here and line["event"] in kinds]
         wanted -= here
     return found

@@ -29,6 +29,8 @@ def identity(line: Event) -> tuple[Any, ...] | None:
             return ("progress", line["trial"], line["step"])
         case "rung":
             return ("rung", line["trial"], line["step"])
+        case "growth":
+            return ("growth", line["trial"], line["step"])
         case "cell":
             return ("cell", line["trial"], line["cell"])
         case _:

@@ -30,6 +30,7 @@ from sweeps.report_figures import (
     split_axis,
     tell,
 )
+from sweeps.report_front import WRITTEN, front, front_answer, front_figure, objectives, value
 from sweeps.storage import Storage
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -62,10 +63,12 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         facts=_facts(told),
         axes=axes,
         metric=told.metric,
-        ranking=[_line(row, axes) for row in rows],
+        others=[name for name, _ in _others(told)],
+        front=" and ".join(objectives(told)) if front(told) else "",
+        ranking=[_line(told, row, axes) for row in rows],
         shown=SHOWN,
         maps=maps(told),
-        figures=[found for found in (curves(told), magnitudes(told), learning(told)) if found],
+        figures=[found for found in (front_figure(told), curves(told), magnitudes(told), learning(told)) if found],
         importances=importances(plan, rows),
         parallel=parallel(told),
         samples=samples(storage, told),
@@ -83,7 +86,8 @@ def question(told: Told) -> str:
     asked = [f"{axis} ({len(values)} values)" for axis in spec.axes if len(values := _values(told, axis)) > 1]
     what = _listed(asked) or "this recipe"
     model = "" if "model.size" in spec.axes else f"a {recipe.model.size}/{recipe.model.patch} model "
-    aim = "the lowest magnitude drift" if told.metric == "magnitude_drift" else f"the lowest {told.metric}"
+    asked_for = objectives(told) if len(spec.objective) > 1 else [WRITTEN.get(told.metric, told.metric)]
+    aim = _listed([f"the lowest {name}" for name in asked_for])
     steps = "" if "steps" in spec.axes else f" after {recipe.steps:,} steps of {recipe.batch} images"
     return f"Which {what} give {model}trained on {recipe.data.name} {aim}{steps}?"
 
@@ -96,6 +100,8 @@ def answer(told: Told) -> list[str]:
     """The answer in two sentences: the best with its interval, and what cannot be told from it."""
     if not told.scored:
         return ["No cell has been scored in full yet.", "The figures below show what has been reported so far."]
+    if front(told):
+        return front_answer(told)
     best = told.scored[0]
     around = f" ± {figure(interval(best))} (95 % interval)" if best.stderr else ", of unknown error"
     what = label(best.params, [axis for axis in best.params if len(distinct(told.rows, axis)) > 1])
@@ -125,14 +131,26 @@ def _facts(told: Told) -> list[tuple[str, str]]:
         found.append(("noise floor: real images would score", figure(floor)))
     if best:
         found.append(("its magnitude drift", figure(best.magnitude_drift)))
+    if front(told):
+        found.append(("cells on the Pareto front", str(len(front(told)))))
     found.append(("trials", f"{sum(bool(told.progress.get(t.id)) for t in told.plan.trials)}"))
     found.append(("cells scored", f"{len(told.scored)} of {len(told.rows)}"))
     return found
 
 
-def _line(row: Row, axes: Sequence[str]) -> dict[str, Any]:
+def _others(told: Told) -> list[tuple[str, str]]:
+    """The objectives that the ranking has no column of yet: as they are written, and their metrics."""
+    known = (told.metric, "magnitude_drift")
+    pairs = list(zip(objectives(told), told.plan.spec.metrics, strict=True))
+    return [(name, metric) for name, metric in pairs if name not in known and metric not in known]
+
+
+def _line(told: Told, row: Row, axes: Sequence[str]) -> dict[str, Any]:
     values = [str(row.params.get(axis, "–")) for axis in axes]
-    return {**row.as_dict(), "values": values, "interval": interval(row) if row.stderr else None}
+    others = [value(row, metric) for _, metric in _others(told)]
+    mark = "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else ""
+    interval_ = interval(row) if row.stderr else None
+    return {**row.as_dict(), "values": values, "others": others, "mark": mark, "interval": interval_}
 
 
 @dataclass(frozen=True)
@@ -163,7 +181,7 @@ def _cost(told: Told, trial: str) -> TrialCost:
     ends = [line for line in own if line["event"] == "trial_ended"]
     trained = [line["training_seconds"] for line in ends if line.get("training_seconds") is not None]
     scored = [line["scoring_seconds"] for line in own if line["event"] == "cell"]
-    energy = [line["energy_joules"] for line in ends if line.get("energy_joules") is not None]
+    energy = [joules for line in own if (joules := line.get("metrics", line).get("energy_joules")) is not None]
     machine: dict[str, Any] = next((line["machine"] for line in reversed(ends) if line.get("machine")), {})
     training, scoring = trained[-1] if trained else None, sum(scored) if scored else None
     asked = told.plan.spec.resources.gpus_per_trial
@@ -178,7 +196,7 @@ def _cost(told: Told, trial: str) -> TrialCost:
         training=training,
         scoring=scoring,
         gpu_seconds=gpus * ((training or 0.0) + (scoring or 0.0)),
-        watt_hours=sum(energy) / 3600 if energy else None,
+        watt_hours=energy[-1] / 3600 if energy else None,  # counted over all the starts of its training
         device=str(machine.get("device_name", "")),
         reused=next((line["from"] for line in own if "from" in line), ""),
     )
@@ -194,8 +212,15 @@ def _total(trials: Sequence[TrialCost], events: Sequence[Event]) -> list[tuple[s
         ("training, all trials", _hours(training)),
         ("scoring, all trials", _hours(scoring)),
         ("GPU-hours", figure(sum(line.gpu_seconds for line in own) / 3600)),
-        ("energy", f"{figure(sum(energy) / 1000)} kWh" if energy else "not told by the driver"),
+        ("energy", _energy(energy, len([line for line in own if line.training is not None]))),
     ]
+
+
+def _energy(watt_hours: Sequence[float], trained: int) -> str:
+    if not watt_hours:
+        return "not told by the driver"
+    part = f" of {len(watt_hours)} of {trained} trials" if len(watt_hours) < trained else ""
+    return f"{figure(sum(watt_hours) / 1000)} kWh{part}"
 
 
 def _wall(events: Sequence[Event]) -> float:

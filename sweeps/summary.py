@@ -25,7 +25,7 @@ def summary(plan: Plan, rows: list[Row], events: Sequence[Event]) -> str:
         header = ["", *[short(axis) for axis in axes], told.metric, "± 95 %", "trial"]
         lines += [_line(header), _line(["---"] * len(header))]
         for row in told.scored[:SHOWN]:
-            mark = "=" if row.tied_with_best else str(row.rank)
+            mark = "*" if row.pareto else "=" if row.tied_with_best else str(row.rank)
             values = [str(row.params.get(axis, "")) for axis in axes]
             lines.append(_line([mark, *values, figure(row.value), figure(interval(row)), row.trial]))
     floor = noise_floor(list(events))

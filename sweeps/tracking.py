@@ -32,6 +32,7 @@ KIND = "mpdit.kind"  # sweep, trial or cell: what to filter MLflow's table by
 PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
 CELLS = f"tags.`{KIND}` = 'cell'"
 SHARED_VIEW, VIEW = "mlflow.sharedViewState.", "cells"  # where MLflow's pages keep what `Share view` makes
+GROWTH = "samples as they grow"  # the row of the image viewer whose slider of steps plays a training
 DESCRIBE_EVERY = 20  # seconds between two descriptions of a sweep that runs
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
 MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
@@ -260,14 +261,19 @@ class View:
         picture = self.storage.trial(trial.id) / "samples" / line.get("picture", "none")
         if picture.exists():
             self.client.log_artifact(run, str(picture), "samples")
-            self._show_image(self.runs[trial.id, None], picture, line)
+            key = f"samples sigma_rel {line['params'][WIDTH]} {line['cell']}"
+            self._show_image(self.runs[trial.id, None], picture, key, line)
         self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])
 
-    def _show_image(self, run: str, picture: Path, line: Event) -> None:
-        """A grid in the trial's image viewer, a row for each width; MLflow itself would double it at a replay."""
+    def _on_growth(self, line: Event) -> None:
+        picture = self.storage.trial(line["trial"]) / "samples" / line["picture"]
+        if picture.exists():
+            self._show_image(self._child(line), picture, GROWTH, line)
+
+    def _show_image(self, run: str, picture: Path, key: str, line: Event) -> None:
+        """A grid in the trial's image viewer, a row for each key; MLflow itself would double it at a replay."""
         from PIL import Image
 
-        key = f"samples sigma_rel {line['params'][WIDTH]} {line['cell']}"
         shown = [Path(file.path).name for file in self.client.list_artifacts(run, "images")]
         if not any(name.startswith(f"{key}%step%{line['step']}%") for name in shown):
             with Image.open(picture) as image:
@@ -291,6 +297,9 @@ class View:
         recipe = self.storage.trial(line["trial"]) / "recipe.yaml"
         if recipe.exists():
             self.client.log_artifact(run, str(recipe))
+        self._metrics(
+            run, line["time"], self.trials[line["trial"]].recipe.steps, {"energy_joules": line.get("energy_joules")}
+        )
         self._end(run, MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
         if time.monotonic() - self.described > DESCRIBE_EVERY:
             self._describe(self._parent(line))

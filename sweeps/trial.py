@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from mpdit.errors import disk_is_full, no_space
 from mpdit.transformer import parameter_count
 from pipelines import checkpoint
 from pipelines.cell import Cell, Evaluation
+from pipelines.energy import Counter, Meter, counters
 from pipelines.evaluation import evaluate
+from pipelines.growth import draw_growth, growth_steps
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
 from pipelines.rungs import rung_steps, rung_widths, score_rung
@@ -71,6 +73,7 @@ def run_job(job: dict[str, Any], send: Report, training: Training) -> None:
         job["compiled"],
         training,
         job["rungs"] and Rungs(**job["rungs"]),
+        counters(job["gpus"], job["threads"]) if job["workers"] == 1 else (),  # each of several sees its own card alone
     )
 
 
@@ -85,23 +88,26 @@ def run_trial(
     compiled: bool = False,
     training: Training | None = None,
     rungs: Rungs | None = None,
+    counting: Sequence[Counter] = (),
 ) -> None:
     """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
 
     keep: whether the cells' features stay for a later round. training: how it is trained; by default in this process,
-    once more with half a batch at a time where memory runs out. rungs: where it is scored on the way. Outcomes here:
-    completed, diverged, out_of_memory, failed; interrupted by a full disk. Raises nothing that the trial itself caused.
+    once more with half a batch at a time where memory runs out. rungs: where it is scored on the way. counting: what
+    tells its energy. Outcomes here: completed, diverged, out_of_memory, failed; interrupted by a full disk. Raises
+    nothing that the trial itself caused.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scored = {"seconds": 0.0, "work": 0.0}
     facts: dict[str, Any] = {}
+    meter = Meter(folder, counting)
 
     def on_progress(line: dict[str, Any]) -> None:
-        send(event("progress", trial, line["step"], metrics=line["metrics"]))
+        send(event("progress", trial, line["step"], metrics=line["metrics"] | meter.told()))
 
     try:
-        with locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE):
-            at_snapshot = at_rungs(trial, recipe, folder, threads, rungs, send)
+        with locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE), meter.running():
+            at_snapshot = at_snapshots(trial, recipe, folder, threads, rungs, send)
             settled = (training or train_with_room)(recipe, folder, on_progress, threads, at_snapshot)
             checkpoint.drop_tensors(folder / "checkpoints")  # a training that has ended needs none
             parameters = _parameters(settled)
@@ -123,7 +129,23 @@ def run_trial(
     except Exception as error:
         outcome = fault(error, folder)
     totals = {"training_seconds": training_seconds(folder), "scoring_seconds": round(scored["seconds"], 3)}
+    totals |= meter.told()
     send(event("trial_ended", trial, None, **outcome, **totals, scoring_work=scored["work"], **facts))
+
+
+def at_snapshots(
+    trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Report
+) -> AtSnapshot:
+    """What scores the trial at its rungs, and draws how its samples grow."""
+    at_rung, drawn = at_rungs(trial, recipe, folder, threads, rungs, send), growth_steps(recipe.steps)
+
+    def look(step: int) -> None:
+        at_rung(step)
+        picture = draw_growth(folder, settle_recipe(recipe, folder, threads), step) if step in drawn else None
+        if picture is not None:
+            send(event("growth", trial, step, picture=picture))
+
+    return look
 
 
 def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Report) -> AtSnapshot:
