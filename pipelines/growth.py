@@ -1,4 +1,4 @@
-"""How a run's samples grow: small grids of one noise and the same classes, drawn at a few steps of its training."""
+"""How a run's samples grow: small grids of one noise and the same classes, drawn before and along its training."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from mpdit.diffusion import build_denoiser
 from mpdit.ema import TRACKED_WIDTHS, tracked_average
 from mpdit.run_folder import EMA, set_weights
 from pipelines.cell import Evaluation
-from pipelines.evaluation import PICTURED, PICTURES
+from pipelines.evaluation import PICTURES
 from pipelines.pictures import write_grid
 from pipelines.recipe import Recipe
 from pipelines.rungs import rung_steps
@@ -16,31 +16,31 @@ from pipelines.samples import Drawer
 from pipelines.training import is_out_of_memory
 
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of the training
-ROWS = 2
+DRAWN, COLUMNS, CLASSES = 20, 5, 10  # about as high as wide, as MLflow's viewer shows it
 FEW_STEPS = Evaluation(sampler="dpm++2m", steps=8)
 
 
 def growth_steps(steps: int) -> list[int]:
-    """When a training of `steps` steps is drawn."""
-    return sorted(set(rung_steps(steps, SHARES)))
+    """When a training of `steps` steps is drawn: before the first, and at some of its snapshots."""
+    return sorted({0, *rung_steps(steps, SHARES)})
 
 
 def draw_growth(run: Path, recipe: Recipe, step: int) -> str | None:
-    """Draw the wider tracked average of a snapshot; returns the picture's name in the run's folder of pictures.
+    """Draw the wider tracked average as it is at a step; returns the picture's name in the run's folder of pictures.
 
     None where the samples are not finite or do not fit beside the training: a picture ends no training.
     """
     dataset = recipe.dataset
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed)
-    set_weights(denoiser.eval(), tracked_average(run / EMA, TRACKED_WIDTHS[-1], step))
-    columns = min(PICTURED, dataset.classes or PICTURED)
-    labels = torch.arange(columns).repeat(ROWS) % max(1, dataset.classes)
+    if step:
+        set_weights(denoiser, tracked_average(run / EMA, TRACKED_WIDTHS[-1], step))
+    labels = torch.arange(DRAWN) % max(1, min(CLASSES, dataset.classes))
     try:
-        images = Drawer(denoiser.to(recipe.runtime.device), dataset.to_pixels).draw(FEW_STEPS, 0, labels)
+        images = Drawer(denoiser.eval().to(recipe.runtime.device), dataset.to_pixels).draw(FEW_STEPS, 0, labels)
     except (FloatingPointError, RuntimeError, MemoryError) as problem:
         if not isinstance(problem, FloatingPointError) and not is_out_of_memory(problem):
             raise
         return None
     name = f"step-{step:08d}.png"
-    write_grid(run / PICTURES / name, images, columns)
+    write_grid(run / PICTURES / name, images, COLUMNS)
     return name

@@ -171,12 +171,13 @@ def _run(recipe: Recipe, folder: Path, report: Report, at_snapshot: AtSnapshot) 
 
     gradient_of = _gradient(recipe, accelerator, denoiser, draw(state.step + 1))
     snapshots = set(snapshot_steps(recipe.steps))
-    losses, started = torch.zeros((), device=device), time.monotonic()
+    losses = torch.zeros((), device=device)
     first, last_report = state.step, state.step
     if state.step == 0:
         new = _magnitudes(state, dataset)
         if accelerator.is_main_process:
             report({"step": 0, "metrics": new})
+    started = time.monotonic()
     while state.step < recipe.steps:
         step = state.step + 1
         batch = draw(step)

@@ -217,7 +217,7 @@ class View:
         self._parent(line)
         trial = self.trials[line["trial"]]
         name = label(trial.params, self.plan.spec.training_axes)
-        return self._run(trial.id, None, name, line["time"], flat(trial.recipe.model_dump()))
+        return self._run(trial.id, None, name, line["time"], trial.params)  # all of them would hide the run's pictures
 
     def _on_sweep_started(self, line: Event) -> None:
         run = self._parent(line)

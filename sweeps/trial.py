@@ -100,14 +100,15 @@ def run_trial(
     folder.mkdir(parents=True, exist_ok=True)
     scored = {"seconds": 0.0, "work": 0.0}
     facts: dict[str, Any] = {}
-    meter = Meter(folder, counting)
+    meter, at_snapshot = Meter(folder, counting), at_snapshots(trial, recipe, folder, threads, rungs, send)
 
     def on_progress(line: dict[str, Any]) -> None:
         send(event("progress", trial, line["step"], metrics=line["metrics"] | meter.told()))
+        if line["step"] == 0:
+            at_snapshot(0)
 
     try:
         with locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE), meter.running():
-            at_snapshot = at_snapshots(trial, recipe, folder, threads, rungs, send)
             settled = (training or train_with_room)(recipe, folder, on_progress, threads, at_snapshot)
             checkpoint.drop_tensors(folder / "checkpoints")  # a training that has ended needs none
             parameters = _parameters(settled)
