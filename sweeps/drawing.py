@@ -80,7 +80,7 @@ def line_chart(chart: Chart, series: Sequence[Series]) -> str:
     xs = [x for one in shown for x, _ in one.points]
     ys = [y for one in shown for _, y in one.points] + [v for one in shown for pair in one.band for v in pair]
     width, height = chart.size
-    x = _scale(xs, (LEFT, width - RIGHT), chart.log_x, exact=True)
+    x = _scale(xs, (LEFT, width - RIGHT), chart.log_x, exact=all(one.joined for one in shown))
     y = _scale(list(chart.y or ys), (height - BOTTOM, TOP), chart.log_y)
     parts = [_axes(chart, x, y)]
     for at, one in enumerate(shown):

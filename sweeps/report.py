@@ -30,7 +30,7 @@ from sweeps.report_figures import (
     split_axis,
     tell,
 )
-from sweeps.report_front import WRITTEN, front, front_answer, front_figure, objectives, value
+from sweeps.report_front import WRITTEN, front, front_answer, front_figure, objectives, written
 from sweeps.storage import Storage
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -87,7 +87,7 @@ def question(told: Told) -> str:
     what = _listed(asked) or "this recipe"
     model = "" if "model.size" in spec.axes else f"a {recipe.model.size}/{recipe.model.patch} model "
     asked_for = objectives(told) if len(spec.objective) > 1 else [WRITTEN.get(told.metric, told.metric)]
-    aim = _listed([f"the lowest {name}" for name in asked_for])
+    aim = _listed([f"the {'fewest' if name == 'parameters' else 'lowest'} {name}" for name in asked_for])
     steps = "" if "steps" in spec.axes else f" after {recipe.steps:,} steps of {recipe.batch} images"
     return f"Which {what} give {model}trained on {recipe.data.name} {aim}{steps}?"
 
@@ -147,7 +147,7 @@ def _others(told: Told) -> list[tuple[str, str]]:
 
 def _line(told: Told, row: Row, axes: Sequence[str]) -> dict[str, Any]:
     values = [str(row.params.get(axis, "–")) for axis in axes]
-    others = [value(row, metric) for _, metric in _others(told)]
+    others = [written(row, metric) for _, metric in _others(told)]
     mark = "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else ""
     interval_ = interval(row) if row.stderr else None
     return {**row.as_dict(), "values": values, "others": others, "mark": mark, "interval": interval_}

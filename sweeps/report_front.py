@@ -8,19 +8,24 @@ from sweeps.ranking import Row
 from sweeps.report_figures import Figure, Table, Told, interval, label
 
 MILLION = 1e6
-WRITTEN = {"parameters": "million parameters", "magnitude_drift": "magnitude drift", "step_time": "seconds a step"}
+WRITTEN = {"parameters": "parameters", "magnitude_drift": "magnitude drift", "step_time": "seconds a step"}
 
 
 def objectives(told: Told) -> list[str]:
-    """The objectives as they are written: a distance by its features, parameters in millions."""
+    """The objectives as they are written: a distance by its features."""
     distance = next((str(line["metric"]) for line in told.events if line["event"] == "cell"), "frechet")
     return [distance if metric == "frechet" else WRITTEN[metric] for metric in told.plan.spec.metrics]
 
 
 def value(row: Row, metric: str) -> float | None:
-    """A row's mean of one objective, in the unit that is written."""
+    """A row's mean of one objective; parameters in millions."""
     found = (row.values or {}).get(metric)
     return found / MILLION if found is not None and metric == "parameters" else found
+
+
+def written(row: Row, metric: str) -> str:
+    """The same as text."""
+    return figure(value(row, metric)) + (" M" if metric == "parameters" else "")
 
 
 def front(told: Told) -> list[Row]:
@@ -35,7 +40,7 @@ def front_answer(told: Told) -> list[str]:
     axes = [axis for axis in told.rows[0].params if len(distinct(told.rows, axis)) > 1]
 
     def named(row: Row) -> str:
-        values = ", ".join(f"{name} {figure(value(row, metric))}" for name, metric in _pairs(told))
+        values = ", ".join(f"{name} {written(row, metric)}" for name, metric in _pairs(told))
         return f"{label(row.params, axes)} ({values})"
 
     every = "both" if len(names) == 2 else "all"
@@ -71,14 +76,13 @@ def front_figure(told: Told) -> Figure | None:
         Series("on the Pareto front", points(best), joined=not rest),
         Series("other cells", points(others), joined=False),
     ]
-    says = "; ".join(
-        f"{label(row.params, axes)}: {figure(value(row, first))}, {figure(value(row, second))}" for row in best
-    )
+    says = "; ".join(f"{label(row.params, axes)}: {written(row, first)}, {written(row, second)}" for row in best)
     chart = Chart(
         f"{up} against {across}", f"The front: {says}", across, up, log_y=all(y > 0 for _, y in points(known))
     )
+    across += ", M" if second == "parameters" else ""
     drawn = " Of several objectives the first two are drawn." if rest else ""
-    lines = [[label(row.params, axes), *[figure(value(row, metric)) for _, metric in _pairs(told)]] for row in best]
+    lines = [[label(row.params, axes), *[written(row, metric) for _, metric in _pairs(told)]] for row in best]
     return Figure(
         "front",
         "Pareto front",

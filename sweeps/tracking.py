@@ -275,7 +275,7 @@ class View:
         from PIL import Image
 
         shown = [Path(file.path).name for file in self.client.list_artifacts(run, "images")]
-        if not any(name.startswith(f"{key}%step%{line['step']}%") for name in shown):
+        if not any(name.startswith(f"{key}+step+{line['step']}+") for name in shown):
             with Image.open(picture) as image:
                 at = milliseconds(line["time"])
                 self.client.log_image(run, image.convert("RGB"), key=key, step=line["step"], timestamp=at)

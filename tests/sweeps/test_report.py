@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from sweeps.importance import importances, write_study
 from sweeps.ledger import Event, event
 from sweeps.plan import Plan
 from sweeps.ranking import rank
-from sweeps.report import render, write_report
+from sweeps.report import answer, render, write_report
 from sweeps.report_figures import learning, magnitudes, maps, tell
 from sweeps.storage import Storage
 from tests.sweeps.conftest import ended, plan_of, scored
@@ -134,6 +135,57 @@ def test_one_map_for_each_modulation_with_ties_marked(plan: Plan) -> None:
         ("rotation", "lr", "σ_rel"),
     ]
     assert found[0].lines[0][1][0] == ("2", 1.0, True)
+
+
+def several(plan_axes: dict[str, list[Any]], drifts: list[float]) -> tuple[Plan, list[Event]]:
+    """A sweep for distance and drift whose cells, at distances 2, 3 …, have these drifts."""
+    plan = plan_of(plan_axes, objective=[{"metric": "frechet"}, {"metric": "magnitude_drift"}])
+    cells = [scored(plan, 0, at, 2.0 + at, drift=drift) for at, drift in enumerate(drifts)]
+    return plan, [event("sweep_started", sweep="s", max_concurrent=1), *cells, ended(plan, 0)]
+
+
+def test_with_several_objectives_the_front_is_told_marked_and_drawn(tmp_path: Path) -> None:
+    plan, events = several({"ema.sigma_rel": [0.05, 0.1, 0.15, 0.2]}, [0.4, 0.5, 0.1, 0.1])
+    html = render(Storage(tmp_path), plan, rank(plan, events), events)
+    text = " ".join("".join(Page(html).text).split())
+    assert "the lowest fd_digits_2k and the lowest magnitude drift after" in text
+    assert (
+        "2 of the 4 cells are on the Pareto front of fd_digits_2k and magnitude drift, from σ_rel 0.05 "
+        "(fd_digits_2k 2, magnitude drift 0.4) to σ_rel 0.15 (fd_digits_2k 4, magnitude drift 0.1). Each other cell is beaten"
+    ) in text
+    assert re.findall(r'<td>([*=!]?)</td><td class="n">(\d)</td>', html) == [
+        ("*", "1"),
+        ("*", "2"),
+        ("", "3"),
+        ("", "4"),
+    ]
+    drawing = html.split('id="front"')[1].split("</section>")[0]
+    assert drawing.count("<circle") == 4
+    assert drawing.count("<polyline") == 1  # through the front alone
+
+
+def test_a_cell_that_is_best_in_all_objectives_is_the_whole_front() -> None:
+    plan, events = several({"ema.sigma_rel": [0.05, 0.1]}, [0.1, 0.2])
+    first, _ = answer(tell(plan, rank(plan, events), events))
+    assert first == (
+        "Best in both of fd_digits_2k and magnitude drift is σ_rel 0.05 (fd_digits_2k 2, magnitude drift 0.1)."
+    )
+
+
+def test_energy_is_that_of_the_trials_that_could_tell(plan: Plan, tmp_path: Path) -> None:
+    events = story(plan)
+    assert "not told by the driver" in render(Storage(tmp_path), plan, rank(plan, events), events)
+    stopped, told = plan.trials[0].id, plan.trials[1].id
+    lines = [
+        {**line, "metrics": {**line["metrics"], "energy_joules": 1800.0}}
+        if line["event"] == "progress" and line["trial"] in (stopped, told)
+        else {**line, "energy_joules": 5400.0}
+        if line["event"] == "trial_ended" and line["trial"] == told
+        else line
+        for line in events
+    ]
+    page = render(Storage(tmp_path), plan, rank(plan, lines), lines)
+    assert "0.002 kWh of 2 of 4 trials" in page  # 1800 J so far of the one, 5400 J of the other: 2 Wh
 
 
 def test_the_axis_that_decides_is_the_most_important() -> None:

@@ -13,12 +13,14 @@ from sweeps.spec import Tracking
 from sweeps.storage import Storage
 from sweeps.tracking import (
     CELL,
+    GROWTH,
     KIND,
     PARENT,
     TRIAL,
     View,
     check_place,
     create_database,
+    open_view,
     tracking_uri,
     without_password,
 )
@@ -201,6 +203,33 @@ def test_a_run_that_was_created_without_its_parameters_gets_them(storage: Storag
     found = runs(storage, "bare")
     assert len(found) == 4
     assert all(run.data.params for run in found if TRIAL in run.data.tags)
+
+
+def test_the_samples_of_a_training_are_one_row_of_the_viewer_and_are_not_doubled(storage: Storage) -> None:
+    from PIL import Image
+
+    plan = plan_of({"optimizer.lr": [0.01]}, name="grown")
+    trial = plan.trials[0].id
+    pictures = storage.trial(trial) / "samples"
+    pictures.mkdir(parents=True)
+    for step in (0, 600):
+        Image.new("L", (8, 8), step % 256).save(pictures / f"step-{step}.png")
+    events = [event("sweep_started", sweep="grown", max_concurrent=1), event("trial_started", trial)]
+    events += [event("growth", trial, at, picture=f"step-{at}.png") for at in (0, 300, 600)]  # one has been removed
+    events.append(ended(plan, 0, energy_joules=7200.0))
+    mirror(storage, plan, [], events, "grown")
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    for line in events:  # shown again, as after a kill
+        open_view(storage, plan, "grown", tracking_uri(storage, None)).show(line)
+    experiment = client.get_experiment_by_name("grown")
+    assert experiment is not None
+    (child,) = client.search_runs([experiment.experiment_id], f"tags.`{KIND}` = 'trial'")
+    names = [Path(file.path).name for file in client.list_artifacts(child.info.run_id, "images")]
+    assert sorted(name.split("+timestamp")[0] for name in names if name.endswith(".png")) == [
+        f"{GROWTH}+step+{step}" for step in (0, 600)
+    ]
+    assert child.data.params == {"optimizer.lr": "0.01"}  # MLflow writes all of them above each picture
+    assert child.data.metrics["energy_joules"] == 7200.0
 
 
 def test_a_password_is_not_shown() -> None:

@@ -1,6 +1,7 @@
 """What a worker does for one trial, called directly: rounds of staged scoring on a real run."""
 
 import errno
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines.energy import Counter
 from pipelines.evaluation import SCORES
 from sweeps.ledger import Event
 from sweeps.plan import Plan
@@ -62,6 +64,20 @@ def test_a_cell_without_finite_samples_is_marked_and_the_rest_is_scored(tmp_path
     assert cells[0] is None
     assert cells[0.1] > 0
     assert [row.status for row in rank(plan, events)] == ["completed", "diverged"]
+
+
+def test_a_trial_tells_its_energy_and_shows_its_samples_on_the_way(tmp_path: Path) -> None:
+    plan = plan_of({"ema.sigma_rel": [0.1]}, **{**SMALL, "evaluation": {"samples": 50, "steps": 1}})
+    trial, events, joules = plan.trials[0], list[Event](), itertools.count()
+    counter = Counter(lambda: float(next(joules)), share=0.5)  # the machine's edge: a joule at each look
+    cells = [planned.cell for planned in plan.cells]
+    run_trial(trial.id, trial.recipe, tmp_path, cells, 1, events.append, counting=[counter])
+    told = [line["metrics"]["energy_joules"] for line in events if line["event"] == "progress"]
+    assert told == [0.5 * at for at in range(1, len(told) + 1)]
+    assert events[-1]["energy_joules"] > told[-1]  # with the scoring
+    grown = {line["step"]: line["picture"] for line in events if line["event"] == "growth"}
+    assert list(grown) == [0, 1, 2, 4, 8]
+    assert all((tmp_path / "samples" / picture).exists() for picture in grown.values())
 
 
 def with_room_for(samples: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
