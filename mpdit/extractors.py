@@ -207,7 +207,9 @@ def load_extractor(name: str, weights_folder: Path | None = None, device: str = 
     folder = WEIGHTS if weights_folder is None or name in SHIPPED else Path(weights_folder)
     if not (folder / f"{name}.json").is_file():
         known = [*SHIPPED, *DOWNLOADS]
-        mend = f"mpdit data prepare and encode make one in {folder}, without --no-features" if weights_folder else None
+        mend = "for a data set of your own making: python -m pipelines.extractor NAME"
+        if weights_folder:
+            mend = f"mpdit data prepare and encode make one in {folder}, without --no-features"
         raise refusal(
             f"no feature extractor {name!r}",
             given=name,

@@ -1,4 +1,4 @@
-"""Train the small classifier whose features score a labelled data set; for the digits: `python -m pipelines.extractor`.
+"""Train the small classifier whose features score a labelled data set: `python -m pipelines.extractor NAME`.
 
 It learns from four fifths of the images (of at most 50,000), is tested on those that it never saw, and is written with
 that accuracy and the hash of its weights beside it. The same seed gives the same weights on the same machine.
@@ -6,6 +6,7 @@ that accuracy and the hash of its weights beside it. The same seed gives the sam
 
 import json
 import logging
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from mpdit.dataset import Dataset
 from mpdit.datasets import load_dataset
-from mpdit.errors import refusal
+from mpdit.errors import BadInput, refusal
 from mpdit.extractors import WEIGHTS, SmallClassifier, sha256
 from mpdit.randomness import generator, sample_order
 
@@ -108,12 +109,17 @@ def _whole(path: Path, write: object) -> None:
     unfinished.replace(path)
 
 
-def main() -> None:
-    """Train the digits' extractor into the package."""
-    path = train_extractor(load_dataset("digits"), WEIGHTS)
+def main(name: str = "digits") -> int:
+    """Train a data set's extractor into the package."""
+    try:
+        path = train_extractor(load_dataset(name), WEIGHTS)
+    except BadInput as problem:
+        log.error("%s", problem)
+        return 2
     log.info("%s: %s", path, path.with_suffix(".json").read_text())
+    return 0
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main()
+    sys.exit(main(*sys.argv[1:]))

@@ -21,7 +21,7 @@ from mpdit.modulation import (
 from mpdit.randomness import normal
 from mpdit.transformer import conditioner
 
-SUBSETS = [kinds for size in range(5) for kinds in itertools.combinations(KINDS, size)]
+SUBSETS = [kinds for size in range(len(KINDS) + 1) for kinds in itertools.combinations(KINDS, size)]
 
 
 def with_gain(kinds: tuple[str, ...], gain: float, design: str = "E", variant: str | None = None) -> MPConditioner:
@@ -98,7 +98,7 @@ def test_the_public_code_lets_scale_and_gate_grow() -> None:
 
 def test_each_part_is_its_formula() -> None:
     x, g = tokens(), 0.7
-    made = with_gain(KINDS, g)
+    made = with_gain(("scale", "shift", "rotation", "gate"), g)
     s, b, angle, o = made.project(nn.functional.silu(condition()) / 0.596).unsqueeze(1).split([64, 64, 32, 64], dim=-1)
     keep = (1 + g**2) ** -0.5
     wanted = rotate((x * (1 + g * s) * keep + g * b) * keep, g * angle)

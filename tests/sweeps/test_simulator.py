@@ -10,6 +10,7 @@ from sweeps.plan import Plan, Trial
 from sweeps.ranking import rank
 from sweeps.search import suggest, tried
 from sweeps.simulator import Curve, simulate, steps_taken
+from sweeps.spec import FIXED_SEARCHES, LEARNING_SEARCHES
 from tests.sweeps.conftest import plan_of
 
 LR = {"log_uniform": [0.001, 1.0]}
@@ -45,7 +46,7 @@ def searched(algorithm: str, trials: int = 24, **fields: Any) -> Plan:
     return plan_of(fields.pop("axes", axes), search={"algorithm": algorithm, "trials": trials}, **fields)
 
 
-@pytest.mark.parametrize("algorithm", ["random", "quasi_random", "tpe", "gp", "cmaes", "nsga2", "nsga3"])
+@pytest.mark.parametrize("algorithm", [*FIXED_SEARCHES[1:], *LEARNING_SEARCHES])
 def test_every_search_ends_with_as_many_points_as_asked_for(algorithm: str) -> None:
     plan = searched(algorithm, 12)
     events = simulate(plan, curve, slots=2)
