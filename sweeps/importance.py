@@ -26,8 +26,9 @@ def importances(plan: Plan, rows: Sequence[Row]) -> dict[str, float]:
     from optuna.importance import PedAnovaImportanceEvaluator
 
     known = [row for row in rows if row.status == "completed" and row.value is not None]
-    if len(known) < FEWEST:
-        return {}
+    values = sorted(row.value or 0.0 for row in known)
+    if len(known) < FEWEST or values[int(BEST_SHARE * len(known))] == values[-1]:
+        return {}  # too few, or no quarter of them is better than the rest
     study = study_of(plan, known)
     if len(study.trials[0].params) == 0:
         return {}

@@ -160,7 +160,7 @@ def maps(told: Told) -> list[Map]:
     down = next((a for a in numbers if a == "optimizer.lr"), max(numbers or axes, key=lambda a: len(distinct(rows, a))))
     split = split_axis(told)
     panels = distinct(rows, split) if split and split != down else [None]
-    worth = [row.value for row in rows if row.value]
+    worth = [row.value for row in rows if row.value is not None]
     return [_map(rows, down, split, value, (min(worth), max(worth))) for value in panels[:MOST_PANELS]]
 
 

@@ -23,6 +23,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplot
 AXES = {"model.modulation": ["scale", "rotation"], "optimizer.lr": [0.01, 0.02], "ema.sigma_rel": [0.05, 0.1, 0.2]}
 
 
+WRITTEN_IN_QUESTION = {
+    "magnitude_drift": "lowest magnitude drift",
+    "parameters": "fewest parameters",
+    "step_time": "lowest seconds a step",
+}
+
+
 def progress(plan: Plan, trial: int, step: int, loss: float | None, mean: float) -> Event:
     metrics = {f"magnitude/block{block}/mlp/residual/mean": mean + block / 10 for block in range(2)}
     metrics |= {f"magnitude/block{block}/mlp/residual/std": 0.125 for block in range(2)}
@@ -170,6 +177,13 @@ def test_a_cell_that_is_best_in_all_objectives_is_the_whole_front() -> None:
     assert first == (
         "Best in both of fd_digits_2k and magnitude drift is σ_rel 0.05 (fd_digits_2k 2, magnitude drift 0.1)."
     )
+
+
+@pytest.mark.parametrize("by", ["magnitude_drift", "parameters", "step_time"])
+def test_a_report_can_be_by_any_metric_even_where_it_is_0_everywhere(by: str, plan: Plan, tmp_path: Path) -> None:
+    events = [{**line, "magnitude_drift": 0.0} if line["event"] == "cell" else line for line in story(plan)]
+    page = render(Storage(tmp_path), plan, rank(plan, events, by), events)
+    assert f"the {WRITTEN_IN_QUESTION[by]} after" in page
 
 
 def test_energy_is_that_of_the_trials_that_could_tell(plan: Plan, tmp_path: Path) -> None:
