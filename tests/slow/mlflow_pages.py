@@ -81,6 +81,16 @@ def run_page(page: Page, address: str, experiment: str, run: str, waits_for: str
     close_assistant(page)
 
 
+def picture_then_next(page: Page, step: int) -> str:
+    """The picture that the viewer shows at a step, once it is there; its slider is then moved to the next."""
+    picture = page.locator(f"img[src*='step%2B{step}%2B']").first
+    picture.wait_for(timeout=PATIENCE * 1000)
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    address = str(picture.get_attribute("src"))
+    page.get_by_role("slider").first.press("ArrowRight")
+    return address
+
+
 def close_assistant(page: Page) -> None:
     """MLflow opens a chat panel on the first visit; it hides a third of the page."""
     for button in page.get_by_role("button", name="Close").all():
@@ -140,6 +150,9 @@ def main(storage: Path, folder: Path) -> None:
         page.get_by_text("Show more").first.click()
         keep("mlflow-sweep.png")
         run_page(page, address, experiment, runs_of_kind(storage, name, "trial")[0], "gradients", "/model-metrics")
+        page.get_by_placeholder("Search metric charts").fill("loss|magnitude_drift|as they grow")
+        for step in (0, 63, 121):
+            picture_then_next(page, step)
         keep("mlflow-trial.png")
         compare_page(page, address, experiment, cells)
         keep("mlflow-compare.png")

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
 
 from tests.slow.conftest import mpdit
 from tests.slow.mlflow_pages import (
     browser_page,
     cells_of,
     compare_page,
+    picture_then_next,
     run_page,
     runs_of_kind,
     runs_page,
@@ -33,21 +33,12 @@ def test_mlflow_shows_the_sweep_and_compares_its_cells(whole_sweep: Path) -> Non
         trial = runs_of_kind(storage, "conditioning", "trial")[0]
         run_page(page, address, experiment, trial, "gradients", "/model-metrics")
         page.get_by_placeholder("Search metric charts").fill("samples as they grow")
-        shown = [picture_in(page, step) for step in (0, 63)]
+        shown = [picture_then_next(page, step) for step in (0, 63)]
         assert shown[0] != shown[1]
         compare_page(page, address, experiment, cells[:10])
         for name in ("frechet", "ema.sigma_rel", "Scatter Plot", "Contour Plot"):
             assert page.get_by_text(name).count() > 0
         assert errors == []
-
-
-def picture_in(page: Page, step: int) -> str:
-    """The picture that the viewer shows at a step, once it is there; the slider is then moved to the next."""
-    picture = page.locator(f"img[src*='step%2B{step}%2B']").first
-    picture.wait_for(timeout=120_000)
-    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
-    page.get_by_role("slider").first.press("ArrowRight")
-    return str(picture.get_attribute("src"))
 
 
 def test_the_report_fits_a_phone_asks_for_nothing_and_is_dark_in_the_dark(whole_sweep: Path) -> None:
