@@ -47,6 +47,7 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
         "sweep_started": 1,
         "trial_started": 2,
         "progress": 18,
+        "growth": 10,
         "cell": 4,
         "trial_ended": 2,
         "sweep_ended": 1,
