@@ -70,7 +70,7 @@ def by_ray_tune() -> float:
         tune.Tuner(
             tune.with_resources(sleeping, {"CPU": 1}),
             param_space={"job": tune.grid_search([{"trial": str(i)} for i in range(TRIALS)])},
-            run_config=tune.RunConfig(storage_path=str(cluster.scratch), verbose=0),
+            run_config=tune.RunConfig(storage_path=cluster.scratch, verbose=0),
         ).fit()
         return time.monotonic() - started
 

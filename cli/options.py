@@ -7,9 +7,15 @@ from typing import Annotated
 import typer
 
 StorageOption = Annotated[
-    Path, typer.Option("--storage", envvar="MPDIT_STORAGE", help="The folder that holds sweeps and trials.")
+    str,
+    typer.Option(
+        "--storage",
+        metavar="PLACE",
+        envvar="MPDIT_STORAGE",
+        help="Holds sweeps and trials: a folder, s3://BUCKET/PREFIX.",
+    ),
 ]
-DEFAULT_STORAGE = Path("runs")
+DEFAULT_STORAGE = "runs"
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field of the file; may be repeated.")
 ]

@@ -20,14 +20,16 @@ def report(
 ) -> None:
     """Write a sweep's report: one HTML file that needs no network. A running sweep's is of what is known so far."""
     from cli.sweeping import check_metric, recorded
+    from sweeps.place import open_storage
     from sweeps.ranking import rank
     from sweeps.report import write_report
-    from sweeps.storage import Storage
 
     check_metric(by)
-    where = Storage(storage)
+    where = open_storage(storage)
     found, made, events = recorded(where, name)
     rows = rank(made, events, by, where.is_running(found))
+    for trial in dict.fromkeys(row.trial for row in rows):
+        where.bring(trial, small=True)
     path = write_report(where, made, rows, events, output or Path(f"{found}-report.html"))
     print(f"the report of {found} is in {path}", file=sys.stderr)
 

@@ -64,10 +64,10 @@ def evaluate(
     """Score a finished run or a bundle at one or more EMA widths. Stopped, the same command continues."""
     from cli.drawing import drawing
     from pipelines.calls import evaluate
-    from sweeps.storage import Storage
+    from sweeps.place import open_storage
 
     name_inception_weights(inception_weights)
-    folder = Storage(storage).find_run(run)
+    folder = open_storage(storage).find_run(run)
     more = metrics.split(",") if metrics else None
     results = evaluate(folder, _widths(ema), samples=samples, extractor=extractor, metrics=more, drawing=drawing)
     _print_results(results, json_)
@@ -92,9 +92,9 @@ def sample(
     from pipelines.pictures import write_grid
     from pipelines.recipe import Recipe
     from pipelines.samples import Drawer, Kept, same, sample_grid
-    from sweeps.storage import Storage
+    from sweeps.place import open_storage
 
-    folder = Storage(storage).find_run(run)
+    folder = open_storage(storage).find_run(run)
     denoiser, recipe = load(folder, ema)
     known = denoiser.no_class
     chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))

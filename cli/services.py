@@ -17,10 +17,10 @@ def ui(
 ) -> None:
     """Open MLflow over the storage, on this machine only."""
     from sweeps.pages import served
-    from sweeps.storage import Storage
+    from sweeps.place import open_storage
     from sweeps.tracking import cells_page
 
-    where = Storage(storage)
+    where = open_storage(storage)
     where.check()
     print("starting MLflow …", file=sys.stderr, flush=True)
     with served(where, port) as server:
@@ -41,14 +41,14 @@ def doctor(
     """Check that a sweep could run here; every line says ok, warn or fail, and the mend."""
     from sweeps.bug_report import write_report
     from sweeps.doctor import examine
-    from sweeps.storage import Storage
+    from sweeps.place import open_storage
 
     findings = []
-    for finding in examine(Storage(storage)):
+    for finding in examine(open_storage(storage)):
         findings.append(finding)
         print(finding.text, flush=True)
     if bundle:
-        write_report(bundle, findings, Storage(storage))
+        write_report(bundle, findings, open_storage(storage))
         print(f"written to {bundle}: read it before you send it", file=sys.stderr)
     if any(finding.grade == "fail" for finding in findings):
         raise typer.Exit(FAILED)

@@ -49,14 +49,14 @@ def sweep(
     address: AddressOption = None,
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run."""
+    from sweeps.place import open_storage
     from sweeps.runner import Start
-    from sweeps.storage import Storage
 
     name_inception_weights(inception_weights)
-    conduct(_read_plan(file, set_), Storage(storage), Start(max_concurrent, fail_fast, address=address), storage)
+    conduct(_read_plan(file, set_), open_storage(storage), Start(max_concurrent, fail_fast, address=address), storage)
 
 
-def conduct(plan: "Plan", where: "Storage", how: "Start", storage: Path) -> None:
+def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     """Run a sweep with its display, show its ranking, and end with its exit code. storage: as the user wrote it."""
     from rich.console import Console
 
@@ -117,12 +117,12 @@ def plan(
     from sweeps.cluster import slots_here
     from sweeps.history import cost_of, known_events, unfinished, untrained
     from sweeps.measuring import measure
+    from sweeps.place import open_storage
     from sweeps.plan import make_plan
     from sweeps.saving import saving
     from sweeps.spec import check_unchanged
-    from sweeps.storage import Storage
 
-    where, made = Storage(storage), _read_plan(file, set_)
+    where, made = open_storage(storage), _read_plan(file, set_)
     where.check()
     check_unchanged(where.spec(made.spec.name), made.spec)
     events = known_events(where, made)
@@ -169,9 +169,9 @@ def status(
     """Show where each trial of a sweep stands."""
     from cli.tables import trials_table
     from sweeps.overview import trial_states
-    from sweeps.storage import Storage
+    from sweeps.place import open_storage
 
-    where = Storage(storage)
+    where = open_storage(storage)
     found, made, events = recorded(where, name)
     if watch and not json_:
         _watch(where, found)
@@ -190,11 +190,16 @@ def _watch(where: "Storage", name: str) -> None:
 
     from cli.progress import watch
     from sweeps.ledger import read
+    from sweeps.place import look_again
+
+    def known() -> "list[Event]":
+        look_again(where, name)
+        return read(where.ledger(name))
 
     try:
         watch(
             recorded(where, name)[1],
-            lambda: read(where.ledger(name)),
+            known,
             lambda: where.is_running(name),
             Console(stderr=True),
         )
@@ -215,11 +220,11 @@ def rank(
 ) -> None:
     """List the cells of a sweep, best first."""
     from sweeps.importance import write_study
+    from sweeps.place import open_storage
     from sweeps.ranking import as_csv, rank
-    from sweeps.storage import Storage
 
     check_metric(by)
-    where = Storage(storage)
+    where = open_storage(storage)
     documents = []
     for name in names or [None]:  # type: ignore[list-item]
         found, made, events = recorded(where, name)
@@ -250,14 +255,14 @@ def best(
     json_: JsonOption = False,
 ) -> None:
     """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
+    from sweeps.place import open_storage
     from sweeps.ranking import rank
-    from sweeps.storage import Storage
     from sweeps.winner import export_winner, transfer_winner
 
     check_metric(by)
     if (size or patch) and not export:
         raise refusal("--size and --patch say what to export the winner for", mend="add --export")
-    where = Storage(storage)
+    where = open_storage(storage)
     found, made, events = recorded(where, name)
     rows = rank(made, events, by, where.is_running(found))
     if rows[0].value is None:
@@ -345,6 +350,7 @@ def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> 
 
     for state in trial_states(made, events, alive=False).values():
         if state.status in ("failed", "out_of_memory"):
+            storage.bring(state.trial.id, small=True)
             log = storage.trial(state.trial.id) / "log.txt"
             print(f"\n{state.trial.id}: {state.status}: {state.reason}\n  {log}", file=sys.stderr)
             last = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []

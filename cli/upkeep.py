@@ -24,10 +24,10 @@ def stop(
 ) -> None:
     """Stop a sweep that runs in another terminal, or one of its trials at its next report."""
     from sweeps.overview import trial_states
+    from sweeps.place import open_storage
     from sweeps.requests import ask_to_stop
-    from sweeps.storage import Storage
 
-    where = Storage(storage)
+    where = open_storage(storage)
     found, made, events = recorded(where, name)
     if not where.is_running(found):
         raise refusal(f"{found} is not running", mend=f"mpdit status {found}")
@@ -65,10 +65,10 @@ def retry(
     """Take up again what a sweep has not finished, from its checkpoints: stopped trials too."""
     from sweeps.history import FAULTS, FINAL
     from sweeps.ledger import trial_statuses
+    from sweeps.place import open_storage
     from sweeps.runner import Start
-    from sweeps.storage import Storage
 
-    where = Storage(storage)
+    where = open_storage(storage)
     found, made, events = recorded(where, name)
     statuses = trial_statuses(events)
     wanted = [t.id for t in made.trials if (statuses[t.id] in FAULTS if failed else statuses[t.id] not in FINAL)]
@@ -88,9 +88,9 @@ def sync(
 ) -> None:
     """Bring MLflow up to date from the sweep's ledger, or show the sweep in another MLflow."""
     from sweeps.mirror import synchronise
-    from sweeps.storage import Storage
+    from sweeps.place import open_storage
 
-    where = Storage(storage)
+    where = open_storage(storage)
     found, made, events = recorded(where, name)
     if where.is_running(found):
         raise refusal(f"{found} is running: its driver brings MLflow up to date by itself", mend="sync when it is over")
@@ -107,10 +107,10 @@ def clean(
 ) -> None:
     """Show what of a storage can go, and remove it."""
     from cli.tables import aligned
+    from sweeps.place import open_storage
     from sweeps.retention import removable, remove
-    from sweeps.storage import Storage
 
-    where = Storage(storage)
+    where = open_storage(storage)
     where.check()
     found = removable(where, best)
     if not found:

@@ -8,12 +8,12 @@ from pipelines.yaml_file import Document
 from sweeps import ranking, runner
 from sweeps.ledger import read
 from sweeps.notify import Notifier, heard_by
+from sweeps.place import open_storage
 from sweeps.plan import make_plan
 from sweeps.ranking import Row
 from sweeps.recorder import Listener
 from sweeps.runner import Start, SweepEnd
 from sweeps.spec import SweepSpec, checked_spec, read_spec, sweep_file
-from sweeps.storage import Storage
 
 DEFAULT_STORAGE = Path("runs")
 
@@ -37,7 +37,7 @@ def run(
     else:
         data = sweep.model_dump() if isinstance(sweep, SweepSpec) else dict(sweep)
         spec = checked_spec(Document(data, "the sweep", {}), list(settings))
-    where = Storage(Path(storage))
+    where = open_storage(storage)
     ledger = where.ledger(spec.name)
     past = read(ledger) if ledger.exists() else []
     plan = make_plan(spec, past)
@@ -50,7 +50,7 @@ def rank(
     sweep: str | None = None, storage: str | Path = DEFAULT_STORAGE, *, by: str | None = None, top: int | None = None
 ) -> list[Row]:
     """The cells of a sweep (the newest by default), best first. Raises BadInput where there is none."""
-    where = Storage(Path(storage))
+    where = open_storage(storage)
     name = where.find_sweep(sweep)
     events = read(where.ledger(name))
     plan = make_plan(read_spec(where.spec(name)), events)

@@ -7,8 +7,8 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Cluster:
     """A Ray to run trials on."""
 
     nodes: Nodes
-    scratch: Path  # where Tune may write what nobody reads: on every node the same place
+    scratch: str  # a folder or s3://… where Tune may write what nobody reads: on every node the same place
     vital: dict[str, psutil.Process]  # by name, where this process has started them
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def local_ray() -> Iterator[Cluster]:
         signal.signal(signal.SIGTERM, on_termination)  # ray.init takes it, and ends the driver by abort
     ours = [child for child in psutil.Process().children() if child.pid not in before]
     try:
-        yield Cluster(_living_nodes(), folder, {child.name(): child for child in ours if child.name() in VITAL})
+        yield Cluster(_living_nodes(), str(folder), {child.name(): child for child in ours if child.name() in VITAL})
     finally:
         ray.shutdown()
         _reap(ours)
@@ -135,10 +135,10 @@ def local_ray() -> Iterator[Cluster]:
 
 
 @contextmanager
-def joined_ray(address: str, scratch: Path) -> Iterator[Cluster]:
+def joined_ray(address: str, scratch: str, clear: Callable[[], None]) -> Iterator[Cluster]:
     """A cluster that runs already, on a node of which this is; our code travels to its nodes with the work.
 
-    scratch: a folder of our own that every node sees. Raises BadInput where no cluster answers.
+    scratch: a place of our own that every node sees. clear: removes it. Raises BadInput where no cluster answers.
     """
     _check_address(address)
     _quiet_ray()
@@ -153,12 +153,13 @@ def joined_ray(address: str, scratch: Path) -> Iterator[Cluster]:
         raise _no_cluster(address, str(problem).splitlines()[0]) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_termination)
-    shutil.rmtree(scratch, ignore_errors=True)
+    clear()
     try:
         yield Cluster(_living_nodes(), scratch, {})
     finally:
         ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(BadInput):  # a bucket that is lost: nobody reads what is left there
+            clear()
 
 
 def _check_address(address: str) -> None:

@@ -2,13 +2,15 @@
 
 import threading
 import uuid
-from pathlib import Path
 from typing import Any
 
 from pipelines.recipe import Recipe
 from pipelines.training import Diverged, Report, halve_micro_batch, train
+from sweeps.bucket import open_bucket
+from sweeps.copies import kept_up, pull
 from sweeps.ledger import event
-from sweeps.trial import fault, run_job
+from sweeps.storage import is_locked
+from sweeps.trial import fault, folder_of, run_job
 
 WAIT = 0.2  # seconds between two looks at whether the group has ended
 
@@ -26,9 +28,16 @@ def run_in_group(config: dict[str, Any]) -> None:
         tune.report({"event": line})
 
     end = _run_group(job, send)
-    if end["outcome"] == "out_of_memory" and halve_micro_batch(Path(job["folder"]), job["workers"]) is not None:
+    if end["outcome"] == "out_of_memory" and _halved(job):
         end = _run_group(job, send)
     send(end)
+
+
+def _halved(job: dict[str, Any]) -> bool:
+    """Let the group go on with half a batch at a time, where the recipe leaves it open."""
+    folder = folder_of(job)
+    with kept_up(open_bucket(job["bucket"]) if job["bucket"] else None, f"trials/{job['trial']}", folder):
+        return halve_micro_batch(folder, job["workers"]) is not None
 
 
 def _run_group(job: dict[str, Any], send: Report) -> dict[str, Any]:
@@ -96,8 +105,12 @@ def _member(config: dict[str, Any]) -> None:
         if _first(job, send) not in ("completed", "diverged"):
             raise RuntimeError("the trial has ended")
         return
-    recipe, folder = Recipe(**job["recipe"]), Path(job["folder"])
+    recipe, folder = Recipe(**job["recipe"]), folder_of(job)
     try:
+        if job["bucket"]:
+            _together()
+            if not is_locked(folder / "lock"):  # by the first worker, on this same machine
+                pull(open_bucket(job["bucket"]), f"trials/{job['trial']}", folder)
         train(recipe, folder, lambda _: None, job["threads"])
     except Diverged:
         pass  # so has the first worker, who tells it
@@ -115,5 +128,17 @@ def _first(job: dict[str, Any], send: Report) -> str:
         outcome = line.get("outcome", outcome)
         send(line)
 
-    run_job(job, heard, train)
+    def training(*all_of_it: Any) -> Recipe:
+        if job["bucket"]:
+            _together()  # the others take from the bucket what this one has brought up to date there
+        return train(*all_of_it)
+
+    run_job(job, heard, training)
     return outcome
+
+
+def _together() -> None:
+    """Wait for the other workers."""
+    import torch.distributed
+
+    torch.distributed.barrier()

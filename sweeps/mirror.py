@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterable
 
 from mpdit.errors import refusal
+from mpdit.run_folder import RECIPE
 from sweeps.ledger import Event
 from sweeps.plan import Plan
 from sweeps.storage import Storage
@@ -75,6 +76,7 @@ class Mirror(threading.Thread):
             closing = self._closing.is_set()  # before the lines: those that come with the closing are not missed
             if done < len(self._lines):
                 line = self._lines[done]
+                bring_shown(self.storage, line)
                 view.show(line)
                 done += 1
                 self.shown += 1
@@ -86,6 +88,13 @@ class Mirror(threading.Thread):
             else:
                 self._news.wait()
                 self._news.clear()
+
+
+def bring_shown(storage: Storage, line: Event) -> None:
+    """Have the files here that a view shows with an event: another machine may have written them to the bucket."""
+    needed = {"cell": f"samples/{line.get('picture')}", "trial_ended": RECIPE}.get(line["event"])
+    if storage.bucket and needed and not (storage.trial(line["trial"]) / needed).exists():
+        storage.bring(line["trial"], small=True)
 
 
 def _told(problem: Exception, uri: str) -> str:
@@ -105,6 +114,7 @@ def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | No
         view = open_view(storage, plan, sweep, place)
         known = view.mirrored()
         for line in events[known:]:
+            bring_shown(storage, line)
             view.show(line)
         view.remember(len(events))
     except Exception as problem:

@@ -2,16 +2,24 @@
 
 from pathlib import Path
 
-from sweeps.storage import Storage
+from sweeps.storage import Storage, is_locked
 
 EVERYTHING = "everything"
 
 
 def ask_to_stop(storage: Storage, sweep: str, trial: str | None = None) -> None:
-    """Ask the sweep's driver to stop one trial at its next report, or the sweep at once."""
+    """Ask the sweep's driver, wherever it is, to stop one trial at its next report, or the sweep at once."""
+    if storage.bucket and not is_locked(storage.lock(sweep)):
+        storage.bucket.write(f"sweeps/{sweep}/stop/{trial or EVERYTHING}", b"\n")
+    else:
+        ask_here(storage, sweep, trial or EVERYTHING)
+
+
+def ask_here(storage: Storage, sweep: str, what: str) -> None:
+    """Ask a driver on this machine: a trial's id, or `EVERYTHING`."""
     folder = _folder(storage, sweep)
     folder.mkdir(exist_ok=True)
-    (folder / (trial or EVERYTHING)).touch()
+    (folder / what).touch()
 
 
 def asked_to_stop(storage: Storage, sweep: str) -> set[str]:

@@ -1,6 +1,5 @@
 """What of a storage can go: weights of trials that can no longer win, and what kills and ended trainings have left."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sweeps.spec import SweepSpec
 from sweeps.storage import Storage, is_locked, locked
 
 CHECKPOINTS = "checkpoints"
+WEIGHTS = (EMA, CHECKPOINTS, SCORES)
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,16 @@ def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
     """Remove the weights of the sweep's losers, where it says so; returns their trials."""
     if plan.spec.retention.best is None:
         return []
-    gone = [trial for trial in losers(plan, events, plan.spec.retention.best) if _weights(storage, trial)]
-    gone = [trial for trial in gone if trial not in _wanted_elsewhere(storage, plan.spec.name)]
-    for trial in gone:
-        for path in _weights(storage, trial):
-            shutil.rmtree(path, ignore_errors=True)
+    last = {line["trial"]: line["event"] for line in events if line["event"] in ("trial_ended", "weights_dropped")}
+    lost = [trial for trial in losers(plan, events, plan.spec.retention.best) if last[trial] == "trial_ended"]
+    lost = [trial for trial in lost if trial not in _wanted_elsewhere(storage, plan.spec.name)]
+    gone = []
+    for trial in lost:
+        folders = [storage.trial(trial) / name for name in WEIGHTS]
+        if storage.bucket or any(path.exists() for path in folders):
+            gone.append(trial)
+            for path in folders:
+                storage.remove(path)
     return gone
 
 
@@ -65,10 +70,13 @@ def removable(storage: Storage, best: int | None = None) -> list[Removal]:
         known |= {line["trial"] for line in events if line["trial"]}
         if not storage.is_running(name):
             found += _of_sweep(storage, name, events, best)
-    for folder in sorted(storage.trials.glob("*")):
-        if folder.is_dir() and not is_locked(folder / "lock"):
-            found += _of_trial(folder, folder.name in known)
-    found += [_removal(folder, "left by a driver that was killed") for folder in dead_folders()]
+    elsewhere = storage.bucket and any(storage.is_running(name) for name in storage.sweep_names())
+    for name in storage.trial_names():
+        if not is_locked(
+            storage.trial(name) / "lock"
+        ):  # a driver elsewhere may have trials that it has not told of yet
+            found += _of_trial(storage, storage.trial(name), name in known or bool(elsewhere))
+    found += [_removal(storage, folder, "left by a driver that was killed") for folder in dead_folders()]
     return list({removal.path: removal for removal in found}.values())
 
 
@@ -76,18 +84,11 @@ def remove(storage: Storage, removals: list[Removal]) -> None:
     """Remove them. Raises Busy for a trial that another process has begun to run since."""
     for removal in removals:
         if not removal.path.is_relative_to(storage.trials):
-            _remove(removal.path)
+            storage.remove(removal.path)
             continue
         trial = removal.path.relative_to(storage.trials).parts[0]
         with locked(storage.trial(trial) / "lock", f"trial {trial}"):
-            _remove(removal.path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+            storage.remove(removal.path)
 
 
 def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None) -> Iterator[Removal]:
@@ -99,22 +100,22 @@ def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None
     for trial in losers(make_plan(spec), events, keep):
         if trial not in elsewhere:
             for path in _weights(storage, trial):
-                yield _removal(path, f"not among the best {keep} of {name}")
+                yield _removal(storage, path, f"not among the best {keep} of {name}")
 
 
-def _of_trial(folder: Path, known: bool) -> Iterator[Removal]:
+def _of_trial(storage: Storage, folder: Path, known: bool) -> Iterator[Removal]:
     if not known:
-        if (folder / RECIPE).exists() or (folder / "lock").exists():
-            yield _removal(folder, "of no sweep here")
+        if storage.holds(folder / RECIPE) or (folder / "lock").exists():
+            yield _removal(storage, folder, "of no sweep here")
         return
     partial = [*folder.glob(f"{CHECKPOINTS}/partial-*"), *folder.glob(f"{EMA}/*.partial")]
     for path in partial:
-        yield _removal(path, "half-written when its process was killed")
+        yield _removal(storage, path, "half-written when its process was killed")
 
 
 def _weights(storage: Storage, trial: str) -> list[Path]:
     folder = storage.trial(trial)
-    return [path for name in (EMA, CHECKPOINTS, SCORES) if (path := folder / name).exists()]
+    return [path for name in WEIGHTS if storage.holds(path := folder / name)]
 
 
 def _wanted_elsewhere(storage: Storage, name: str) -> set[str]:
@@ -123,6 +124,5 @@ def _wanted_elsewhere(storage: Storage, name: str) -> set[str]:
     return {line["trial"] for other in others for line in read(storage.ledger(other)) if line["trial"]}
 
 
-def _removal(path: Path, why: str) -> Removal:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return Removal(path, why, sum(file.stat().st_size for file in files if file.is_file()))
+def _removal(storage: Storage, path: Path, why: str) -> Removal:
+    return Removal(path, why, storage.size(path))

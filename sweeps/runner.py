@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from mpdit.errors import DiskFull, refusal
 from pipelines.evaluation import prepare
@@ -23,6 +24,7 @@ from sweeps.spec import FIXED, check_unchanged
 from sweeps.storage import Storage, locked
 from sweeps.tracking import check_place
 from sweeps.tuning import Work, tune_trials
+from sweeps.uplink import Uplink, uplinked
 
 LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see whether it is free
 
@@ -66,7 +68,10 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
     spec, how = plan.spec, how or Start()
     check_place(storage, spec.tracking.uri)
     storage.prepare()
-    with locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE):
+    with (
+        locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE),
+        uplinked(storage, spec.name) as link,
+    ):
         asked_to_stop(storage, spec.name)  # what was asked of a driver that died is not asked of this one
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
@@ -86,7 +91,7 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
             ended = bool(ledger.events) and ledger.events[-1].get("outcome") == "completed"
             if not still.is_work and not reused and unchanged and ended:
                 return SweepEnd("completed", 0, cut=still.cut)
-            return _run(plan, storage, ledger, still, listener, cluster, concurrent, how)
+            return _run(plan, storage, ledger, still, listener, cluster, concurrent, how, link)
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,9 @@ def _affordable(plan: Plan, events: list[Event], todo: list[Trial], searching: b
 def _cluster(plan: Plan, storage: Storage, how: Start) -> AbstractContextManager[Cluster]:
     """The Ray that the sweep runs on. Raises BadInput where not even one trial would find room."""
     if how.address:
-        return joined_ray(how.address, storage.sweep(plan.spec.name) / "ray")
+        scratch = storage.sweep(plan.spec.name) / "ray"
+        there = f"{storage.name}/{scratch.relative_to(storage.root).as_posix()}"
+        return joined_ray(how.address, there, partial(storage.remove, scratch))
     slots(plan.spec, this_machine())
     return local_ray()
 
@@ -128,6 +135,7 @@ def _run(
     cluster: Cluster | None,
     concurrent: int,
     how: Start,
+    link: Uplink | None,
 ) -> SweepEnd:
     past, whole = list(ledger.events), cluster is None
     sweep = next((line["sweep"] for line in past if line["event"] == "sweep_started"), uuid.uuid4().hex)
@@ -135,6 +143,8 @@ def _run(
     recorder = Recorder(ledger, mirror, listener)
     gpus = gpus_per_trial(plan.spec, cluster.nodes) * plan.spec.resources.workers_per_trial if cluster else 0.0
     recorder.record(_started(plan, sweep, concurrent, gpus))
+    if link:
+        link.follow(recorder)
     mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
     try:
         if cluster:
@@ -145,6 +155,8 @@ def _run(
         cut = exhausted(plan.spec, ledger.events) or still.cut
         outcome = _close(plan, ledger, recorder, whole, cut)
         problem = mirror.close()
+        if link and (unsent := link.finish()):
+            recorder.fault = recorder.fault or unsent
     started = {line["trial"] for line in ledger.events[len(past) :] if line["event"] == "trial_started"}
     return SweepEnd(outcome, len(started), problem, recorder.fault, cut)
 

@@ -1,37 +1,59 @@
-"""The folder that holds sweeps, trials and the tracking database: its layout, its locks."""
+"""The folder that holds sweeps, trials and the tracking database: its layout, its locks; or its copy of a bucket."""
 
 import fcntl
 import os
-import re
+import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
-from mpdit.errors import BadInput, nearest, refusal
+from mpdit.errors import nearest, refusal
 from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, is_bundle
+from sweeps.bucket import Bucket, Entry
+from sweeps.copies import pull
+from sweeps.lease import Busy, is_held
 
 LAYOUT = "1"
 MOUNTS = Path("/proc/self/mounts")
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
 NETWORK_FILE_SYSTEMS |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
 
-
-class Busy(BadInput):
-    """Another live process holds the lock."""
+SMALL = ("samples/", RECIPE, "log.txt")  # of a trial, what is looked at without its weights
 
 
 class Storage:
-    """Paths below one root. Nothing is created before `prepare`."""
+    """Paths below one root. Nothing is created before `prepare`.
 
-    def __init__(self, root: Path) -> None:
-        if re.match(r"[a-z][a-z0-9]+:/", str(root)):
-            mend = "a folder, which may lie on a file system that several machines share"
-            raise refusal("the storage is a folder, and no bucket yet", given=root, mend=mend)
-        self.root = root.expanduser().resolve()
+    bucket: what the root is the copy of on this machine; its records are brought up to date when it is opened
+    (sweeps/place.py), its trials by `bring`. None: the root is the storage itself.
+    """
+
+    def __init__(self, root: Path, bucket: Bucket | None = None) -> None:
+        self.root, self.bucket = root.expanduser().resolve(), bucket
+        self.name = bucket.url if bucket else str(self.root)
         self.sweeps, self.trials = self.root / "sweeps", self.root / "trials"
-        self.database, self.artifacts = self.root / "mlflow.db", self.root / "artifacts"
+        self.artifacts = self.root / "artifacts"
+
+    @property
+    def database(self) -> Path:
+        """MLflow's own database. Raises BadInput for a bucket, which cannot hold one."""
+        if self.bucket:
+            mend = "start `mlflow server` and name it: tracking: {uri: http://HOST:5000}"
+            raise refusal("a storage in a bucket has no MLflow database of its own", given=self.name, mend=mend)
+        return self.root / "mlflow.db"
+
+    @property
+    def copy(self) -> str:
+        """What tells this machine's copy of a bucket from every other one."""
+        path = self.root / ".copy"
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            path.write_text(uuid.uuid4().hex)
+        return path.read_text()
 
     def prepare(self) -> None:
         """Create the folders. Raises BadInput where that cannot be, or where another layout's data lie."""
@@ -43,6 +65,8 @@ class Storage:
             probe.unlink()
             if not (self.root / "VERSION").exists():
                 (self.root / "VERSION").write_text(LAYOUT + "\n")
+                if self.bucket:
+                    self.bucket.create("VERSION", f"{LAYOUT}\n".encode())
         except OSError as error:
             raise refusal(
                 f"the storage {self.root} is not writable", reason=error.strerror, mend="--storage DIR or MPDIT_STORAGE"
@@ -54,7 +78,7 @@ class Storage:
         version = self.root / "VERSION"
         if version.exists() and version.read_text().strip() != LAYOUT:
             raise refusal(
-                f"{self.root} has another layout",
+                f"{self.name} has another layout",
                 given=version.read_text().strip(),
                 allowed=LAYOUT,
                 mend="--storage DIR",
@@ -78,7 +102,7 @@ class Storage:
 
     def is_running(self, name: str) -> bool:
         """Whether a live driver runs the sweep."""
-        return is_locked(self.lock(name))
+        return is_locked(self.lock(name)) or (self.bucket is not None and is_held(self.bucket, name))
 
     def trial(self, trial: str) -> Path:
         """A trial's folder."""
@@ -86,7 +110,7 @@ class Storage:
 
     def is_trained(self, trial: str) -> bool:
         """Whether a trial's last step has been taken and its weights are kept."""
-        return (self.trial(trial) / EMA / RAW_WEIGHTS).exists()
+        return self.holds(self.trial(trial) / EMA / RAW_WEIGHTS)
 
     def sweep_names(self) -> list[str]:
         """The sweeps here, the one that was last active first."""
@@ -99,12 +123,12 @@ class Storage:
         self.check()
         names = self.sweep_names()
         if not names:
-            raise refusal(f"there is no sweep in {self.root}", mend=f"mpdit sweep conditioning --storage {self.root}")
+            raise refusal(f"there is no sweep in {self.name}", mend=f"mpdit sweep conditioning --storage {self.name}")
         if name is None:
             return names[0]
         if name not in names:
             raise refusal(
-                f"there is no sweep {name!r} in {self.root}",
+                f"there is no sweep {name!r} in {self.name}",
                 given=name,
                 nearest=nearest(name, names),
                 allowed=", ".join(names),
@@ -116,15 +140,64 @@ class Storage:
         here = Path(run)
         if is_bundle(here) or (here / RECIPE).exists():
             return here
-        if (self.trial(run) / RECIPE).exists():
+        if run == here.name and self.holds(self.trial(run) / RECIPE):
+            self.bring(run)
             return self.trial(run)
-        known = sorted(path.parent.name for path in self.trials.glob(f"*/{RECIPE}"))
+        known = [trial for trial in self.trial_names() if self.holds(self.trial(trial) / RECIPE)]
         raise refusal(
             f"there is no run {run!r}",
             given=run,
             nearest=nearest(run, known),
             allowed="a trial's id, or the folder of a run or bundle",
         )
+
+    def trial_names(self) -> list[str]:
+        """The trials that have a folder, here or in the bucket."""
+        here = {path.name for path in self.trials.glob("*") if path.is_dir()}
+        return sorted(here | {name.split("/")[0] for name in self._listed})
+
+    @cached_property
+    def _listed(self) -> dict[str, Entry]:
+        """What the bucket holds of trials, as it was when it was first asked for."""
+        return self.bucket.entries("trials") if self.bucket else {}
+
+    def _below(self, name: str) -> list[Entry]:
+        if name in self._listed:
+            return [self._listed[name]]
+        return [entry for known, entry in self._listed.items() if known.startswith(f"{name}/")]
+
+    def holds(self, path: Path) -> bool:
+        """Whether a trial's file or folder is here, or was in the bucket when it was first looked at."""
+        name = path.relative_to(self.trials).as_posix()
+        return path.exists() or bool(self._below(name))
+
+    def size(self, path: Path) -> int:
+        """The bytes of a file or folder: those in the bucket, or else those here."""
+        there = self._below(path.relative_to(self.trials).as_posix()) if path.is_relative_to(self.trials) else []
+        if there:
+            return sum(entry.size for entry in there)
+        files = path.rglob("*") if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def bring(self, trial: str, small: bool = False) -> None:
+        """Bring a trial's folder up to date from the bucket, where no worker of this machine is at it.
+
+        small: only what is looked at, not its weights.
+        """
+        if self.bucket is None or is_locked(self.trial(trial) / "lock"):
+            return
+        place = f"trials/{trial}"
+        there = {name: at for name, at in self.bucket.entries(place).items() if name.startswith(SMALL)}
+        pull(self.bucket, place, self.trial(trial), there if small else None)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or folder, here and in the bucket."""
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        if self.bucket and path.is_relative_to(self.root):
+            self.bucket.remove_folder(path.relative_to(self.root).as_posix())
 
 
 @contextmanager

@@ -30,7 +30,10 @@ from pipelines.training import (
     train,
     training_seconds,
 )
+from sweeps.bucket import BucketLost, open_bucket
+from sweeps.copies import kept_up
 from sweeps.ledger import event
+from sweeps.place import copy_of
 from sweeps.plan import scoring_work, training_work
 from sweeps.storage import locked
 
@@ -65,7 +68,7 @@ def run_job(job: dict[str, Any], send: Report, training: Training) -> None:
     run_trial(
         job["trial"],
         Recipe(**job["recipe"]),
-        Path(job["folder"]),
+        folder_of(job),
         [Cell(sigma_rel, Evaluation(**settings)) for sigma_rel, settings in job["cells"]],
         job["threads"],
         send,
@@ -74,7 +77,13 @@ def run_job(job: dict[str, Any], send: Report, training: Training) -> None:
         training,
         job["rungs"] and Rungs(**job["rungs"]),
         counters(job["gpus"], job["threads"]) if job["workers"] == 1 else (),  # each of several sees its own card alone
+        job["bucket"],
     )
+
+
+def folder_of(job: dict[str, Any]) -> Path:
+    """The trial's folder on this machine."""
+    return copy_of(job["bucket"]) / "trials" / job["trial"] if job["bucket"] else Path(job["folder"])
 
 
 def run_trial(
@@ -89,12 +98,14 @@ def run_trial(
     training: Training | None = None,
     rungs: Rungs | None = None,
     counting: Sequence[Counter] = (),
+    bucket: str | None = None,
 ) -> None:
     """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
 
     keep: whether the cells' features stay for a later round. training: how it is trained; by default in this process,
     once more with half a batch at a time where memory runs out. rungs: where it is scored on the way. counting: what
-    tells its energy. Outcomes here: completed, diverged, out_of_memory, failed; interrupted by a full disk. Raises
+    tells its energy. bucket: what the folder is a copy of; it has what a score was made from when the score is told.
+    Outcomes here: completed, diverged, out_of_memory, failed; interrupted by a full disk or a lost bucket. Raises
     nothing that the trial itself caused.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +119,11 @@ def run_trial(
             at_snapshot(0)
 
     try:
-        with locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE), meter.running():
+        with (
+            locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE),
+            kept_up(open_bucket(bucket) if bucket else None, f"trials/{trial}", folder) as push,
+            meter.running(),
+        ):
             settled = (training or train_with_room)(recipe, folder, on_progress, threads, at_snapshot)
             checkpoint.drop_tensors(folder / "checkpoints")  # a training that has ended needs none
             parameters = _parameters(settled)
@@ -118,6 +133,7 @@ def run_trial(
             def on_cell(result: dict[str, Any]) -> None:
                 scored["seconds"] += result["scoring_seconds"]
                 scored["work"] += work[result["cell"]] * result["drawn"] / result["params"]["evaluation.samples"]
+                push()
                 send(event("cell", trial, recipe.steps, **result))
 
             with log_to(folder / "log.txt"):
@@ -195,6 +211,8 @@ def fault(error: Exception, folder: Path) -> dict[str, Any]:
     """The outcome of a trial that an exception has ended."""
     if disk_is_full(error):
         return {"outcome": "interrupted", "reason": str(no_space(folder)), "disk_full": True}
+    if isinstance(error, BucketLost):
+        return {"outcome": "interrupted", "reason": str(error), "bucket_lost": True}
     with log_to(folder / "log.txt"):
         log.error("%s", traceback.format_exc())
     outcome = "out_of_memory" if is_out_of_memory(error) else "failed"

@@ -49,13 +49,14 @@ def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
         "trial": trial.id,
         "recipe": recipe.model_dump(),
         "folder": str(work.storage.trial(trial.id)),
+        "bucket": work.storage.bucket.url if work.storage.bucket else None,
         "cells": [(cell.sigma_rel, cell.evaluation.model_dump()) for cell in cells],
         "keep": any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells),
         "compiled": compiling_pays(planned.cell for planned in plan.cells),
         "threads": plan.spec.resources.cpus_per_trial,
         "workers": plan.spec.resources.workers_per_trial,
         "gpus": gpus,
-        "scratch": str(work.cluster.scratch),
+        "scratch": work.cluster.scratch,
         "rungs": _rungs(plan),
     }
 
@@ -82,7 +83,7 @@ def heed_outcome(line: Event, work: Work, recorder: Recorder) -> None:
     """End the sweep where a trial's end is to be its own; let go of what has lost."""
     for trial in drop_losers(work.plan, work.storage, recorder.ledger.events):
         recorder.record(event("weights_dropped", trial))
-    if line.get("disk_full"):
+    if line.get("disk_full") or line.get("bucket_lost"):
         recorder.halt = recorder.fault = line["reason"]
     if work.fail_fast and line["outcome"] in FAULTS:
         recorder.halt = f"trial {line['trial']} {line['outcome']}, and the sweep was to end with the first that did"
@@ -176,7 +177,7 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(work.cluster.scratch),
+            storage_path=work.cluster.scratch,
             callbacks=[Record()],
             stop=Stop(),
             failure_config=tune.FailureConfig(max_failures=RETRIES),

@@ -27,9 +27,10 @@ def export_winner(
     Raises BadInput when its weights are no longer there.
     """
     row = rows[0]
+    storage.bring(row.trial)
     run = storage.trial(row.trial)
     if moved is None and not is_trained(run):
-        raise refusal(f"the weights of trial {row.trial} are not in {storage.root}", given=run)
+        raise refusal(f"the weights of trial {row.trial} are not in {storage.name}", given=run)
     planned = _planned(plan, row)
     results = {line["trial"]: line for line in events if line["event"] == "cell" and line["cell"] == planned.cell.key}
     kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")

@@ -1,0 +1,178 @@
+"""A place in an S3 bucket, by names below a prefix. The only module that knows S3.
+
+Endpoint, region and credentials are those that AWS's own tools take from the environment and from ~/.aws.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mpdit.errors import BadInput, disk_is_full, refusal
+
+SCHEME = "s3://"
+AT_ONCE = 1000  # objects that one request removes, at most
+THEIRS = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs")  # whose errors, besides OSError, are the bucket's
+
+
+class BucketLost(BadInput):
+    """A bucket does not answer, or no longer lets us in."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a bucket tells of one object: its bytes, a mark that changes with its content, and when it was written."""
+
+    size: int
+    mark: str
+    written: datetime
+
+
+class Bucket:
+    """Objects below one prefix; names are relative to it, with slashes. Every call raises BucketLost where it fails."""
+
+    def __init__(self, url: str, files: Any) -> None:
+        self.url, self.files = url, files
+        self.place = url.removeprefix(SCHEME)
+        self.name, _, self.prefix = self.place.partition("/")
+
+    def entries(self, folder: str = "") -> dict[str, Entry]:
+        """Everything below a folder, by its name relative to that folder."""
+        base = f"{self.place}/{folder}".rstrip("/")
+        with self._told():
+            found = self.files.find(base, detail=True)
+        return {
+            path.removeprefix(f"{base}/"): Entry(facts["size"], facts["ETag"], facts["LastModified"])
+            for path, facts in found.items()
+            if path.startswith(f"{base}/")
+        }
+
+    def read(self, name: str) -> bytes | None:
+        """An object's content; None where there is none."""
+        with self._told():
+            try:
+                return bytes(self.files.cat_file(f"{self.place}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object, also over another."""
+        with self._told():
+            self.files.pipe_file(f"{self.place}/{name}", content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a new object; False, and nothing is changed, where another of that name is there."""
+        with self._told():
+            try:
+                self.files.pipe_file(f"{self.place}/{name}", content, mode="create")
+            except FileExistsError:
+                return self.files.cat_file(f"{self.place}/{name}") == content  # ours, when an answer was lost
+        return True
+
+    def fetch(self, wanted: Mapping[str, Path]) -> None:
+        """Bring objects, by name, to files, which appear whole."""
+        partial = {name: path.with_name(f".{path.name}.fetched") for name, path in wanted.items()}
+        for path in partial.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if wanted:
+            with self._told():
+                self.files.get([f"{self.place}/{name}" for name in wanted], [str(path) for path in partial.values()])
+        for name, path in wanted.items():
+            partial[name].replace(path)
+
+    def send(self, files: Mapping[str, Path]) -> None:
+        """Write files to objects by name. Raises FileNotFoundError where a file has gone in the meantime."""
+        if not files:
+            return
+        with self._told():
+            try:
+                self.files.put([str(path) for path in files.values()], [f"{self.place}/{name}" for name in files])
+            except FileNotFoundError:
+                if all(path.exists() for path in files.values()):
+                    raise
+                lost = next(path for path in files.values() if not path.exists())
+            else:
+                return
+        raise FileNotFoundError(lost)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects; those that are not there count as removed."""
+        prefix = f"{self.prefix}/" if self.prefix else ""
+        keys = [{"Key": f"{prefix}{name}"} for name in names]
+        for some in (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE)):
+            with self._told():
+                answer = self.files.call_s3("delete_objects", Bucket=self.name, Delete={"Objects": some, "Quiet": True})
+                for problem in answer.get("Errors", []):
+                    raise PermissionError(f"{problem['Key']}: {problem['Message']}")
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove an object of that name, and all below it."""
+        self.remove([folder, *(f"{folder}/{name}" for name in self.entries(folder))])
+
+    def now(self) -> datetime:
+        """The time by the bucket's own clock, which stamps what is written."""
+        with self._told():
+            answer = self.files.call_s3("list_objects_v2", Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong, as one kind of error that says what to do."""
+        try:
+            yield
+        except BadInput:
+            raise
+        except Exception as problem:
+            foreign = isinstance(problem, OSError) or type(problem).__module__.split(".")[0] in THEIRS
+            if not foreign or disk_is_full(problem):
+                raise
+            raise BucketLost(str(_refused(self.url, problem))) from None
+
+
+def _refused(url: str, problem: Exception) -> BadInput:
+    """What a person is told of a bucket that cannot be used."""
+    reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+    facts = {"given": url, "endpoint": _endpoint() or None, "reason": reason[:300]}
+    if type(problem).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return refusal("there are no credentials for the bucket", **facts, mend="AWS_ACCESS_KEY_ID and its secret")
+    if isinstance(problem, PermissionError):
+        return refusal("the bucket does not let us in", **facts, mend="AWS_ACCESS_KEY_ID and its secret, or its policy")
+    if isinstance(problem, FileNotFoundError):
+        return refusal("there is no such bucket", **facts, mend="make it, or look at AWS_ENDPOINT_URL")
+    return refusal("the bucket does not answer", **facts, mend="look at AWS_ENDPOINT_URL and the network")
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def identity(url: str) -> str:
+    """What tells this place from one of the same name at another endpoint, or of another account."""
+    return "\n".join((url, _endpoint(), os.environ.get("AWS_PROFILE", "")))
+
+
+def open_bucket(url: str) -> Bucket:
+    """The place that `s3://bucket/prefix` names. Raises BadInput: no s3fs, no bucket, no credentials, no answer."""
+    try:
+        import s3fs  # noqa: F401
+    except ModuleNotFoundError as missing:
+        mend = "pip install 'mpdit[s3]'"
+        raise refusal("a storage in a bucket needs more packages", missing=missing.name, mend=mend) from None
+    if not url.removeprefix(SCHEME).partition("/")[0]:
+        raise refusal("this names no bucket", given=url, allowed="s3://BUCKET/PREFIX")
+    bucket = Bucket(url.rstrip("/"), _files(tuple((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))))
+    bucket.now()
+    return bucket
+
+
+@cache
+def _files(environment: tuple[tuple[str, str], ...]) -> Any:
+    """The way to S3 that this environment names: making one takes half a second, which a worker does once."""
+    import fsspec
+
+    return fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)

@@ -1,0 +1,60 @@
+"""A real server of the S3 protocol on loopback (moto's), in this process, and a bucket of one's own on it."""
+
+import itertools
+import os
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+numbers = itertools.count()
+
+
+class Server:
+    """Where it answers; `stop` and `start` keep the address, and what was kept there."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self.thread = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self.thread.start()
+        self.port = int(self.thread.get_host_and_port()[1])
+
+    def stop(self) -> None:
+        self.thread.stop()
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def check_credentials(self, after: float) -> None:
+        """Let in only whom it knows, from so many requests on."""
+        content = {"Content-Type": "text/plain"}
+        request = urllib.request.Request(f"{self.uri}/moto-api/reset-auth", str(after).encode(), content)
+        urllib.request.urlopen(request).close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket_url(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket, with what it takes to get into it in the environment."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.uri)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    name = f"bucket-{next(numbers)}"
+    urllib.request.urlopen(urllib.request.Request(f"{s3_server.uri}/{name}", method="PUT")).close()
+    return f"s3://{name}/runs"
