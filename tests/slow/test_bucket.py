@@ -1,0 +1,169 @@
+"""Whole sweeps whose storage is in a bucket, on a real server of the S3 protocol: kills, other machines, no server."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.bucket import open_bucket
+from sweeps.ledger import read
+from sweeps.place import copy_of, open_storage
+from tests.bucket_server import Server, bucket_url, s3_server
+from tests.slow.conftest import end, mpdit, mpdit_json, settled, start, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+fixtures = (bucket_url, s3_server)
+
+SWEEP = """\
+name: afar
+recipe: {steps: 60, batch: 16, runtime: {device: cpu}}
+axes:
+  model.modulation: [scale+shift+gate, scale+rotation+gate]
+  ema.sigma_rel: [0.05, 0.1]
+evaluation: {samples: 200, steps: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The ranking of the same sweep in a folder."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "afar.yaml").write_text(SWEEP)
+    mpdit("sweep", "afar.yaml", cwd=folder)
+    return mpdit_json("rank", cwd=folder)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket_url: str) -> Iterator[Path]:
+    """A folder with the sweep's file, on a machine with a cache of its own; every command's storage is the bucket."""
+    monkeypatch.setenv("MPDIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "afar.yaml").write_text(f"{SWEEP}tracking: {{uri: 'sqlite:///{tmp_path}/mlflow.db'}}\n")
+    yield tmp_path
+
+
+def ledger_of(url: str) -> Path:
+    return copy_of(url) / "sweeps/afar/ledger.jsonl"
+
+
+def elsewhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, commands run as on another machine."""
+    monkeypatch.setenv("MPDIT_CACHE", str(here / "elsewhere"))
+
+
+def test_a_sweep_ranks_as_in_a_folder_and_every_command_finds_it_elsewhere(
+    here: Path, bucket_url: str, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ("--storage", bucket_url)
+    told = mpdit("sweep", "afar.yaml", *place, cwd=here)
+    assert f"rank afar --storage {bucket_url}" in told
+    assert mpdit_json("rank", *place, cwd=here) == undisturbed
+    kept = set(open_bucket(bucket_url).entries())
+    assert not {name for name in kept if name.endswith(("lock", "lease.json", "mlflow.db", ".partial"))}
+
+    elsewhere(here, monkeypatch)
+    assert mpdit_json("rank", *place, cwd=here) == undisturbed
+    trial = undisturbed[0]["trial"]
+    states = mpdit_json("status", *place, cwd=here)
+    assert (states["running"], {row["status"] for row in states["trials"]}) == (False, {"completed"})
+    planned = mpdit_json("plan", "afar.yaml", *place, cwd=here)
+    assert sorted(planned["reused"]) == sorted(row["trial"] for row in states["trials"])
+    mpdit("best", "--export", *place, cwd=here)
+    assert (here / "bundles/afar/model.safetensors").exists()
+    assert not (copy_of(bucket_url) / "trials" / undisturbed[-1]["trial"] / "ema").exists()  # only what was asked for
+    known = {row["params"]["ema.sigma_rel"]: row["value"] for row in undisturbed if row["trial"] == trial}
+    again = mpdit_json("evaluate", trial, "--ema", "0.1", "--samples", "200", *place, cwd=here)
+    assert again[0]["params"]["ema.sigma_rel"] in known
+    mpdit("sample", trial, "--rows", "1", *place, cwd=here)
+    mpdit("report", *place, cwd=here)
+    assert "data:image/png" in (here / "afar-report.html").read_text()
+    assert "nothing to retry" in mpdit("retry", *place, cwd=here)
+    assert "events shown" in mpdit("sync", *place, cwd=here)
+    mpdit("stop", "afar", *place, cwd=here, expect=2)
+    mpdit("clean", "--best", "1", "--yes", *place, cwd=here)
+    loser = next(row["trial"] for row in undisturbed if row["trial"] != trial)
+    left = open_bucket(bucket_url).entries("trials")
+    assert not [name for name in left if name.startswith(f"{loser}/ema/")]
+    assert [name for name in left if name.startswith(f"{trial}/ema/")]
+    mpdit("sweep", "afar.yaml", *place, cwd=here)
+    assert mpdit_json("rank", *place, cwd=here) == undisturbed
+
+
+def test_a_killed_driver_s_sweep_goes_on_on_another_machine(
+    here: Path, bucket_url: str, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = start("sweep", "afar.yaml", "--storage", bucket_url, "--max-concurrent", "1", cwd=here)
+    wait_for(ledger_of(bucket_url), "trial_ended", 1, driver)
+    wait_for(ledger_of(bucket_url), "progress", 35, driver)
+    bucket = open_bucket(bucket_url)
+    end(driver, signal.SIGKILL)
+    assert settled(driver.pid) == []
+    unsent = read(ledger_of(bucket_url))
+    elsewhere(here, monkeypatch)
+    storage = open_storage(bucket_url)
+    sent = read(storage.ledger("afar"))
+    assert sent == unsent[: len(sent)]
+    assert len([name for name in bucket.entries("trials") if name.endswith("raw.safetensors")]) >= 1
+    mpdit("sweep", "afar.yaml", "--storage", bucket_url, cwd=here)
+    assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed
+    whole = read(ledger_of(bucket_url))
+    assert whole[: len(sent)] == sent
+    assert len({line["sweep"] for line in whole if line["event"] == "sweep_started"}) == 1
+    shutil.rmtree(here / "cache")
+    monkeypatch.setenv("MPDIT_CACHE", str(here / "cache"))
+    assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed
+
+
+def test_a_sweep_that_runs_is_seen_guarded_and_stopped_from_elsewhere(
+    here: Path, bucket_url: str, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ("--storage", bucket_url)
+    driver = start("sweep", "afar.yaml", *place, cwd=here)
+    wait_for(ledger_of(bucket_url), "progress", 8, driver)
+    with monkeypatch.context() as patch:
+        elsewhere(here, patch)
+        second = start("sweep", "afar.yaml", *place, cwd=here)
+        _, err = second.communicate(timeout=300)
+        assert second.returncode == 2
+        assert "sweep afar is being run by another process" in err
+        assert f"process {driver.pid} on" in err
+        assert mpdit_json("status", *place, cwd=here)["running"]
+        mpdit("stop", "afar", *place, cwd=here)
+    driver.communicate(timeout=300)
+    assert driver.returncode == 130
+    mpdit("sweep", "afar.yaml", *place, cwd=here)
+    assert mpdit_json("rank", *place, cwd=here) == undisturbed
+
+
+def test_a_server_that_goes_away_loses_nothing(
+    here: Path, bucket_url: str, undisturbed: Any, s3_server: Server
+) -> None:
+    place = ("--storage", bucket_url)
+    driver = start("sweep", "afar.yaml", *place, cwd=here)
+    wait_for(ledger_of(bucket_url), "progress", 8, driver)
+    s3_server.stop()
+    try:
+        _, err = driver.communicate(timeout=600)
+    finally:
+        s3_server.start()
+    assert driver.returncode == 1, err
+    assert "the bucket does not answer" in err
+    assert "Traceback" not in err
+    told = read(ledger_of(bucket_url))
+    assert {line["outcome"] for line in told if line["event"] == "trial_ended"} == {"interrupted"}
+    mpdit("sweep", "afar.yaml", *place, cwd=here)
+    assert mpdit_json("rank", *place, cwd=here) == undisturbed
+    whole = read(ledger_of(bucket_url))
+    assert whole[: len(told)] == told
+
+
+def test_a_storage_in_a_bucket_wants_a_tracking_server_named(here: Path, bucket_url: str) -> None:
+    (here / "bare.yaml").write_text(SWEEP)
+    process = start("sweep", "bare.yaml", "--storage", bucket_url, cwd=here)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "a storage in a bucket has no MLflow database of its own" in err
+    assert "tracking: {uri: http://HOST:5000}" in err
+    assert open_bucket(bucket_url).entries() == {}
