@@ -75,13 +75,21 @@ class Bucket:
         return True
 
     def fetch(self, wanted: Mapping[str, Path]) -> None:
-        """Bring objects, by name, to files, which appear whole."""
+        """Bring objects, by name, to files, which appear whole. Raises FileNotFoundError where one has gone."""
         partial = {name: path.with_name(f".{path.name}.fetched") for name, path in wanted.items()}
         for path in partial.values():
             path.parent.mkdir(parents=True, exist_ok=True)
+        gone: str | None = None
         if wanted:
             with self._told():
-                self.files.get([f"{self.place}/{name}" for name in wanted], [str(path) for path in partial.values()])
+                try:
+                    self.files.get(
+                        [f"{self.place}/{name}" for name in wanted], [str(path) for path in partial.values()]
+                    )
+                except FileNotFoundError as missing:
+                    gone = str(missing)
+        if gone is not None:
+            raise FileNotFoundError(gone)
         for name, path in wanted.items():
             partial[name].replace(path)
 

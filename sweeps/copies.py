@@ -30,14 +30,19 @@ def pull(bucket: Bucket, place: str, folder: Path, there: Mapping[str, Entry] | 
 
     there: which of its objects to look at; None: all. Files whose presence says that others are whole come last.
     """
-    known, chosen = _known(folder), there is not None
-    there = bucket.entries(place) if there is None else there
-    new = [name for name, entry in there.items() if _is_ours(name) and _is_new(folder / name, entry, known.get(name))]
-    for names in _in_order(new):
-        bucket.fetch({f"{place}/{name}": folder / name for name in names})
-        for name in names:
-            known[name] = [there[name].mark, *_stamp(folder / name)]
-    for name in [] if chosen else [name for name in known if name not in there]:
+    known = _known(folder)
+    for attempt in range(TRIES):
+        listed = bucket.entries(place) if there is None else there
+        new = [name for name, at in listed.items() if _is_ours(name) and _is_new(folder / name, at, known.get(name))]
+        try:
+            for names in _in_order(new):
+                bucket.fetch({f"{place}/{name}": folder / name for name in names})
+                known |= {name: [listed[name].mark, *_stamp(folder / name)] for name in names}
+            break
+        except FileNotFoundError:  # a training elsewhere has dropped an old checkpoint
+            if attempt == TRIES - 1:
+                raise
+    for name in [name for name in known if there is None and name not in listed]:
         if _is_unchanged(folder / name, known[name]):
             (folder / name).unlink(missing_ok=True)
         del known[name]

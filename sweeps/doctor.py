@@ -165,8 +165,8 @@ def _storage(storage: Storage) -> Finding:
         probe.touch()
         probe.unlink()
     except (BadInput, OSError) as error:
-        return Finding("fail", f"storage {storage.root}: {error}", "choose another with --storage or MPDIT_STORAGE")
-    return Finding("ok", f"storage {storage.root} is writable")
+        return Finding("fail", f"storage {storage.name}: {error}", "choose another with --storage or MPDIT_STORAGE")
+    return Finding("ok", f"storage {storage.name} is " + ("there" if storage.bucket else "writable"))
 
 
 def _disk(root: Path) -> Finding:
@@ -229,6 +229,8 @@ def _ray() -> Finding:
 def _tracking(storage: Storage) -> Finding:
     from sweeps.tracking import check_database
 
+    if storage.bucket:
+        return Finding("ok", "MLflow's database is that of the server which tracking.uri names")
     try:
         check_database(storage)
         if storage.database.exists() and not os.access(storage.database, os.W_OK):

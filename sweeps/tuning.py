@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines.cell import Cell
 from pipelines.evaluation import compiling_pays
+from sweeps.bucket import BucketLost
 from sweeps.budget import exhausted
 from sweeps.choosing import Chooser
 from sweeps.cluster import Cluster, gpus_per_trial
@@ -81,8 +82,11 @@ def heed_requests(work: Work, recorder: Recorder) -> None:
 
 def heed_outcome(line: Event, work: Work, recorder: Recorder) -> None:
     """End the sweep where a trial's end is to be its own; let go of what has lost."""
-    for trial in drop_losers(work.plan, work.storage, recorder.ledger.events):
-        recorder.record(event("weights_dropped", trial))
+    try:
+        for trial in drop_losers(work.plan, work.storage, recorder.ledger.events):
+            recorder.record(event("weights_dropped", trial))
+    except BucketLost as loss:
+        recorder.halt = recorder.fault = str(loss)
     if line.get("disk_full") or line.get("bucket_lost"):
         recorder.halt = recorder.fault = line["reason"]
     if work.fail_fast and line["outcome"] in FAULTS:

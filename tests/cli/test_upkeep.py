@@ -81,5 +81,5 @@ def test_clean_shows_before_it_removes(finished: Storage, mpdit: Command, monkey
     assert not weights.parent.exists()
 
 
-def test_a_bucket_is_refused_as_a_storage(refused: Refused) -> None:
-    assert "the storage is a folder" in refused("status", "--storage", "s3://bucket/runs")
+def test_other_buckets_than_those_of_s3_are_refused_as_a_storage(refused: Refused) -> None:
+    assert "a folder, or s3://BUCKET/PREFIX" in refused("status", "--storage", "gs://bucket/runs")

@@ -1,8 +1,10 @@
 """Whole sweeps whose storage is in a bucket, on a real server of the S3 protocol: kills, other machines, no server."""
 
+import re
 import shutil
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from sweeps.bucket import open_bucket
 from sweeps.ledger import read
 from sweeps.place import copy_of, open_storage
 from tests.bucket_server import Server, bucket_url, s3_server
-from tests.slow.conftest import end, mpdit, mpdit_json, settled, start, wait_for
+from tests.slow.conftest import PATIENCE, end, mpdit, mpdit_json, settled, start, wait_for
+from tests.slow.test_cluster import two_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 fixtures = (bucket_url, s3_server)
@@ -46,6 +49,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket_url: str) -> It
 
 def ledger_of(url: str) -> Path:
     return copy_of(url) / "sweeps/afar/ledger.jsonl"
+
+
+def eventually(look: Callable[[], list[str]], process: Any) -> list[str]:
+    """What there is to see as soon as there is anything."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
 
 
 def elsewhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,3 +180,54 @@ def test_a_storage_in_a_bucket_wants_a_tracking_server_named(here: Path, bucket_
     assert "a storage in a bucket has no MLflow database of its own" in err
     assert "tracking: {uri: http://HOST:5000}" in err
     assert open_bucket(bucket_url).entries() == {}
+
+
+def test_two_nodes_without_a_common_folder_and_one_dies(
+    here: Path, bucket_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Driver and nodes each have a copy of their own; the dead node's trial goes on from what it had sent."""
+    longer = ["--set", "recipe.steps=300"]
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "afar.yaml").write_text(SWEEP)
+    mpdit("sweep", "afar.yaml", *longer, cwd=folder)
+    caches = [here / "first", here / "second"]
+    place, bucket = ("--storage", bucket_url), open_bucket(bucket_url)
+    with two_nodes(monkeypatch, *({"MPDIT_CACHE": str(cache)} for cache in caches)) as cluster:
+        driver = start("sweep", "afar.yaml", *longer, *place, "--address", cluster.address, cwd=here)
+        wait_for(ledger_of(bucket_url), "trial_started", 2, driver)
+        (lost,) = eventually(lambda: [path.name for path in caches[1].glob("storages/*/trials/*")], driver)
+        marks = (f"{lost}/checkpoints/", "manifest.json")
+        eventually(
+            lambda: [n for n in bucket.entries("trials") if n.startswith(marks[0]) and n.endswith(marks[1])], driver
+        )
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        _, err = driver.communicate(timeout=600)
+        assert driver.returncode == 0, err
+    assert mpdit_json("rank", *place, cwd=here) == mpdit_json("rank", cwd=folder)
+    (log,) = caches[0].glob(f"storages/*/trials/{lost}/log.txt")
+    assert int(re.findall(r"from step (\d+)", log.read_text())[-1]) > 0
+    assert not [name for name in bucket.entries("sweeps") if name.startswith("afar/ray/")]
+    assert not (here / "cache").exists() or not list((here / "cache").glob("storages/*/trials/*/ema"))
+
+
+def test_a_trial_of_two_workers_on_two_nodes_without_a_common_folder(
+    here: Path, bucket_url: str, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And goes on, after its driver was killed, from the bucket."""
+    one = ["--set", "axes.model.modulation=[scale+shift+gate]", "--set", "resources.workers_per_trial=2"]
+    place, bucket = ("--storage", bucket_url), open_bucket(bucket_url)
+    with two_nodes(monkeypatch, *({"MPDIT_CACHE": str(here / name)} for name in ("first", "second"))) as cluster:
+        command = ("sweep", "afar.yaml", *one, *place, "--address", cluster.address)
+        driver = start(*command, cwd=here)
+        wait_for(ledger_of(bucket_url), "progress", 3, driver)
+        eventually(lambda: [name for name in bucket.entries("trials") if name.endswith("manifest.json")], driver)
+        end(driver, signal.SIGKILL)
+        mpdit(*command, cwd=here)
+    found = {
+        (row["trial"], row["params"]["ema.sigma_rel"]): row["value"] for row in mpdit_json("rank", *place, cwd=here)
+    }
+    alone = {(row["trial"], row["params"]["ema.sigma_rel"]): row["value"] for row in undisturbed}
+    assert len(found) == 2
+    assert found == pytest.approx({cell: alone[cell] for cell in found}, rel=1e-3)
+    text = bucket.read(f"trials/{next(iter(found))[0]}/log.txt") or b""
+    assert int(re.findall(r"from step (\d+)", text.decode())[-1]) > 0

@@ -4,6 +4,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ ONE = SWEEP.replace("spread", "shared").replace("scale+shift+gate, scale+rotatio
 IN_GROUPS = ONE + "resources: {workers_per_trial: 2}\n"
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head and a second node, a core each, started where our code is not on the path."""
+@contextmanager
+def two_nodes(monkeypatch: pytest.MonkeyPatch, *variables: dict[str, str]) -> Iterator[Any]:
+    """A head and a second node, a core each, started where our code is not on the path. variables: of each."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.chdir("/")
@@ -39,11 +40,19 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray notes the newest cluster; it does not make the folder itself
     folder = tempfile.mkdtemp(prefix="mpdit-two-", dir="/tmp")
     node = {"num_cpus": 1, "object_store_memory": 100_000_000}
-    made = Cluster(initialize_head=True, head_node_args={**node, "temp_dir": folder, "include_dashboard": False})
-    made.second = made.add_node(**node)
+    first, second = variables or ({}, {})
+    head = {**node, "temp_dir": folder, "include_dashboard": False, "env_vars": first}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    made.second = made.add_node(**node, env_vars=second)
     yield made
     made.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with two_nodes(monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
