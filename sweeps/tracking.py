@@ -336,7 +336,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def open_view(storage: Storage, plan: Plan, sweep: str, uri: str) -> View:
     """The sweep's runs in the store at this URI."""
     quiet()
-    if uri == tracking_uri(storage, None):
+    if storage.bucket is None and uri == tracking_uri(storage, None):
         create_database(storage)
     from mlflow import MlflowClient
 

@@ -93,7 +93,7 @@ def test_a_sweep_ranks_as_in_a_folder_and_every_command_finds_it_elsewhere(
     mpdit("report", *place, cwd=here)
     assert "data:image/png" in (here / "afar-report.html").read_text()
     assert "nothing to retry" in mpdit("retry", *place, cwd=here)
-    assert "events shown" in mpdit("sync", *place, cwd=here)
+    assert "afar: 0 events shown" in mpdit("sync", *place, cwd=here)
     mpdit("stop", "afar", *place, cwd=here, expect=2)
     mpdit("clean", "--best", "1", "--yes", *place, cwd=here)
     loser = next(row["trial"] for row in undisturbed if row["trial"] != trial)
