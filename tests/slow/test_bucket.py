@@ -213,10 +213,14 @@ def test_two_nodes_without_a_common_folder_and_one_dies(
 
 
 def test_a_trial_of_two_workers_on_two_nodes_without_a_common_folder(
-    here: Path, bucket_url: str, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+    here: Path, bucket_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And goes on, after its driver was killed, from the bucket."""
-    one = ["--set", "axes.model.modulation=[scale+shift+gate]", "--set", "resources.workers_per_trial=2"]
+    alone = ["--set", "recipe.steps=400", "--set", "axes.model.modulation=[scale+shift+gate]"]
+    one = [*alone, "--set", "resources.workers_per_trial=2"]
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "afar.yaml").write_text(SWEEP)
+    mpdit("sweep", "afar.yaml", *alone, cwd=folder)
     place, bucket = ("--storage", bucket_url), open_bucket(bucket_url)
     with two_nodes(monkeypatch, *({"MPDIT_CACHE": str(here / name)} for name in ("first", "second"))) as cluster:
         command = ("sweep", "afar.yaml", *one, *place, "--address", cluster.address)
@@ -225,11 +229,11 @@ def test_a_trial_of_two_workers_on_two_nodes_without_a_common_folder(
         eventually(lambda: [name for name in bucket.entries("trials") if name.endswith("manifest.json")], driver)
         end(driver, signal.SIGKILL)
         mpdit(*command, cwd=here)
-    found = {
-        (row["trial"], row["params"]["ema.sigma_rel"]): row["value"] for row in mpdit_json("rank", *place, cwd=here)
-    }
-    alone = {(row["trial"], row["params"]["ema.sigma_rel"]): row["value"] for row in undisturbed}
+    found, expected = (
+        {(row["trial"], row["params"]["ema.sigma_rel"]): row["value"] for row in rows}
+        for rows in (mpdit_json("rank", *place, cwd=here), mpdit_json("rank", cwd=folder))
+    )
     assert len(found) == 2
-    assert found == pytest.approx({cell: alone[cell] for cell in found}, rel=1e-3)
+    assert found == pytest.approx(expected, rel=1e-3)
     text = bucket.read(f"trials/{next(iter(found))[0]}/log.txt") or b""
     assert int(re.findall(r"from step (\d+)", text.decode())[-1]) > 0

@@ -69,5 +69,5 @@ def test_auto_is_a_gpu_where_there_is_one() -> None:
     ],
 )
 def test_an_address_that_leads_nowhere_is_refused_at_once(address: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=told), joined_ray(address, tmp_path):
+    with pytest.raises(BadInput, match=told), joined_ray(address, str(tmp_path), lambda: None):
         pass

@@ -183,7 +183,7 @@ def test_sqlite_on_a_network_file_system_is_refused(
     (tmp_path / "mounts").write_text(MOUNTS)  # the machine's edge: what Linux tells of a machine with such mounts
     monkeypatch.setattr("sweeps.storage.MOUNTS", tmp_path / "mounts")
     storage = Storage(tmp_path)
-    storage.database = Path(root) / "mlflow.db"
+    storage.root = Path(root)
     if refused:
         with pytest.raises(BadInput, match="mlflow server"):
             check_place(storage, uri)
