@@ -138,7 +138,7 @@ class Estimate(NamedTuple):
 class Denoiser(nn.Module):
     """D(x; σ): noisy images to expected clean images, around a network of unit-magnitude inputs and targets.
 
-    x: (batch, channels, resolution, resolution), sigma: (batch,), labels: (batch,) int64 → x's shape.
+    x: (batch, channels, resolution, resolution), sigma: (batch,) or (1,) for all, labels: (batch,) int64 → x's shape.
     D = c_skip·x + c_out·F(c_in·x; ln(σ)/4) with c_in = 1/√(σ² + σ_d²). Eq. 7 of arXiv 2206.00364.
     """
 

@@ -170,14 +170,20 @@ def reconstruct(folder: Path, widths: Sequence[float], target_step: int) -> list
     """
     steps = kept_steps(folder, target_step)
     fits = [fit_width(steps, target_step, width) for width in widths]
-    sums: list[dict[str, Tensor]] = [{} for _ in widths]
+    sums: dict[str, Tensor] = {}  # (widths, values), so that a tensor is read and added for all of them at once
     shapes: dict[str, torch.Size] = {}
     for step in reversed(steps):  # the last one first: it says what belongs to this run
+        shares = {
+            tracked: torch.tensor(
+                [float(fit.coefficients[pairs.index((step, tracked))]) for pairs, fit in fits], dtype=torch.float64
+            )
+            for tracked in TRACKED_WIDTHS
+        }
         for (tracked, name), tensor in _read_snapshot(folder, step, shapes):
-            for total, (pairs, fit) in zip(sums, fits, strict=True):
-                part = tensor * float(fit.coefficients[pairs.index((step, tracked))])
-                total[name] = total[name] + part if name in total else part
-    return [{name: tensor.float() for name, tensor in total.items()} for total in sums]
+            total = sums.setdefault(name, tensor.new_zeros(len(fits), tensor.numel()))
+            total.addr_(shares[tracked], tensor.flatten())
+    sizes = {name.partition("/")[2]: shape for name, shape in shapes.items()}
+    return [{name: total[at].reshape(sizes[name]).float() for name, total in sums.items()} for at in range(len(fits))]
 
 
 def reconstruction_error(folder: Path, width: float, target_step: int) -> float:

@@ -97,9 +97,8 @@ def guided(denoiser: Denoiser, labels: Tensor, guidance: float, interval: Interv
 
     def denoise(x: Tensor, sigma: float) -> Estimate:
         if not _guides(sigma, guidance, interval):
-            return denoiser.estimate(x, x.new_full((len(x),), sigma), labels)
-        level = x.new_full((2 * len(x),), sigma)
-        both = denoiser.estimate(x.repeat(2, 1, 1, 1), level, torch.cat([labels, nobody]))
+            return denoiser.estimate(x, x.new_full((1,), sigma), labels)
+        both = denoiser.estimate(x.repeat(2, 1, 1, 1), x.new_full((1,), sigma), torch.cat([labels, nobody]))
         conditional, free = both.clean.chunk(2)
         variance = both.variance.chunk(2)[0] if both.variance is not None else None
         return Estimate(free + guidance * (conditional - free), variance, None)

@@ -256,8 +256,8 @@ class LevelEmbedding(nn.Module):
 class Transformer(nn.Module):
     """(noisy images, noise level, class) → an answer of the images' shape, twice the channels with learned variance.
 
-    images: (batch, channels, resolution, resolution) of unit magnitude, level: (batch,) about −2 … 2
-    (ln σ / 4), labels: (batch,) int64 with `classes` meaning "no class".
+    images: (batch, channels, resolution, resolution) of unit magnitude, level: (batch,), or (1,) for all,
+    about −2 … 2 (ln σ / 4), labels: (batch,) int64 with `classes` meaning "no class".
     """
 
     positions: Tensor
