@@ -43,7 +43,9 @@ def sleeping(config: dict[str, Any]) -> None:
 def by_a_sweep(folder: Path) -> tuple[float, list[float]]:
     """Wall seconds from the sweep's first event to its last, and the seconds of each report in the driver."""
     rates = [round(0.001 * (1 + i), 4) for i in range(TRIALS)]
-    plan = make_plan(SweepSpec.model_validate({"name": "sleeping", "axes": {"optimizer.lr": rates}}))
+    plan = make_plan(
+        SweepSpec.model_validate({"name": "sleeping", "recipe": {"steps": REPORTS}, "axes": {"optimizer.lr": rates}})
+    )
     times: list[float] = []
     record = Recorder.record
 
