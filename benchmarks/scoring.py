@@ -1,6 +1,7 @@
 """Scoring nine EMA widths of one run, ours and command by command: `python benchmarks/scoring.py [--json]`.
 
-Ours is one command, `mpdit evaluate RUN --ema W,W,…`, from its start to its end. The other side is what one does with
+Ours is one command, `mpdit evaluate RUN --ema W,W,…`, from its start to its end; it takes as many processes as the
+processor has room for, each with the threads that the run was trained with. The other side is what one does with
 published tools for each width in turn: a command that reconstructs the weights, a command that samples them (the same
 noise, sampler and steps), a command that gives both sets to torch-fidelity (whose reference statistics are cached
 after the first). Then all three in a single command a width, which saves two starts. Ours is timed before and after
@@ -132,11 +133,11 @@ def mean_time(times: list[Time], count: int) -> Time:
 
 
 def train_run(folder: Path) -> Path:
-    """A run to score: 450 steps on the digits."""
+    """A run to score: 450 steps on the digits, by one thread, as a trial that shares the machine with others is."""
     from pipelines.recipe import Recipe
     from pipelines.training import train
 
-    train(Recipe.model_validate({"steps": 450, "runtime": {"device": "cpu"}}), folder, lambda _line: None)
+    train(Recipe.model_validate({"steps": 450, "runtime": {"device": "cpu", "threads": 1}}), folder, lambda _line: None)
     return folder
 
 

@@ -190,7 +190,7 @@ class SinusoidalFeatures(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         half = channels // 2
-        frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+        frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device="cpu") / half)
         self.register_buffer("frequencies", frequencies.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        index = torch.arange(channels, dtype=torch.float64)
+        index = torch.arange(channels, dtype=torch.float64, device="cpu")
         frequencies = math.sqrt(2) * torch.erfinv(2 * (index + 0.5) / channels - 1)
         phases = (index * (math.sqrt(5) - 1) / 2) % 1
         self.register_buffer("frequencies", frequencies.float(), persistent=False)

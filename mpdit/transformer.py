@@ -93,9 +93,12 @@ def architecture_from(fields: dict[str, Any]) -> Architecture:
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:
-    """Fixed 2-D sine and cosine positions, as in DiT: (grid², width)."""
-    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angle = torch.outer(torch.arange(grid, dtype=torch.float64), frequency)
+    """Fixed 2-D sine and cosine positions, as in DiT: (grid², width), on the CPU.
+
+    Also where a network is only counted (`parameter_count`): without storage this arithmetic would import the compiler.
+    """
+    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
+    angle = torch.outer(torch.arange(grid, dtype=torch.float64, device="cpu"), frequency)
     line = torch.cat([angle.sin(), angle.cos()], dim=-1)  # (grid, width/2)
     rows, columns = line.repeat_interleave(grid, 0), line.repeat(grid, 1)
     return torch.cat([rows, columns], dim=-1).float()

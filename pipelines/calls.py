@@ -16,6 +16,7 @@ from pipelines.evaluation import compiling_pays, prepare
 from pipelines.export import bundle_compiled, bundle_evaluation
 from pipelines.recipe import Recipe, trial_id
 from pipelines.samples import Progress, all_drawers
+from pipelines.side_by_side import evaluate_side_by_side
 from pipelines.training import Report, is_main_process, is_trained, read_recipe
 from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, validate
 
@@ -115,6 +116,7 @@ def evaluate(
     cells = [Cell(width, evaluation) for width in ([recipe.ema.sigma_rel] if widths is None else widths)]
     compiled = bundle_compiled(folder) if is_bundle(folder) else compiling_pays(cells)
     with drawing(len(cells) * evaluation.samples, "scoring") as drawn:
-        scoring.evaluate(folder, recipe, cells, results.append, progress=drawn, keep=True, compiled=compiled)
+        evaluate_side_by_side(folder, recipe, cells, results.append, drawn or (lambda _count: None), compiled)
     scoring.forget(folder)
-    return results
+    places = {cell.key: place for place, cell in enumerate(cells)}
+    return sorted(results, key=lambda result: places[result["cell"]])
