@@ -205,11 +205,15 @@ def test_two_nodes_without_a_common_folder_and_one_dies(
         cluster.remove_node(cluster.second, allow_graceful=False)
         _, err = driver.communicate(timeout=600)
         assert driver.returncode == 0, err
-    assert mpdit_json("rank", *place, cwd=here) == mpdit_json("rank", cwd=folder)
+    ranking = mpdit_json("rank", *place, cwd=here)
+    assert ranking == mpdit_json("rank", cwd=folder)
     (log,) = caches[0].glob(f"storages/*/trials/{lost}/log.txt")
     assert int(re.findall(r"from step (\d+)", log.read_text())[-1]) > 0
     assert not [name for name in bucket.entries("sweeps") if name.startswith("afar/ray/")]
-    assert not (here / "cache").exists() or not list((here / "cache").glob("storages/*/trials/*/ema"))
+    fetched = {path.parent.name for path in (here / "cache").glob("storages/*/trials/*/ema")}
+    assert fetched <= {
+        ranking[0]["trial"]
+    }  # the driver puts the winner into MLflow's registry; no other weights come here
 
 
 def test_a_trial_of_two_workers_on_two_nodes_without_a_common_folder(
