@@ -8,7 +8,7 @@ BIN := .venv/bin
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 2; }
-	@echo "installing into .venv (once; a few minutes, about 6 GB with torch's CUDA libraries)"
+	@echo "installing into .venv (once; a few minutes; 7 GB with torch's CUDA libraries, and 4 GB more in the temporary folder meanwhile)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -92,7 +92,8 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     events = read(ledger)
     _print_ranking(plan, events, None, SHOWN_AT_THE_END, alive=False)
     program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
-    print(f"\nnext:\n  {program} rank {name}{option}\n  {program} ui{option}\n  {program} best {name} --export{option}")
+    steps = (f"rank {name}", f"report {name}", "ui", f"best {name} --export")
+    print("\n".join(["\nnext:", *(f"  {program} {step}{option}" for step in steps)]))
     if end.outcome == "failed":
         print(f"\n{_counted(plan, events)}", file=sys.stderr)
         _print_failures(plan, events, where)
@@ -280,6 +281,8 @@ def best(
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
     _print_ranking(made, events, by, 1, alive=False)
+    if open_ends := sum(row.status in ("pending", "running", "interrupted") for row in rows):
+        print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
     if moved:
         print(f"\nwritten to {bundle}, a recipe for {moved.name} without weights yet:\n  mpdit train {bundle}")
     elif bundle:
@@ -326,12 +329,13 @@ def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int
         print(f"… and {len(rows) - top} more" + (f", {tied} of them not to be told from the best" if tied else ""))
     if any(row.tied_with_best for row in rows[:top]):
         print("=  cannot be told from the best at these errors; needs: what would tell them")
+        print("   (cells of the best's own training share its noise: smaller gaps tell them)")
     if any(row.pareto for row in rows[:top]):
         print("*  on the Pareto front: no other cell is better in " + " and ".join(made.spec.metrics))
     if any(row.feasible is False for row in rows[:top]):
         print("!  breaks a constraint: " + ", ".join(made.spec.constraints))
-    if by == "frechet" and len(made.trials) > 1 and {row.seeds for row in rows} == {1}:
-        print("±  over samples; a training seed may move it by more: sweep seed: [0, 1, 2]")
+    if by == "frechet" and len(made.trials) > 1 and {row.seeds for row in rows if row.value is not None} == {1}:
+        print("±  standard error; a training seed may move it by more: sweep seed: [0, 1, 2]")
     floor = noise_floor(events)
     if by == "frechet" and floor is not None:
         print(f"noise floor: {floor:.3f}, what real images would score with as many samples")
