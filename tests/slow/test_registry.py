@@ -30,5 +30,7 @@ def test_every_cell_has_one_picture_in_its_trial_s_viewer(whole_sweep: Path) -> 
     trials = client.search_runs([experiment.experiment_id], "tags.`mpdit.kind` = 'trial'")
     assert len(trials) == 6
     for trial in trials:
-        images = [file.path for file in client.list_artifacts(trial.info.run_id, "images")]
-        assert len([path for path in images if path.endswith(".png")]) == 5
+        files = [file.path for file in client.list_artifacts(trial.info.run_id, "images")]
+        images = [path for path in files if path.endswith(".png")]
+        assert len([path for path in images if path.startswith("images/samples sigma_rel")]) == 5
+        assert len([path for path in images if path.startswith("images/samples as they grow")]) == 5
