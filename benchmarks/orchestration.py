@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import sweeps.tuning
-from sweeps.cluster import cores, local_ray
+from pipelines.provenance import cores
+from sweeps.cluster import local_ray
 from sweeps.ledger import event, read
 from sweeps.plan import make_plan
 from sweeps.recorder import Recorder

@@ -65,3 +65,8 @@ def device_name(device: str) -> str:
 def machine(device: str) -> dict[str, Any]:
     """Host and device."""
     return {"host": socket.gethostname(), "cores": os.cpu_count(), "device": device, "device_name": device_name(device)}
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

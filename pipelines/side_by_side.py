@@ -18,6 +18,7 @@ from typing import Any
 from mpdit.errors import BadInput
 from pipelines.cell import Cell, Evaluation
 from pipelines.evaluation import Report, evaluate
+from pipelines.provenance import cores
 from pipelines.recipe import Recipe
 from pipelines.reference import extractor_for, reference
 from pipelines.samples import Progress
@@ -29,8 +30,7 @@ def room(recipe: Recipe, cells: Sequence[Cell]) -> int:
     """How many processes score these cells best: as many as the processor has room for; one on a GPU."""
     if recipe.runtime.device != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(len(cells), cores // int(recipe.runtime.threads)))
+    return max(1, min(len(cells), cores() // int(recipe.runtime.threads)))
 
 
 def evaluate_side_by_side(

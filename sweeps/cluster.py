@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from mpdit.errors import BadInput, refusal
+from pipelines.provenance import cores
 from sweeps.spec import SweepSpec
 
 OBJECT_STORE_BYTES = 100_000_000  # reports are small; Ray would take a third of the memory
@@ -60,11 +61,6 @@ class Cluster:
         for name, process in self.vital.items():
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
                 raise RayLost(f"Ray's {name} on this machine has died")
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def temporary_folder() -> Path:
