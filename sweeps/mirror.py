@@ -92,7 +92,8 @@ class Mirror(threading.Thread):
 
 def bring_shown(storage: Storage, line: Event) -> None:
     """Have the files here that a view shows with an event: another machine may have written them to the bucket."""
-    needed = {"cell": f"samples/{line.get('picture')}", "trial_ended": RECIPE}.get(line["event"])
+    picture = f"samples/{line.get('picture')}"
+    needed = {"cell": picture, "growth": picture, "trial_ended": RECIPE}.get(line["event"])
     if storage.bucket and needed and not (storage.trial(line["trial"]) / needed).exists():
         storage.bring(line["trial"], small=True)
 
