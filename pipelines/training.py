@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor
 
 from mpdit.compilation import compile_blocks
@@ -162,7 +163,7 @@ def _run(recipe: Recipe, folder: Path, report: Report, at_snapshot: AtSnapshot) 
     share = _share(recipe.batch, accelerator)
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed).to(device)
     state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
-    seconds = _restore(state, folder, accelerator.num_processes)
+    seconds = _restore(state, folder, accelerator)
     number, count = accelerator.process_index + 1, accelerator.num_processes
     log.info("from step %d on %s, process %d of %d", state.step, device, number, count)
 
@@ -298,40 +299,48 @@ def _magnitudes(state: TrainingState, dataset: Dataset) -> dict[str, float]:
     return metrics
 
 
-def _save(state: TrainingState, folder: Path, facts: dict[str, Any]) -> None:
+def _tensors(state: TrainingState) -> dict[str, Tensor]:
+    """All tensors of a state by the names that they have in a checkpoint."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.denoiser.named_parameters():
-        tensors[f"weights/{name}"] = parameter
+        tensors[f"weights/{name}"] = parameter.detach()
         for key, value in state.optimizer.state[parameter].items():
             tensors[f"adam/{key}/{name}"] = value
     for index, average in enumerate(state.named_averages):
         tensors |= {f"average{index}/{name}": tensor for name, tensor in average.items()}
-    checkpoint.save(folder / "checkpoints", checkpoint.Checkpoint(state.step, tensors, facts))
+    return tensors
 
 
-def _restore(state: TrainingState, folder: Path, processes: int) -> float:
-    """Bring the state to the newest sound checkpoint; returns the seconds of training behind it."""
-    found = checkpoint.latest(folder / "checkpoints")
-    if found is None:
+def _save(state: TrainingState, folder: Path, facts: dict[str, Any]) -> None:
+    checkpoint.save(folder / "checkpoints", checkpoint.Checkpoint(state.step, _tensors(state), facts))
+
+
+def _restore(state: TrainingState, folder: Path, accelerator: Accelerator) -> float:
+    """Bring every process's state to the newest sound checkpoint; returns the seconds of training behind it.
+
+    Only the main process looks into the folder, and tells the others: on a machine of its own, another may find an
+    older one there, or one that was never sent.
+    """
+    found = checkpoint.latest(folder / "checkpoints") if accelerator.is_main_process else None
+    step, facts = broadcast_object_list([found.step, found.facts] if found else [0, {}])
+    if not step:
         return 0.0
-    if found.facts["processes"] != processes:
+    if facts["processes"] != accelerator.num_processes:
         log.warning(
             "the run began in %d process(es) and continues in %d: its result will differ in the last digits",
-            found.facts["processes"],
-            processes,
+            facts["processes"],
+            accelerator.num_processes,
         )
-    state.step = found.step
-    with torch.no_grad():
-        for name, parameter in state.denoiser.named_parameters():
-            parameter.copy_(found.tensors[f"weights/{name}"])
-            state.optimizer.state[parameter] = {
-                key: found.tensors[f"adam/{key}/{name}"].to(parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-        for index, average in enumerate(state.named_averages):
-            for name, tensor in average.items():
-                tensor.copy_(found.tensors[f"average{index}/{name}"])
-    return float(found.facts["training_seconds"])
+    state.step = step
+    for parameter in state.denoiser.parameters():
+        moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+        state.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device)} | moments
+    tensors = _tensors(state)
+    for name, tensor in tensors.items():
+        if found:
+            tensor.copy_(found.tensors[name])
+    broadcast(tensors)  # in place
+    return float(facts["training_seconds"])
 
 
 def is_main_process() -> bool:

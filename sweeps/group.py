@@ -1,15 +1,16 @@
 """A trial that several workers train together: Ray Train starts them, and the first of them reports and scores."""
 
+import tempfile
 import threading
 import uuid
+from pathlib import Path
 from typing import Any
 
 from pipelines.recipe import Recipe
-from pipelines.training import Diverged, Report, halve_micro_batch, train
+from pipelines.training import Diverged, Report, halve_micro_batch, is_trained, settle_recipe, train
 from sweeps.bucket import open_bucket
-from sweeps.copies import kept_up, pull
+from sweeps.copies import kept_up
 from sweeps.ledger import event
-from sweeps.storage import is_locked
 from sweeps.trial import fault, folder_of, run_job
 
 WAIT = 0.2  # seconds between two looks at whether the group has ended
@@ -105,17 +106,17 @@ def _member(config: dict[str, Any]) -> None:
         if _first(job, send) not in ("completed", "diverged"):
             raise RuntimeError("the trial has ended")
         return
-    recipe, folder = Recipe(**job["recipe"]), folder_of(job)
+    settled, trained = _agreed(None)
     try:
-        if job["bucket"]:
-            _together()
-            if not is_locked(folder / "lock"):  # by the first worker, on this same machine
-                pull(open_bucket(job["bucket"]), f"trials/{job['trial']}", folder)
-        train(recipe, folder, lambda _: None, job["threads"])
+        if not trained:
+            with tempfile.TemporaryDirectory() as nothing:  # what lies on this machine may be older, or never sent
+                train(settled, Path(nothing), lambda _: None, job["threads"])
     except Diverged:
         pass  # so has the first worker, who tells it
     except Exception as error:
         totals = {"training_seconds": None, "scoring_seconds": None}
+        folder = folder_of(job)
+        folder.mkdir(parents=True, exist_ok=True)
         send(event("trial_ended", job["trial"], None, **fault(error, folder), **totals))
         raise
 
@@ -128,17 +129,19 @@ def _first(job: dict[str, Any], send: Report) -> str:
         outcome = line.get("outcome", outcome)
         send(line)
 
-    def training(*all_of_it: Any) -> Recipe:
-        if job["bucket"]:
-            _together()  # the others take from the bucket what this one has brought up to date there
-        return train(*all_of_it)
+    def training(recipe: Recipe, folder: Path, *others: Any) -> Recipe:
+        _agreed((settle_recipe(recipe, folder, job["threads"]), is_trained(folder)))
+        return train(recipe, folder, *others)
 
     run_job(job, heard, training)
     return outcome
 
 
-def _together() -> None:
-    """Wait for the other workers."""
+def _agreed(told: tuple[Recipe, bool] | None) -> tuple[Recipe, bool]:
+    """What the first worker tells the others: the recipe as its folder trains it, and whether it has been trained."""
     import torch.distributed
 
-    torch.distributed.barrier()
+    held = [told]
+    torch.distributed.broadcast_object_list(held)
+    assert held[0] is not None
+    return held[0]

@@ -1,6 +1,7 @@
 """One training shared by several processes is the training of one; one that is compiled is the one that is not."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,14 @@ def report(line):
         os._exit(9)  # as SIGKILL would: the report is out, the checkpoint is not
 
 train(read_recipe(Path(sys.argv[1])), Path(sys.argv[2]), report)
+"""
+
+WITH_OTHER_FOLDERS = """
+import os, sys
+from pathlib import Path
+from pipelines.training import read_recipe, train
+
+train(read_recipe(Path(sys.argv[1])), Path(sys.argv[2 + int(os.environ["RANK"])]), lambda line: None)
 """
 
 SCORES = """
@@ -86,6 +95,23 @@ def test_two_processes_that_died_continue_as_two_and_as_one(tmp_path: Path, one:
         assert_equal_runs(one, tmp_path / name)
         assert "from step 3 on cpu" in (tmp_path / name / "log.txt").read_text()
     assert "began in 2 process(es) and continues in 1" in (tmp_path / "other" / "log.txt").read_text()
+
+
+def test_all_processes_begin_where_the_first_does_whatever_lies_in_their_folders(tmp_path: Path, one: Path) -> None:
+    dies, goes_on, recipe = tmp_path / "dies.py", tmp_path / "goes_on.py", tmp_path / "recipe.yaml"
+    dies.write_text(DIES_AT_4)
+    goes_on.write_text(WITH_OTHER_FOLDERS)
+    assert launch(str(dies), str(recipe), str(tmp_path / "two")).returncode != 0
+    for other in ("empty", "older"):
+        (tmp_path / other).mkdir()
+    shutil.copytree(tmp_path / "two" / "checkpoints" / "step-00000002", tmp_path / "older/checkpoints/step-00000002")
+    for other in ("empty", "older"):
+        first = tmp_path / f"beside-{other}"
+        shutil.copytree(tmp_path / "two", first)
+        done = launch(str(goes_on), str(recipe), str(first), str(tmp_path / other))
+        assert done.returncode == 0, done.stderr
+        assert_equal_runs(one, first)
+        assert "from step 3 on cpu" in (tmp_path / other / "log.txt").read_text()
 
 
 def test_two_processes_score_what_one_scores(tmp_path: Path, one: Path) -> None:
