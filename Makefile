@@ -17,7 +17,7 @@ sweep: .venv/installed  ## run the conditioning sweep on the bundled digits
 	@$(BIN)/mpdit sweep sweeps/conditioning.yaml
 
 test: .venv/installed  ## the tests that take minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
 
 test-slow: .venv/installed  ## kills, whole sweeps, a browser
 	$(BIN)/python -m pytest -m slow

@@ -1,6 +1,6 @@
 """A finished run or a bundle on disk, and the model in it.
 
-A run: `recipe.yaml`, `checkpoints/step-…/`, `ema/step-….safetensors`. A bundle: `recipe.yaml`,
+A run: `recipe.yaml`, `checkpoints/step-…/`, `ema/step-….safetensors`, `samples/….png`. A bundle: `recipe.yaml`,
 `model.safetensors`. Each file of weights carries the network's architecture and objective in its header.
 """
 
@@ -23,6 +23,7 @@ from mpdit.transformer import Transformer, architecture_from
 BUNDLE_WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 EMA = "ema"
+PICTURES = "samples"
 PROVENANCE = "provenance.json"
 RAW_WEIGHTS = "raw.safetensors"  # the weights after the last step, beside the snapshots
 

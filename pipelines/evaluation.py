@@ -22,14 +22,13 @@ from mpdit.ema import reconstruct
 from mpdit.errors import disk_is_full, no_space, refusal
 from mpdit.fidelity import FOLDS, MORE, folds_of, jackknife_error, left_out_distances, metric_name, more_metrics
 from mpdit.magnitude import activation_magnitudes, magnitude_drift
-from mpdit.run_folder import EMA, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
+from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
 from pipelines.cell import Cell, Evaluation
 from pipelines.pictures import write_grid
 from pipelines.recipe import Recipe
 from pipelines.reference import Reference, extractor_for, real_features, reference
 from pipelines.samples import SAMPLE_BATCH, Drawer, Drawers, Kept, Progress
 
-PICTURES = "samples"  # the folder in a run for the cells' pictures
 SCORES = "scores"  # the folder in a run where features wait for a cell to be finished
 PICTURED = 10  # columns of a cell's picture, a class each
 COMPILE_PAYS_FROM = 60_000  # evaluations of the network for one image; measured by benchmarks/scoring.py

@@ -6,9 +6,8 @@ import torch
 
 from mpdit.diffusion import build_denoiser
 from mpdit.ema import TRACKED_WIDTHS, tracked_average
-from mpdit.run_folder import EMA, set_weights
+from mpdit.run_folder import EMA, PICTURES, set_weights
 from pipelines.cell import Evaluation
-from pipelines.evaluation import PICTURES
 from pipelines.pictures import write_grid
 from pipelines.recipe import Recipe
 from pipelines.rungs import rung_steps

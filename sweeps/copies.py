@@ -6,6 +6,8 @@ side only goes to the other; what has changed on both is taken from the bucket.
 
 import json
 import logging
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +19,8 @@ from sweeps.bucket import Bucket, BucketLost, Entry
 
 NOTED = ".synced.json"
 LOOK_EVERY = 5.0  # seconds between two looks at what a training has written
-TRIES = 3  # a file may go, as old checkpoints do, while it is to be sent
+TRIES = 3  # a file may go, as old checkpoints do, before it is held or fetched
+HELD = ".sending"
 
 Push = Callable[[], None]
 Known = dict[str, list[str | int]]  # name → mark in the bucket, the file's bytes, its time in ns
@@ -52,18 +55,22 @@ def pull(bucket: Bucket, place: str, folder: Path, there: Mapping[str, Entry] | 
 
 def push(bucket: Bucket, place: str, folder: Path) -> None:
     """Send what the bucket lacks; files whose presence says that others are whole go last, and are removed first."""
-    known = _known(folder)
+    known, held = _known(folder), folder / HELD
+    shutil.rmtree(held, ignore_errors=True)  # what a killed process held
     for attempt in range(TRIES):
-        here = {name: folder / name for name in _names(folder)}
-        new = [name for name, path in here.items() if not _is_unchanged(path, known.get(name))]
+        here = _names(folder)
+        new = [name for name in here if not _is_unchanged(folder / name, known.get(name))]
         try:
-            stamps = {name: _stamp(here[name]) for name in new}
+            stamps = {name: _stamp(folder / name) for name in new}
+            paths = {name: _hold(folder / name, held / name) for name in new}
             for names in _in_order(new):
-                bucket.send({f"{place}/{name}": here[name] for name in names})
+                bucket.send({f"{place}/{name}": paths[name] for name in names})
             break
         except FileNotFoundError:
             if attempt == TRIES - 1:
                 raise
+        finally:
+            shutil.rmtree(held, ignore_errors=True)
     gone = [name for name in known if name not in here]
     if not new and not gone:
         return
@@ -111,6 +118,18 @@ def kept_up(bucket: Bucket | None, place: str, folder: Path) -> Iterator[Push]:
         over.set()
         thread.join()
     send()
+
+
+def _hold(path: Path, held: Path) -> Path:
+    """Another name for a file, which an old checkpoint keeps while it is sent and dropped, however long that takes."""
+    held.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, held)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without hard links
+        return path
+    return held
 
 
 def _names(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable
 
 from mpdit.errors import refusal
-from mpdit.run_folder import RECIPE
+from mpdit.run_folder import PICTURES, RECIPE
 from sweeps.ledger import Event
 from sweeps.plan import Plan
 from sweeps.storage import Storage
@@ -92,7 +92,7 @@ class Mirror(threading.Thread):
 
 def bring_shown(storage: Storage, line: Event) -> None:
     """Have the files here that a view shows with an event: another machine may have written them to the bucket."""
-    picture = f"samples/{line.get('picture')}"
+    picture = f"{PICTURES}/{line.get('picture')}"
     needed = {"cell": picture, "growth": picture, "trial_ended": RECIPE}.get(line["event"])
     if storage.bucket and needed and not (storage.trial(line["trial"]) / needed).exists():
         storage.bring(line["trial"], small=True)

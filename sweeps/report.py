@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mpdit.errors import refusal
-from pipelines.evaluation import PICTURES
+from mpdit.run_folder import PICTURES
 from sweeps.drawing import figure
 from sweeps.importance import distinct, importances
 from sweeps.ledger import Event

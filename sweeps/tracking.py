@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpdit.errors import refusal
+from mpdit.run_folder import PICTURES
 from pipelines.provenance import git_state, versions
 from sweeps.figures import WIDTH, write_figures
 from sweeps.ledger import Event, read
@@ -258,15 +259,15 @@ class View:
         }
         self._metrics(run, line["time"], line["step"], shown)
         self.client.log_batch(run, tags=[RunTag(f"provenance.{k}", str(v)) for k, v in line["provenance"].items()])
-        picture = self.storage.trial(trial.id) / "samples" / line.get("picture", "none")
+        picture = self.storage.trial(trial.id) / PICTURES / line.get("picture", "none")
         if picture.exists():
-            self.client.log_artifact(run, str(picture), "samples")
+            self.client.log_artifact(run, str(picture), PICTURES)
             key = f"samples sigma_rel {line['params'][WIDTH]} {line['cell']}"
             self._show_image(self.runs[trial.id, None], picture, key, line)
         self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])
 
     def _on_growth(self, line: Event) -> None:
-        picture = self.storage.trial(line["trial"]) / "samples" / line["picture"]
+        picture = self.storage.trial(line["trial"]) / PICTURES / line["picture"]
         if picture.exists():
             self._show_image(self._child(line), picture, GROWTH, line)
 

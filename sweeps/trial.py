@@ -3,11 +3,13 @@
 import logging
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpdit.errors import disk_is_full, no_space
+from mpdit.run_folder import PICTURES
 from mpdit.transformer import parameter_count
 from pipelines import checkpoint
 from pipelines.cell import Cell, Evaluation
@@ -111,12 +113,23 @@ def run_trial(
     folder.mkdir(parents=True, exist_ok=True)
     scored = {"seconds": 0.0, "work": 0.0}
     facts: dict[str, Any] = {}
-    meter, at_snapshot = Meter(folder, counting), at_snapshots(trial, recipe, folder, threads, rungs, send)
+    meter = Meter(folder, counting)
+    at_rung, drawn = at_rungs(trial, recipe, folder, threads, rungs, send), growth_steps(recipe.steps)
 
     def on_progress(line: dict[str, Any]) -> None:
         send(event("progress", trial, line["step"], metrics=line["metrics"] | meter.told()))
         if line["step"] == 0:
             at_snapshot(0)
+
+    def at_snapshot(step: int) -> None:
+        at_rung(step)
+        picture = draw_growth(folder, settle_recipe(recipe, folder, threads), step) if step in drawn else None
+        if picture is None:
+            return
+        if bucket:  # before it is told: who shows it takes it from there
+            with suppress(BucketLost):
+                open_bucket(bucket).send({f"trials/{trial}/{PICTURES}/{picture}": folder / PICTURES / picture})
+        send(event("growth", trial, step, picture=picture))
 
     try:
         with (
@@ -148,21 +161,6 @@ def run_trial(
     totals = {"training_seconds": training_seconds(folder), "scoring_seconds": round(scored["seconds"], 3)}
     totals |= meter.told()
     send(event("trial_ended", trial, None, **outcome, **totals, scoring_work=scored["work"], **facts))
-
-
-def at_snapshots(
-    trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Report
-) -> AtSnapshot:
-    """What scores the trial at its rungs, and draws how its samples grow."""
-    at_rung, drawn = at_rungs(trial, recipe, folder, threads, rungs, send), growth_steps(recipe.steps)
-
-    def look(step: int) -> None:
-        at_rung(step)
-        picture = draw_growth(folder, settle_recipe(recipe, folder, threads), step) if step in drawn else None
-        if picture is not None:
-            send(event("growth", trial, step, picture=picture))
-
-    return look
 
 
 def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Report) -> AtSnapshot:

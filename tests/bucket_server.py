@@ -4,8 +4,12 @@ import itertools
 import os
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from sweeps.place import open_storage
+from sweeps.storage import Storage
 
 numbers = itertools.count()
 
@@ -30,6 +34,10 @@ class Server:
     @property
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def make(self, bucket: str) -> None:
+        """An empty bucket of that name."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.uri}/{bucket}", method="PUT")).close()
 
     def check_credentials(self, after: float) -> None:
         """Let in only whom it knows, from so many requests on."""
@@ -56,5 +64,11 @@ def bucket_url(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     name = f"bucket-{next(numbers)}"
-    urllib.request.urlopen(urllib.request.Request(f"{s3_server.uri}/{name}", method="PUT")).close()
+    s3_server.make(name)
     return f"s3://{name}/runs"
+
+
+def elsewhere(storage: Storage, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Storage:
+    """The same storage on a machine that has no copy of it yet."""
+    monkeypatch.setenv("MPDIT_CACHE", str(cache))
+    return open_storage(storage.name)

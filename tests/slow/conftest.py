@@ -14,16 +14,29 @@ import psutil
 import pytest
 
 CODE = Path(__file__).resolve().parents[2]
-PATIENCE = 900  # seconds after which a process is taken to hang
+PATIENCE = 420  # seconds after which a process is taken to hang
+
+STARTED: list[subprocess.Popen[str]] = []
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """What a failed test leaves running must not slow down those that follow."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    STARTED.clear()
 
 
 def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(CODE), "COLUMNS": "120"}
     environment.pop("MPDIT_STORAGE", None)
     command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -35,11 +48,13 @@ def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[s
             signal.SIGINT, signal.SIG_DFL
         ),  # as a terminal does, whatever started the tests
     )
+    STARTED.append(process)
+    return process
 
 
-def mpdit(*arguments: str | Path, cwd: Path | None = None, expect: int = 0) -> str:
+def mpdit(*arguments: str | Path, cwd: Path | None = None, expect: int = 0, patience: float = PATIENCE) -> str:
     process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=patience)
     assert process.returncode == expect, f"{arguments}: exit {process.returncode}\n{out}\n{err}"
     assert "Traceback" not in err, err
     return out
@@ -89,5 +104,5 @@ def settled(driver: int) -> list[str]:
 def whole_sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The shipped sweep, run to its end in a storage of its own. Takes minutes."""
     folder = tmp_path_factory.mktemp("whole")
-    mpdit("sweep", "conditioning", "--storage", folder / "runs", cwd=folder)
+    mpdit("sweep", "conditioning", "--storage", folder / "runs", cwd=folder, patience=2 * PATIENCE)
     yield folder

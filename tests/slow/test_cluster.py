@@ -44,9 +44,11 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, *variables: dict[str, str]) -> It
     head = {**node, "temp_dir": folder, "include_dashboard": False, "env_vars": first}
     made = Cluster(initialize_head=True, head_node_args=head)
     made.second = made.add_node(**node, env_vars=second)
-    yield made
-    made.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield made
+    finally:
+        made.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

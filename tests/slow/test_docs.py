@@ -12,12 +12,21 @@ import pytest
 from PIL import Image
 
 from sweeps.spec import read_spec
+from tests.bucket_server import Server, bucket_url, s3_server
 from tests.pipelines.test_encode import tiny_vae
 from tests.slow.conftest import CODE, mpdit
 from tests.slow.mlflow_pages import served
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+fixtures = (bucket_url, s3_server)
 
+SWEEP = """\
+name: afar
+recipe: {{steps: 40, batch: 16, runtime: {{device: cpu}}}}
+axes: {{ema.sigma_rel: [0.05, 0.1]}}
+evaluation: {{samples: 200, steps: 2}}
+tracking: {{uri: 'sqlite:///{}/afar.db'}}
+"""
 PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
 
 
@@ -31,8 +40,10 @@ def commands() -> list[list[str]]:
     return [words[1:] for words in lines if words and words[0] == "mpdit"]
 
 
-def make_what_the_docs_assume(folder: Path) -> None:
-    """`photos`, 24 pictures in three classes, and `vae`, a tiny one with random weights."""
+def make_what_the_docs_assume(folder: Path, server: Server) -> None:
+    """`photos`, 24 pictures in three classes; `vae`, a tiny one with random weights; `s3://bucket`; `sweep.yaml`."""
+    server.make("bucket")
+    (folder / "sweep.yaml").write_text(SWEEP.format(folder))
     random = np.random.default_rng(0)
     for number in range(24):
         place = folder / "photos" / ("birds", "cats", "dogs")[number % 3]
@@ -41,8 +52,8 @@ def make_what_the_docs_assume(folder: Path) -> None:
     tiny_vae(folder / "vae")
 
 
-def test_every_command_runs(whole_sweep: Path) -> None:
-    make_what_the_docs_assume(whole_sweep)
+def test_every_command_runs(whole_sweep: Path, s3_server: Server, bucket_url: str) -> None:
+    make_what_the_docs_assume(whole_sweep, s3_server)
     done = []
     for words in commands():
         if words in done:

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from sweeps.ledger import Event, event
+from pipelines.yaml_file import write_yaml
+from sweeps.ledger import Event, Ledger, event
 from sweeps.plan import Plan, make_plan
 from sweeps.spec import SweepSpec
+from sweeps.storage import Storage
 
 
 def plan_of(axes: dict[str, list[Any]], **fields: Any) -> Plan:
@@ -17,6 +19,14 @@ def plan_of(axes: dict[str, list[Any]], **fields: Any) -> Plan:
 def small_plan() -> Plan:
     """2 modulations × 2 seeds, 2 widths."""
     return plan_of({"model.modulation": ["scale", "rotation"], "seed": [0, 1], "ema.sigma_rel": [0.05, 0.1]})
+
+
+def made(storage: Storage, plan: Plan) -> Ledger:
+    """The ledger of a sweep of that plan, prepared and not begun."""
+    storage.prepare()
+    storage.sweep("made").mkdir(exist_ok=True)
+    write_yaml(storage.spec("made"), plan.spec.model_dump())
+    return Ledger(storage.ledger("made"))
 
 
 def scored(
