@@ -6,12 +6,12 @@ only after it has given the plain network's gradients.
 """
 
 import logging
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from mpdit.ahead_of_time import quiet_compiler
 from mpdit.diffusion import Denoiser
 
 GRAPHED_UP_TO = 512  # channels; smaller networks on a GPU wait for launches more than for arithmetic
@@ -48,8 +48,7 @@ def compile_blocks(
             block.compile(mode=mode, dynamic=False)
         begin = denoiser.network.register_forward_pre_hook(_begin_pass) if mode == "reduce-overhead" else None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the compiler's own doings
+            with quiet_compiler():
                 for _ in range(REHEARSALS):
                     _check_agree(gradients(), plain)
             return mode

@@ -84,8 +84,6 @@ def evaluate(
     """
     torch.set_num_threads(int(recipe.runtime.threads))
     dataset = recipe.dataset
-    if compiled:
-        torch.compiler.reset()  # graphs of another model that this process has scored
     drawer: Drawer | None = None
     for denoiser, same_width in _by_width(run, list(cells), step):
         denoiser.to(recipe.runtime.device)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mpdit.ahead_of_time import compile_ahead_of_time
 from mpdit.dataset import to_bytes
 from mpdit.diffusion import Denoiser
 from mpdit.errors import disk_is_full, no_space
@@ -22,6 +23,7 @@ from mpdit.folding import fold, refold
 from mpdit.randomness import normal
 from mpdit.sampling import sample
 from pipelines.cell import Evaluation
+from pipelines.reference import cache_folder
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
 KEEP_EVERY = 20.0  # seconds between two writes of what is drawn
@@ -69,7 +71,12 @@ class Drawer:
         a = self.architecture
         one = torch.zeros(1, a.channels, a.resolution, a.resolution, device=self.device)
         self.denoiser(one, one.new_ones(1), one.new_zeros(1, dtype=torch.int64))  # settles the folded scales
-        for block in self.denoiser.network.blocks:  # one graph for all of them
+        network = self.denoiser.network
+        if self.device.type == "cpu":
+            compile_ahead_of_time(network, cache_folder() / "compiled")
+            return
+        torch.compiler.reset()  # graphs of another model that this process has sampled
+        for block in network.blocks:  # one graph for all of them
             block.compile(dynamic=False)
 
     def draw(self, evaluation: Evaluation, first: int, labels: Tensor) -> Tensor:
