@@ -6,8 +6,9 @@ published tools for each width in turn: a command that reconstructs the weights,
 noise, sampler and steps), a command that gives both sets to torch-fidelity (whose reference statistics are cached
 after the first). Then all three in a single command a width, which saves two starts. Ours is timed before and after
 the other side, which can be timed on fewer widths, in proportion; and once more before that, when nothing is cached and
-the network is compiled. On a machine that others use, processor time tells more than the clock. The distances of both sides are compared. --parts adds what was chosen by measuring: folded or
-not, compiled or not, bf16, and several widths at once with stacked weights.
+the network is compiled. On a machine that others use, processor time tells more than the clock. The distances of both
+sides are compared. --parts adds what was chosen by measuring: folded or not, compiled or not, bf16, and several widths
+at once with stacked weights.
 """
 
 import argparse

@@ -256,6 +256,7 @@ def best(
     json_: JsonOption = False,
 ) -> None:
     """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
+    from sweeps.history import OPEN
     from sweeps.place import open_storage
     from sweeps.ranking import rank
     from sweeps.winner import export_winner, transfer_winner
@@ -281,7 +282,7 @@ def best(
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
     _print_ranking(made, events, by, 1, alive=False)
-    if open_ends := sum(row.status in ("pending", "running", "interrupted") for row in rows):
+    if open_ends := sum(row.status in OPEN for row in rows):
         print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
     if moved:
         print(f"\nwritten to {bundle}, a recipe for {moved.name} without weights yet:\n  mpdit train {bundle}")
@@ -323,6 +324,9 @@ def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int
     from sweeps.ranking import noise_floor, rank
 
     rows, by = rank(made, events, by, alive), by or made.spec.metrics[0]
+    if all(row.value is None for row in rows):
+        print(f"none of the {len(rows)} cells of {made.spec.name} has a value yet; see: mpdit status {made.spec.name}")
+        return
     print(ranking_table(rows[:top], list(made.spec.axes)))
     if top and len(rows) > top:
         tied = sum(row.tied_with_best for row in rows[top:])

@@ -100,7 +100,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
     body = [
         [
             "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else "",
-            str(row.rank),
+            "–" if row.value is None else str(row.rank),
             row.trial,
             *[str(row.params.get(axis, "–")) for axis in shown],
             number(row.value),

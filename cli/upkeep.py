@@ -23,6 +23,7 @@ def stop(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Stop a sweep that runs in another terminal, or one of its trials at its next report."""
+    from sweeps.history import OPEN
     from sweeps.overview import trial_states
     from sweeps.place import open_storage
     from sweeps.requests import ask_to_stop
@@ -41,7 +42,7 @@ def stop(
             f"{found} has no trial {trial!r}", given=trial, nearest=nearest(trial, states), allowed=", ".join(states)
         )
     status = states[trial].status
-    if status not in ("running", "pending", "interrupted"):
+    if status not in OPEN:
         raise refusal(f"trial {trial} is {status} already", mend=f"mpdit status {found}")
     ask_to_stop(where, found, trial)
     print(f"{trial} stops at its next report; mpdit retry {found} takes it up again", file=sys.stderr)

@@ -116,7 +116,7 @@ def fit_width(snapshots: Sequence[int], target_step: int, width: float) -> tuple
     if found.misfit > MISFIT_LIMIT:
         low, high = _last_good(fit, TRACKED_WIDTHS[0], 0.001), _last_good(fit, TRACKED_WIDTHS[-1], 0.288)
         raise refusal(
-            f"the snapshots of this run cannot give the EMA width {width}",
+            f"the snapshots of {target_step} steps cannot give the EMA width {width}",
             given=f"{width}: {found.misfit:.0%} of its profile would be wrong",
             allowed=f"0 (raw weights), {math.ceil(1000 * low) / 1000} to {math.floor(1000 * high) / 1000}",
             mend="train for more steps" if len(snapshots) < SNAPSHOTS else None,

@@ -11,6 +11,7 @@ from sweeps.storage import Storage
 FINAL = ("completed", "diverged")  # outcomes that the same recipe would reach again
 ENDED = (*FINAL, "stopped")  # what the same command leaves as it is; `mpdit retry` takes a stopped trial up again
 FAULTS = ("failed", "out_of_memory")
+OPEN = ("pending", "running", "interrupted")  # what the same command goes on with
 
 
 def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> list[Event]:

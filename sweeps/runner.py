@@ -13,7 +13,7 @@ from pipelines.yaml_file import write_yaml
 from sweeps.budget import affordable, exhausted
 from sweeps.choosing import Chooser
 from sweeps.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
-from sweeps.history import FAULTS, FINAL, cost_of, finished_elsewhere, unfinished
+from sweeps.history import FAULTS, FINAL, OPEN, cost_of, finished_elsewhere, unfinished
 from sweeps.ledger import Event, Ledger, event, trial_statuses
 from sweeps.mirror import Mirror
 from sweeps.plan import Plan, Trial, make_plan
@@ -187,7 +187,7 @@ def _run_rounds(
         tune_trials(Work(plan, storage, chooser, missing, known, concurrent, how.fail_fast, cluster), recorder)
         statuses = trial_statuses(ledger.events, alive=True)
         todo = [trial for trial in plan.trials if trial in todo or trial.id not in known]
-        open_ends = any(statuses[trial.id] in ("running", "pending", "interrupted") for trial in todo)
+        open_ends = any(statuses[trial.id] in OPEN for trial in todo)
         if recorder.halt or open_ends or not chooser.is_done:
             return False
         given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}

@@ -218,6 +218,20 @@ def axis_paths() -> list[str]:
     return [path for path in leaves if not path.startswith("runtime.")] + list(POST_HOC_AXES[1:])
 
 
+def _nearest_path(path: str) -> str | None:
+    """The path that was probably meant: a whole one, or one that ends alike."""
+    by_end = {allowed.rpartition(".")[2]: allowed for allowed in axis_paths()}
+    return nearest(path, axis_paths()) or by_end.get(nearest(path.rpartition(".")[2], by_end) or "")
+
+
+def _paths_like(path: str) -> list[str]:
+    """What may be swept beside a path that may not; where it has no such neighbours, the groups of paths."""
+    group = path.rpartition(".")[0]
+    beside = [allowed for allowed in axis_paths() if group and allowed.rpartition(".")[0] == group]
+    groups = [f"{allowed.rpartition('.')[0]}.…" if "." in allowed else allowed for allowed in axis_paths()]
+    return beside or list(dict.fromkeys(groups))
+
+
 def _leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name in field_names(model):
@@ -322,8 +336,8 @@ def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) 
         raise refusal(
             f"{place}: axes has no field {path!r}",
             given=f"{path}: {values}",
-            nearest=nearest(path, axis_paths()),
-            allowed=", ".join(axis_paths()),
+            nearest=_nearest_path(path),
+            allowed=", ".join(_paths_like(path)),
         )
     if not values:
         raise refusal(f"{place}: the axis {path} is empty", given=f"{path}: []", allowed="at least one value")

@@ -71,7 +71,7 @@ def test_the_ranking(plan: Plan) -> None:
      1 T0         scale+rotation+gate      0.05        2.500 0.100
 =    2 T0         scale+rotation+gate       0.1        2.600 0.100
      3 T1         rotation                 0.05        4.500 0.100
-     4 T1         rotation                  0.1            –     – diverged
+     – T1         rotation                  0.1            –     – diverged
 (no room at 80 columns: needs, drift)"""
     )
 
