@@ -71,6 +71,7 @@ class Chart:
     log_x: bool = False
     log_y: bool = False
     y: Point | None = None
+    marks: Sequence[float] = ()  # what is written along x; round values by default
     size: tuple[int, int] = (480, 300)
 
 
@@ -140,7 +141,7 @@ def _axes(chart: Chart, x: Scale, y: Scale) -> str:
         at = f"{y(value):.1f}"
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 6}" y="{float(at) + 4:.1f}">{figure(value)}</text>')
-    for value in x.ticks:
+    for value in chart.marks or x.ticks:
         at = f"{x(value):.1f}"
         parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{TOP}" y2="{bottom}"/>')
         parts.append(f'<text class="tick middle" x="{at}" y="{bottom + 15}">{figure(value)}</text>')
@@ -189,8 +190,17 @@ def parallel_coordinates(
 
 def _svg(title: str, describes: str, size: tuple[int, int], parts: Sequence[str]) -> str:
     width, height = size
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(f"{title}. {describes}")}">'
+    most = f"max-width: {1.5 * width:.0f}px"  # larger, its words would shout
+    head = f'<svg viewBox="0 0 {width} {height}" style="{most}" role="img"'
+    head += f' aria-label="{escape(f"{title}. {describes}")}">'
     return head + "".join(parts) + "</svg>"
+
+
+def in_column(value: float | None) -> str:
+    """A number among others below each other: three digits after the point, where they say something."""
+    if value is None or value == 0 or not 1e-2 <= abs(value) < 1e4:
+        return figure(value)
+    return f"{value:.3f}"
 
 
 def figure(value: float | None) -> str:

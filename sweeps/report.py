@@ -12,7 +12,8 @@ import yaml
 
 from mpdit.errors import refusal
 from mpdit.run_folder import PICTURES
-from sweeps.drawing import figure
+from sweeps.drawing import figure, in_column
+from sweeps.history import OPEN
 from sweeps.importance import distinct, importances
 from sweeps.ledger import Event
 from sweeps.plan import Plan, PlannedCell
@@ -52,7 +53,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
 
     told = tell(plan, rows, events)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"figure": figure, "short": short}
+    environment.filters |= {"figure": figure, "in_column": in_column, "short": short}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     axes = [axis for axis in plan.spec.axes if axis != "seed"]
     return page.render(
@@ -65,7 +66,8 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         metric=told.metric,
         others=[name for name, _ in _others(told)],
         front=" and ".join(objectives(told)) if front(told) else "",
-        ranking=[_line(told, row, axes) for row in rows],
+        ranking=[_line(told, row, axes) for row in rows if row.value is not None or row.status not in OPEN],
+        to_come=sum(row.value is None and row.status in OPEN for row in rows),
         shown=SHOWN,
         maps=maps(told),
         figures=[found for found in (front_figure(told), curves(told), magnitudes(told), learning(told)) if found],
@@ -253,11 +255,13 @@ def samples(storage: Storage, told: Told) -> list[dict[str, str]]:
     same = [row for row in told.scored if row.params[split] == first.params[split]] if split else []
     base = (same or [row for row in told.scored if first.id in row.trials] or [best])[0]
     found = [("best", best)] + ([("baseline", base)] if base != best else [])
+    first_named = f"the best with the first {short(split)} of the sweep file" if split else "the first trial's best"
     axes = [axis for axis in best.params if len(distinct(told.rows, axis)) > 1]
     pictures = [(what, row, _picture(storage, told, row)) for what, row in found]
     return [
         {
             "what": what,
+            "note": f" ({first_named})" if what == "baseline" else "",
             "settings": label(row.params, axes),
             "value": f"{told.metric} {figure(row.value)}",
             "address": address,

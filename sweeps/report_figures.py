@@ -15,6 +15,8 @@ from sweeps.ranking import Row
 
 MOST_LINES = 12  # beyond these a picture says nothing
 MOST_PANELS = 6
+FEW_MARKS = 8  # so many swept values are written along an axis themselves
+LEAST_DRIFT = 0.1  # what an axis of magnitude drift shows at least: less is none
 SEVERAL = 3.0  # standard deviations around a magnitude, as in Figure 5 of arXiv 2505.19122
 
 
@@ -128,8 +130,10 @@ def curves(told: Told) -> Figure | None:
     left = f" The best {MOST_LINES} of {len(found)} are drawn." if len(found) > MOST_LINES else ""
     says = f"{len(series)} curves; the lowest point is {figure(rows[0].value)} at {rows[0].params[WIDTH]}"
     log = min(row.value or 0.0 for row in rows) > 0
-    chart = Chart(f"{told.metric} against EMA width", says, "EMA width σ_rel (0: raw weights)", told.metric, log_y=log)
     widths = distinct(rows, WIDTH)
+    marks = widths if len(widths) <= FEW_MARKS else ()
+    across = "EMA width σ_rel (0: raw weights)"
+    chart = Chart(f"{told.metric} against EMA width", says, across, told.metric, log_y=log, marks=marks)
     table = Table(
         ["", *[f"σ_rel {width:g}" for width in widths]],
         [[name, *_by_width(same, widths)] for name, same in found.items()],
@@ -202,30 +206,39 @@ def magnitudes(told: Told) -> Figure | None:
     if not panels:
         return None
     ends = [(f"{name}: step {line['step']}", _per_block(line)) for name, pair in panels for line in pair[1:]]
-    low = min(mean - SEVERAL * std for _, blocks in ends for mean, std in blocks)
-    high = max(mean + SEVERAL * std for _, blocks in ends for mean, std in blocks)
+    seen = [y for _, pair in panels for _, y in _inputs_series(pair[2]).points]
+    low = min([mean - SEVERAL * std for _, blocks in ends for mean, std in blocks] + seen)
+    high = max([mean + SEVERAL * std for _, blocks in ends for mean, std in blocks] + seen)
     drawings = []
     for name, (_, first, last) in panels:
-        series = [_per_block_series(first), _per_block_series(last)]
+        series = [_per_block_series(first), _per_block_series(last), _inputs_series(last)]
         says = "; ".join(f"{one.label}: {', '.join(figure(y) for _, y in one.points)}" for one in series)
-        chart = Chart(name, says, "block", "token magnitude", y=(min(low, 0.9), max(high, 1.1)), size=(340, 240))
+        marks = range(0, len(_per_block(last)), math.ceil(len(_per_block(last)) / FEW_MARKS))
+        y = min(low, 0.9), max(high, 1.1)
+        chart = Chart(name, says, "block", "token magnitude", y=y, marks=marks, size=(340, 240))
         drawings.append((f"{name}, {label(chosen[name][0].params, _others(told, split))}", line_chart(chart, series)))
     most = max(len(blocks) for _, blocks in ends)
     table = Table(
         ["", *[f"block {number}" for number in range(most)]],
         [[name, *[f"{figure(m)} ± {figure(SEVERAL * s)}" for m, s in blocks]] for name, blocks in ends],
     )
+    ended = all(last["step"] == trial.recipe.steps for _, (trial, _, last) in panels)
     start = "before the first step" if panels[0][1][1]["step"] == 0 else f"at step {panels[0][1][1]['step']}"
     return Figure(
         "magnitude",
         "Magnitude per block",
         drawings,
-        [(swatch(0), f"start of training ({start})"), (swatch(1), "end of training")],
-        "Mean over tokens of the residual stream's root mean square after each block, on one fixed noised batch; "
-        "bands are ± 3 standard deviations over its tokens. 1 is magnitude kept."
+        [
+            (swatch(0), f"stream, start of training ({start})"),
+            (swatch(1), "stream, end of training" if ended else "stream, the latest report"),
+            (swatch(2), "what attention (at the block's mark) and MLP (half-way) take in, modulated, at that step"),
+        ],
+        "Mean over tokens of the root mean square of the residual stream after each block, and of what each sub-layer "
+        "takes in, on one fixed noised batch; bands are ± 3 standard deviations over its tokens. 1 is magnitude kept."
+        + (" Residual sums are brought back to it, so that the stream stays there." if _flat(ends) else "")
         + (f" For each value of {short(split)}, its best trial." if split else ""),
         table,
-        "the `magnitude/block…` metrics of the ledger's progress lines; mpdit ui shows all steps",
+        "the magnitude/block… metrics of the ledger's progress lines; mpdit ui shows all steps",
     )
 
 
@@ -247,6 +260,20 @@ def _per_block_series(line: Event) -> Series:
     return Series(f"step {line['step']}", points, [(m - SEVERAL * s, m + SEVERAL * s) for m, s in blocks])
 
 
+def _inputs_series(line: Event) -> Series:
+    """What attention and MLP of each block take in, in the order of the network."""
+    points: list[tuple[float, float]] = []
+    while (name := f"magnitude/block{len(points) // 2}/{'mlp' if len(points) % 2 else 'attention'}/input/mean") in (
+        line["metrics"]
+    ):
+        points.append((len(points) / 2, line["metrics"][name]))
+    return Series(f"inputs at step {line['step']}", points)
+
+
+def _flat(ends: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> bool:
+    return all(abs(mean - 1) < 0.01 for _, blocks in ends for mean, _ in blocks)
+
+
 def learning(told: Told) -> Figure | None:
     """Loss and magnitude drift over the steps of each trial."""
     trials = [trial for trial in told.trials if told.progress.get(trial.id)][:MOST_LINES]
@@ -259,8 +286,9 @@ def learning(told: Told) -> Figure | None:
         if not any(one.points for one in series):
             continue
         says = "; ".join(f"{one.label}: {figure(one.points[-1][1])} at the end" for one in series if one.points)
-        log = log and all(y > 0 for one in series for _, y in one.points)
-        drawings.append((up, line_chart(Chart(up, says, "step", up, log_y=log, size=(480, 280)), series)))
+        values = [y for one in series for _, y in one.points]
+        log, y = log and min(values) > 0, None if log else (0.0, max([LEAST_DRIFT, *values]))
+        drawings.append((up, line_chart(Chart(up, says, "step", up, log_y=log, y=y, size=(480, 280)), series)))
         table += [[f"{named[t]}: {metric}", *_firsts_and_last(points)] for t, points in found.items() if points]
     if not drawings:
         return None

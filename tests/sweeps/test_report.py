@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mpdit.errors import BadInput
-from sweeps.drawing import Chart, Scale, Series, figure, line_chart
+from sweeps.drawing import Chart, Scale, Series, figure, in_column, line_chart
 from sweeps.importance import importances, write_study
 from sweeps.ledger import Event, event
 from sweeps.plan import Plan
@@ -33,6 +33,7 @@ WRITTEN_IN_QUESTION = {
 def progress(plan: Plan, trial: int, step: int, loss: float | None, mean: float) -> Event:
     metrics = {f"magnitude/block{block}/mlp/residual/mean": mean + block / 10 for block in range(2)}
     metrics |= {f"magnitude/block{block}/mlp/residual/std": 0.125 for block in range(2)}
+    metrics |= {f"magnitude/block{at // 2}/{('attention', 'mlp')[at % 2]}/input/mean": 1.0 + at for at in range(4)}
     if loss is not None:
         metrics["loss"] = loss
     return event("progress", plan.trials[trial].id, step, metrics=metrics)
@@ -91,7 +92,7 @@ def test_the_page_needs_no_network_and_every_tag_is_closed(html: str) -> None:
 def test_every_row_of_the_ranking_is_there_with_its_value(html: str, plan: Plan) -> None:
     text = " ".join(Page(html).text)
     for row in rank(plan, story(plan)):
-        assert figure(row.value) in text
+        assert in_column(row.value) in text
         assert row.trial in text
 
 
@@ -130,6 +131,13 @@ def test_the_magnitudes_are_those_of_the_start_and_the_end(plan: Plan) -> None:
         ["scale: step 0", "1 ± 0.375", "1.1 ± 0.375"],
         ["scale: step 600", "1.5 ± 0.375", "1.6 ± 0.375"],
     ]
+    under_way = [{**line, "step": line["step"] // 2} if line["event"] == "progress" else line for line in events]
+    latest = magnitudes(tell(plan, rank(plan, under_way), under_way))
+    assert [found.legend[1][1], latest and latest.legend[1][1]] == [
+        "stream, end of training",
+        "stream, the latest report",
+    ]
+    assert "inputs at step 600: 1, 2, 3, 4" in found.drawings[0][1]
     losses = learning(tell(plan, rank(plan, events), events))
     assert losses is not None and "0.5 (step 600)" in losses.table.lines[0]
 
@@ -233,7 +241,12 @@ def test_the_cells_are_an_optuna_study_in_a_file(plan: Plan, tmp_path: Path) -> 
 def test_a_sweep_that_has_only_begun_has_a_report_and_an_empty_one_none(plan: Plan, tmp_path: Path) -> None:
     events = story(plan)[:3]
     path = write_report(Storage(tmp_path), plan, rank(plan, events), events, tmp_path / "deep" / "r.html")
-    assert "No cell has been scored in full yet" in path.read_text()
+    told = path.read_text()
+    assert "No cell has been scored in full yet" in told
+    assert "12 cells are still to be scored." in told
+    assert "stream, end of training" in told
+    for nothing in ("reused from", "would tell", ">Wh<"):
+        assert nothing not in told
     with pytest.raises(BadInput, match="nothing of made has been reported"):
         write_report(Storage(tmp_path), plan, rank(plan, []), events[:1], tmp_path / "r.html")
 
@@ -258,3 +271,14 @@ def test_ticks_are_round_and_inside() -> None:
 )
 def test_a_figure_is_short(value: float | None, written: str) -> None:
     assert figure(value) == written
+
+
+def test_figures_below_each_other_have_as_many_digits() -> None:
+    assert [in_column(value) for value in (1.62, 12.5, 0.1753, 0.0, 3e-5, None)] == [
+        "1.620",
+        "12.500",
+        "0.175",
+        "0",
+        "3.00e-05",
+        "–",
+    ]
