@@ -64,6 +64,13 @@ def mpdit_json(*arguments: str | Path, cwd: Path | None = None) -> Any:
     return json.loads(mpdit(*arguments, "--json", cwd=cwd))
 
 
+def ranking_of(text: str, folder: Path, *settings: str) -> Any:
+    """The ranking of a sweep that nothing disturbs, from a storage of its own in an empty folder."""
+    (folder / "sweep.yaml").write_text(text)
+    mpdit("sweep", "sweep.yaml", *settings, cwd=folder)
+    return mpdit_json("rank", cwd=folder)
+
+
 def wait_for(ledger: Path, kind: str, count: int, process: subprocess.Popen[str]) -> None:
     """Until the ledger tells of `count` events of a kind; fails when the process ends first."""
     deadline = time.monotonic() + PATIENCE

@@ -14,7 +14,7 @@ from sweeps.bucket import open_bucket
 from sweeps.ledger import read
 from sweeps.place import copy_of, open_storage
 from tests.bucket_server import Server, bucket_url, s3_server
-from tests.slow.conftest import PATIENCE, end, mpdit, mpdit_json, settled, start, wait_for
+from tests.slow.conftest import PATIENCE, end, mpdit, mpdit_json, ranking_of, settled, start, wait_for
 from tests.slow.test_cluster import two_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -33,10 +33,7 @@ evaluation: {samples: 200, steps: 2}
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The ranking of the same sweep in a folder."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "afar.yaml").write_text(SWEEP)
-    mpdit("sweep", "afar.yaml", cwd=folder)
-    return mpdit_json("rank", cwd=folder)
+    return ranking_of(SWEEP, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture
@@ -189,9 +186,7 @@ def test_two_nodes_without_a_common_folder_and_one_dies(
 ) -> None:
     """Driver and nodes each have a copy of their own; the dead node's trial goes on from what it had sent."""
     longer = ["--set", "recipe.steps=1000"]  # time to die in
-    folder = tmp_path_factory.mktemp("alone")
-    (folder / "afar.yaml").write_text(SWEEP)
-    mpdit("sweep", "afar.yaml", *longer, cwd=folder)
+    alone = ranking_of(SWEEP, tmp_path_factory.mktemp("alone"), *longer)
     caches = [here / "first", here / "second"]
     place, bucket = ("--storage", bucket_url), open_bucket(bucket_url)
     with two_nodes(monkeypatch, *({"MPDIT_CACHE": str(cache)} for cache in caches)) as cluster:
@@ -206,7 +201,7 @@ def test_two_nodes_without_a_common_folder_and_one_dies(
         _, err = driver.communicate(timeout=600)
         assert driver.returncode == 0, err
     ranking = mpdit_json("rank", *place, cwd=here)
-    assert ranking == mpdit_json("rank", cwd=folder)
+    assert ranking == alone
     (log,) = caches[0].glob(f"storages/*/trials/{lost}/log.txt")
     assert int(re.findall(r"from step (\d+)", log.read_text())[-1]) > 0
     assert not [name for name in bucket.entries("sweeps") if name.startswith("afar/ray/")]
@@ -218,14 +213,12 @@ def test_a_trial_of_two_workers_on_two_nodes_without_a_common_folder(
     here: Path, bucket_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And goes on, after its driver was killed, from the bucket."""
-    alone = ["--set", "recipe.steps=400", "--set", "axes.model.modulation=[scale+shift+gate]"]
-    one = [*alone, "--set", "resources.workers_per_trial=2"]
-    folder = tmp_path_factory.mktemp("alone")
-    (folder / "afar.yaml").write_text(SWEEP)
-    mpdit("sweep", "afar.yaml", *alone, cwd=folder)
+    one = ["--set", "recipe.steps=400", "--set", "axes.model.modulation=[scale+shift+gate]"]
+    alone = ranking_of(SWEEP, tmp_path_factory.mktemp("alone"), *one)
     place, bucket = ("--storage", bucket_url), open_bucket(bucket_url)
     with two_nodes(monkeypatch, *({"MPDIT_CACHE": str(here / name)} for name in ("first", "second"))) as cluster:
-        command = ("sweep", "afar.yaml", *one, *place, "--address", cluster.address)
+        both = ("--set", "resources.workers_per_trial=2", "--address", cluster.address)
+        command = ("sweep", "afar.yaml", *one, *both, *place)
         driver = start(*command, cwd=here)
         wait_for(ledger_of(bucket_url), "progress", 3, driver)
         eventually(lambda: [name for name in bucket.entries("trials") if name.endswith("manifest.json")], driver)
@@ -233,7 +226,7 @@ def test_a_trial_of_two_workers_on_two_nodes_without_a_common_folder(
         mpdit(*command, cwd=here)
     found, expected = (
         {(row["trial"], row["params"]["ema.sigma_rel"]): row["value"] for row in rows}
-        for rows in (mpdit_json("rank", *place, cwd=here), mpdit_json("rank", cwd=folder))
+        for rows in (mpdit_json("rank", *place, cwd=here), alone)
     )
     assert len(found) == 2
     assert found == pytest.approx(expected, rel=1e-3)

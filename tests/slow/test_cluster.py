@@ -13,7 +13,7 @@ import pytest
 
 from sweeps.ledger import read
 from sweeps.storage import Storage
-from tests.slow.conftest import mpdit, mpdit_json, start, wait_for
+from tests.slow.conftest import mpdit_json, ranking_of, start, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -59,10 +59,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "spread.yaml").write_text(SWEEP)
-    mpdit("sweep", "spread.yaml", cwd=folder)
-    return mpdit_json("rank", cwd=folder)
+    return ranking_of(SWEEP, tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_a_node_that_dies_costs_nothing_but_time(cluster: Any, tmp_path: Path, undisturbed: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sweeps.ledger import read
 from sweeps.storage import Storage
 from sweeps.tracking import CELL, TRIAL, tracking_uri
-from tests.slow.conftest import end, mpdit, mpdit_json, settled, start, wait_for
+from tests.slow.conftest import end, mpdit, mpdit_json, ranking_of, settled, start, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -39,10 +39,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    storage = tmp_path_factory.mktemp("undisturbed")
-    mpdit("sweep", file, "--storage", storage)
-    return mpdit_json("rank", "--storage", storage)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return ranking_of(SWEEP, tmp_path_factory.mktemp("undisturbed"))
 
 
 def runs_in_mlflow(storage: Storage) -> list[Any]:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from sweeps.ledger import read
-from tests.slow.conftest import end, mpdit, mpdit_json, settled, start
+from tests.slow.conftest import end, mpdit, mpdit_json, ranking_of, settled, start
 from tests.slow.mlflow_server import Server, assert_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -111,11 +111,10 @@ def assert_little_is_redone(folder: Path, told: list[Any]) -> None:
 @pytest.mark.parametrize(
     "kills", [pytest.param(FEW, marks=pytest.mark.slow), pytest.param(TWENTY, marks=pytest.mark.soak)]
 )
-def test_kills_change_nothing(tmp_path: Path, kills: dict[str, int]) -> None:
+def test_kills_change_nothing(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kills: dict[str, int]) -> None:
     file = tmp_path / "hunted.yaml"
     file.write_text(SWEEP)
-    mpdit("sweep", file, "--storage", tmp_path / "undisturbed")
-    undisturbed = mpdit_json("rank", "--storage", tmp_path / "undisturbed")
+    undisturbed = ranking_of(SWEEP, tmp_path_factory.mktemp("undisturbed"))
 
     chance = random.Random(SEED)
     victims = [name for name, count in kills.items() for _ in range(count)]

@@ -11,7 +11,7 @@ from sweeps.ledger import read, trial_statuses
 from sweeps.plan import make_plan
 from sweeps.spec import read_spec
 from sweeps.storage import Storage
-from tests.slow.conftest import mpdit, mpdit_json, settled, start, wait_for
+from tests.slow.conftest import mpdit, mpdit_json, ranking_of, settled, start, wait_for
 from tests.slow.mlflow_server import Server, assert_whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -34,10 +34,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    storage = tmp_path_factory.mktemp("undisturbed")
-    mpdit("sweep", file, "--storage", storage)
-    return mpdit_json("rank", "--storage", storage)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return ranking_of(SWEEP, tmp_path_factory.mktemp("undisturbed"))
 
 
 def statuses(storage: Path) -> dict[str, str]:
