@@ -31,7 +31,7 @@ from pipelines.samples import SAMPLE_BATCH, Drawer, Drawers, Kept, Progress
 
 SCORES = "scores"  # the folder in a run where features wait for a cell to be finished
 PICTURED = 10  # columns of a cell's picture, a class each
-COMPILE_PAYS_FROM = 60_000  # evaluations of the network for one image; measured by benchmarks/scoring.py
+COMPILE_PAYS_FROM = 200_000  # evaluations of the network for one image; half of what the first compilation costs
 ALONE = Drawers()
 REAL_FEATURES = 50_000  # real images that the further metrics are measured against, at most
 
