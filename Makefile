@@ -20,7 +20,7 @@ test: .venv/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
 
 test-slow: .venv/installed  ## kills, whole sweeps, a browser
-	$(BIN)/python -m pytest -m slow --durations 20
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --durations 20
 
 lint: .venv/installed  ## format, lint, types, floors
 	$(BIN)/ruff format --check .
