@@ -24,6 +24,14 @@ axes:
   ema.sigma_rel: [0.05, 0.1]
 evaluation: {samples: 200, steps: 2}
 """
+HALVED = """\
+name: halved
+recipe: {steps: 60, batch: 16, runtime: {device: cpu}}
+axes: {optimizer.lr: [0.02, 0.00001]}
+evaluation: {samples: 200, steps: 2}
+scheduler: {kind: asha, rungs: [0.5], samples: 250, reduction: 2}
+resources: {workers_per_trial: 2}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +98,15 @@ def test_fail_fast_ends_with_the_first_failure_and_retry_takes_only_that_up(file
     mpdit("retry", "--failed", "--storage", tmp_path, expect=130)  # the others are still to do
     assert statuses(tmp_path)[first] == "completed"
     assert "completed" not in [statuses(tmp_path)[trial] for trial in others]
+
+
+def test_a_scheduler_stops_a_trial_of_two_workers(tmp_path: Path) -> None:
+    (tmp_path / "halved.yaml").write_text(HALVED)
+    mpdit("sweep", "halved.yaml", cwd=tmp_path)
+    assert list(statuses(tmp_path / "runs").values()) == ["completed", "stopped"]
+    ledger = read(Storage(tmp_path / "runs").ledger("halved"))
+    assert [line["step"] for line in ledger if line["event"] == "rung"] == [30, 30]
+    assert len(mpdit_json("rank", cwd=tmp_path)) == 2
 
 
 def test_a_tracking_server_that_is_away_loses_nothing(
