@@ -9,6 +9,7 @@ import hashlib
 import logging
 import platform
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +36,12 @@ def compile_ahead_of_time(network: Transformer, folder: Path) -> bool:
     a = network.architecture
     x = torch.randn(FEWEST + 1, (a.resolution // a.patch) ** 2, a.width, generator=torch.Generator().manual_seed(0))
     example = x, x[:, 0].clone()  # (batch, tokens, channels) and a condition: (batch, channels)
-    path = folder / f"block-{_key(network)}.pt2"
+    path = folder / f"block-{_key(network)}.so"
     try:
         with _alone(path):
             if not path.exists():
                 _make(network.blocks[0], example, path)
-        run: Run = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1).boxed_run
+        run: Run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
         answers = [_by_file(block, run) for block in network.blocks]
         for block, answer in zip(network.blocks, answers, strict=True):
             _check_agree(answer(*example), block(*example))
@@ -94,10 +95,14 @@ def _make(block: nn.Module, example: tuple[Tensor, Tensor], path: Path) -> None:
     weights = [weight.detach().clone() for weight in _weights(block).values()]
     batch = torch.export.Dim("batch", min=FEWEST, max=MOST)
     shapes = {"x": {0: batch}, "condition": {0: batch}, "weights": [None] * len(weights)}
-    partial = path.with_suffix(".partial.pt2")
+    package, partial = path.with_suffix(".partial.pt2"), path.with_suffix(".partial")
     with torch.inference_mode(False), torch.no_grad(), quiet_compiler():
         exported = torch.export.export(_Pure(block), (*example, weights), dynamic_shapes=shapes)
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(partial))
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(package))
+    with zipfile.ZipFile(package) as archive:  # whose own loader leaves a folder behind where the process is killed
+        (library,) = (name for name in archive.namelist() if name.endswith(".so"))
+        partial.write_bytes(archive.read(library))
+    package.unlink()
     partial.replace(path)
 
 

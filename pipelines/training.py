@@ -156,6 +156,15 @@ def train(
     return recipe
 
 
+def train_along(recipe: Recipe) -> None:
+    """Train beside the process that calls `train`, with its settled recipe: nothing is read or written here.
+
+    Raises Diverged, as `train` does.
+    """
+    torch.set_num_threads(int(recipe.runtime.threads))
+    _run(recipe, Path(), lambda _: None, no_rungs)  # only the main process looks into its folder
+
+
 def _run(recipe: Recipe, folder: Path, report: Report, at_snapshot: AtSnapshot) -> None:
     accelerator = fresh_accelerator(recipe)
     device = accelerator.device

@@ -1,13 +1,12 @@
 """A trial that several workers train together: Ray Train starts them, and the first of them reports and scores."""
 
-import tempfile
 import threading
 import uuid
 from pathlib import Path
 from typing import Any
 
 from pipelines.recipe import Recipe
-from pipelines.training import Diverged, Report, halve_micro_batch, is_trained, settle_recipe, train
+from pipelines.training import Diverged, Report, halve_micro_batch, is_trained, settle_recipe, train, train_along
 from sweeps.bucket import open_bucket
 from sweeps.copies import kept_up
 from sweeps.ledger import event
@@ -109,8 +108,7 @@ def _member(config: dict[str, Any]) -> None:
     settled, trained = _agreed(None)
     try:
         if not trained:
-            with tempfile.TemporaryDirectory() as nothing:  # what lies on this machine may be older, or never sent
-                train(settled, Path(nothing), lambda _: None, job["threads"])
+            train_along(settled)  # what lies on this machine may be older, or never sent
     except Diverged:
         pass  # so has the first worker, who tells it
     except Exception as error:

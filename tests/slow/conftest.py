@@ -22,6 +22,7 @@ STARTED: list[subprocess.Popen[str]] = []
 pytestmark = pytest.mark.slow
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole sweeps follow each other in one process; what starts no Ray runs beside them."""
     for item in items:
