@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test test-slow lint clean-venv
+.PHONY: sweep test test-slow test-sweeps test-beside lint clean-venv
 .DEFAULT_GOAL := sweep
 
 .venv/installed: pyproject.toml constraints.txt
@@ -19,8 +19,16 @@ sweep: .venv/installed  ## run the conditioning sweep on the bundled digits
 test: .venv/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
 
-test-slow: .venv/installed  ## kills, whole sweeps, a browser
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --durations 20
+WITHOUT_RAY := tests/slow/test_processes.py tests/slow/test_distances.py
+
+test-slow: .venv/installed  ## kills, whole sweeps, a browser; what starts no Ray runs beside them
+	$(MAKE) -j 2 test-sweeps test-beside
+
+test-sweeps: .venv/installed
+	$(BIN)/python -m pytest -m slow --durations 20 tests/slow $(WITHOUT_RAY:%=--ignore=%)
+
+test-beside: .venv/installed
+	$(BIN)/python -m pytest -m slow tests/mpdit tests/pipelines $(WITHOUT_RAY)
 
 lint: .venv/installed  ## format, lint, types, floors
 	$(BIN)/ruff format --check .

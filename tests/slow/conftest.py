@@ -16,18 +16,9 @@ import pytest
 CODE = Path(__file__).resolve().parents[2]
 PATIENCE = 420  # seconds after which a process is taken to hang
 
-WITHOUT_RAY = ("test_processes.py", "test_distances.py")
 STARTED: list[subprocess.Popen[str]] = []
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole sweeps follow each other in one process; what starts no Ray runs beside them."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.name not in WITHOUT_RAY:
-            item.add_marker(pytest.mark.xdist_group("sweeps"))
 
 
 @pytest.fixture(autouse=True)
