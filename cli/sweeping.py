@@ -321,10 +321,11 @@ def check_metric(by: str | None) -> None:
 
 def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int | None, alive: bool) -> None:
     from cli.tables import ranking_table
+    from sweeps.history import OPEN
     from sweeps.ranking import noise_floor, rank
 
     rows, by = rank(made, events, by, alive), by or made.spec.metrics[0]
-    if all(row.value is None for row in rows):
+    if all(row.value is None and row.status in OPEN for row in rows):
         print(f"none of the {len(rows)} cells of {made.spec.name} has a value yet; see: mpdit status {made.spec.name}")
         return
     print(ranking_table(rows[:top], list(made.spec.axes)))
