@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpdit.dataset import Dataset
-from mpdit.datasets import load_dataset
-from mpdit.diffusion import DenoisingLoss, Edm, build_denoiser
-from mpdit.image_folder import ImageWriter
-from mpdit.latents import encode, load_vae
+from mpdit.data.dataset import Dataset
+from mpdit.data.latents import encode, load_vae
+from mpdit.data.prepared_images import ImageWriter
+from mpdit.data.registry import load_dataset
+from mpdit.diffusion.objectives import DenoisingLoss, Edm, build_denoiser
+from mpdit.model.transformer import SIZES, Architecture
 from mpdit.randomness import Draws
-from mpdit.step import accumulate, draw_batch, new_state, train_step
-from mpdit.transformer import SIZES, Architecture
-from pipelines.encode import make_latents
+from mpdit.training.step import accumulate, draw_batch, new_state, train_step
+from pipelines.data.encode import make_latents
 
 BATCH, BATCHES, ROUNDS = 256, 12, 3
 IMAGES, PIXELS = 4096, 128

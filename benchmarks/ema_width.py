@@ -2,8 +2,8 @@
 
 Trains the digits model for 2,000 steps while nine more averages are tracked in float64, then reconstructs the same nine
 widths from the snapshots. Shows the relative error of the weights (before and after forced normalisation), the error
-that `mpdit.ema` had told beforehand, and both Fréchet distances on the same noise. With --folder the run is kept, and
-used again.
+that `mpdit.training.ema` had estimated, and both Fréchet distances on the same noise. With --folder the run is kept,
+and used again.
 """
 
 import argparse
@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mpdit import ema
-from mpdit.datasets import load_dataset
+from mpdit.data.registry import load_dataset
 from mpdit.run_folder import EMA, RAW_WEIGHTS, read_weights, set_weights
-from pipelines import training
-from pipelines.cell import Evaluation
-from pipelines.evaluation import measure
+from mpdit.training import ema
 from pipelines.recipe import Recipe
-from pipelines.reference import extractor_for, reference
-from pipelines.samples import SAMPLE_BATCH, Drawer
+from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.evaluation import measure
+from pipelines.scoring.reference import extractor_for, reference
+from pipelines.scoring.samples import SAMPLE_BATCH, Drawer
+from pipelines.training import trainer as training
 
 WIDTHS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25)
 STEPS, BAR = 2000, 1e-3

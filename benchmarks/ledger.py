@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from sweeps.ledger import Ledger, event
+from sweeps.storage.ledger import Ledger, event
 
 BAR_SECONDS = 0.010
 REPORTS = 300

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import sweeps.tuning
+
 from pipelines.provenance import cores
-from sweeps.cluster import local_ray
-from sweeps.ledger import event, read
-from sweeps.plan import make_plan
-from sweeps.recorder import Recorder
-from sweeps.runner import run
-from sweeps.spec import SweepSpec
-from sweeps.storage import Storage
+from sweeps.execution.cluster import local_ray
+from sweeps.execution.driver import run
+from sweeps.execution.recorder import Recorder
+from sweeps.planning.plan import make_plan
+from sweeps.spec.model import SweepSpec
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import event, read
 
 TRIALS, SECONDS, REPORTS, METRICS = 200, 1.0, 5, 40
 BAR, BAR_REPORT = 1.10, 0.010
@@ -56,7 +57,7 @@ def by_a_sweep(folder: Path) -> tuple[float, list[float]]:
         if line["event"] == "progress":
             times.append(time.perf_counter() - started)
 
-    sweeps.tuning.run_in_worker = sleeping  # type: ignore[assignment]
+    sweeps.execution.ray_tune.run_in_worker = sleeping  # type: ignore[assignment]
     Recorder.record = timed  # type: ignore[method-assign]
     storage = Storage(folder)
     run(plan, storage, lambda _: None)

@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines.cell import Cell, Evaluation
-from pipelines.evaluation import compiling_pays, evaluate
-from pipelines.training import is_trained, read_recipe
-from sweeps.plan import make_plan
-from sweeps.spec import read_spec
-from sweeps.storage import Storage
+from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.evaluation import compiling_pays, evaluate
+from pipelines.training.trainer import is_trained, read_recipe
+from sweeps.planning.plan import make_plan
+from sweeps.spec.reading import read_spec
+from sweeps.storage.layout import Storage
 
 REFERENCE = "ddpm:250"
 SAMPLERS = "ddpm:50,ddim:50,ddim:25,ddim:10,dpm++2m:20,dpm++2m:12,dpm++2m:8,heun:18,heun:8"

@@ -40,10 +40,10 @@ def sample_weights(_run: Path, _width: float, folder: Path) -> None:
     import numpy as np
     import torch
 
-    from mpdit.dataset import to_bytes
+    from mpdit.data.dataset import to_bytes
+    from mpdit.diffusion.samplers import sample
     from mpdit.run_folder import read_weights
-    from mpdit.sampling import sample
-    from pipelines.samples import balanced_labels, draw_noise
+    from pipelines.scoring.samples import balanced_labels, draw_noise
 
     denoiser, _ = read_weights(folder / "weights.safetensors")
     parts = []
@@ -61,8 +61,8 @@ def measure_samples(_run: Path, width: float, folder: Path) -> None:
     import torch_fidelity
     from torch.utils.data import Dataset
 
-    from mpdit.datasets import load_dataset
-    from mpdit.fidelity import register_with_torch_fidelity
+    from mpdit.data.registry import load_dataset
+    from mpdit.scoring.frechet import register_with_torch_fidelity
 
     class Images(Dataset):  # type: ignore[type-arg]
         def __init__(self, images: torch.Tensor) -> None:
@@ -136,7 +136,7 @@ def mean_time(times: list[Time], count: int) -> Time:
 def train_run(folder: Path) -> Path:
     """A run to score: 450 steps on the digits, by one thread, as a trial that shares the machine with others is."""
     from pipelines.recipe import Recipe
-    from pipelines.training import train
+    from pipelines.training.trainer import train
 
     train(Recipe.model_validate({"steps": 450, "runtime": {"device": "cpu", "threads": 1}}), folder, lambda _line: None)
     return folder
@@ -157,13 +157,14 @@ def parts(run: Path) -> dict[str, float]:
     """Microseconds for an image and network evaluation, each way of evaluating; and what bf16 does to the distance."""
     import torch
 
-    from mpdit import layers, load
-    from mpdit.datasets import load_dataset
-    from mpdit.folding import fold
-    from pipelines.cell import Evaluation
-    from pipelines.evaluation import measure
-    from pipelines.reference import extractor_for, reference
-    from pipelines.samples import Drawer
+    from mpdit import load
+    from mpdit.data.registry import load_dataset
+    from mpdit.inference.folding import fold
+    from mpdit.model import layers
+    from pipelines.scoring.cell import Evaluation
+    from pipelines.scoring.evaluation import measure
+    from pipelines.scoring.reference import extractor_for, reference
+    from pipelines.scoring.samples import Drawer
 
     layers._Normalize.generate_vmap_rule = True  # only stacking needs it
     plain = [load(run, width)[0] for width in WIDTHS[:4]]

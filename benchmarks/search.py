@@ -13,11 +13,12 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from sweeps.ledger import Event
-from sweeps.plan import Plan, Trial, make_plan
-from sweeps.ranking import Measured, difference
-from sweeps.simulator import Curve, simulate, steps_taken
-from sweeps.spec import SweepSpec, read_spec
+from sweeps.planning.plan import Plan, Trial, make_plan
+from sweeps.results.ranking import Measured, difference
+from sweeps.search.simulator import Curve, simulate, steps_taken
+from sweeps.spec.model import SweepSpec
+from sweeps.spec.reading import read_spec
+from sweeps.storage.ledger import Event
 
 HERE = Path(__file__).parent
 GRID, RECORDED = HERE / "search_grid.yaml", HERE / "search_grid.jsonl"

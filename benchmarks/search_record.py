@@ -15,12 +15,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pipelines.cell import Evaluation
-from pipelines.evaluation import evaluate
-from pipelines.rungs import rung_steps, rung_widths, score_rung
-from pipelines.training import Diverged, train, training_seconds
-from sweeps.plan import Plan, Trial, make_plan
-from sweeps.spec import read_spec
+from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.evaluation import evaluate
+from pipelines.scoring.rungs import rung_steps, rung_widths, score_rung
+from pipelines.training.trainer import Diverged, train, training_seconds
+from sweeps.planning.plan import Plan, Trial, make_plan
+from sweeps.spec.reading import read_spec
 
 HERE = Path(__file__).parent
 GRID, RECORDED = HERE / "search_grid.yaml", HERE / "search_grid.jsonl"

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpdit.compilation import compile_blocks
-from mpdit.diffusion import Ddpm, DenoisingLoss, build_denoiser
+from mpdit.diffusion.objectives import Ddpm, DenoisingLoss, build_denoiser
+from mpdit.inference.compilation import compile_blocks
+from mpdit.model.transformer import SIZES, Architecture
 from mpdit.randomness import normal
-from mpdit.step import Batch, accumulate, new_state, train_step
-from mpdit.transformer import SIZES, Architecture
+from mpdit.training.step import Batch, accumulate, new_state, train_step
 
 MODELS = ("XS/2", "S/4", "S/2", "B/4")
 BARS = {"cpu": 2.0, "cuda": 3.0}
@@ -41,7 +41,7 @@ Step = Callable[[Tensor, Tensor], Any]
 
 
 def ours(model: str, batch: int, device: torch.device, precision: str, compiled: bool) -> Step:
-    """One training step of ours, as pipelines/training.py takes it."""
+    """One training step of ours, as pipelines/training/trainer.py takes it."""
     denoiser = build_denoiser(architecture(model), Ddpm(1.0), seed=0).to(device)
     state, loss_of = new_state(denoiser, (0.9, 0.99)), DenoisingLoss(denoiser)
 

@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-from mpdit.datasets import load_dataset
-from mpdit.diffusion import DenoisingLoss, build_denoiser
-from mpdit.ema import TRACKED_WIDTHS
+from mpdit.data.registry import load_dataset
+from mpdit.diffusion.objectives import DenoisingLoss, build_denoiser
+from mpdit.model.transformer import Architecture
 from mpdit.randomness import normal
 from mpdit.run_folder import set_weights
-from mpdit.step import draw_batch, learning_rate, new_state, train_step
-from mpdit.transformer import Architecture
+from mpdit.training.ema import TRACKED_WIDTHS
+from mpdit.training.step import draw_batch, learning_rate, new_state, train_step
 from pipelines.recipe import Recipe
 
 Points = dict[str, float]  # {key: loss}
@@ -126,7 +126,7 @@ def report(options: argparse.Namespace, points: Points, rates: list[float]) -> N
     carried = {p: means[p][large][_lowest(means[p][small])] for p in means}
     ratio = round(carried["sp"] / carried["mup"], 3)
     if options.picture:
-        from pipelines.pictures import write_curves
+        from pipelines.scoring.pictures import write_curves
 
         names = {"sp": "standard", "mup": f"µP, base width {small}"}
         panels = {

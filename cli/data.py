@@ -10,7 +10,7 @@ import typer
 from cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from pipelines.prepare import Progress
+    from pipelines.data.prepare import Progress
 
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal
 CLASSES_SHOWN = 20
@@ -26,7 +26,7 @@ SourceOutput = Annotated[Path, typer.Option("-o", "--output", help="The folder t
 @data.command("list")
 def list_(json_: JsonOption = False) -> None:
     """The data sets that a recipe can name, and the settings that each takes."""
-    from mpdit.datasets import DATASETS
+    from mpdit.data.registry import DATASETS
 
     if json_:
         rows = [{"name": name, "settings": kind.settings, "holds": kind.holds} for name, kind in DATASETS.items()]
@@ -46,7 +46,7 @@ def info(
     json_: JsonOption = False,
 ) -> None:
     """What is in a data set: counts per class, shapes, mean ± std, fingerprint, a contact sheet."""
-    from pipelines.inventory import contact_sheet, inventory, open_set
+    from pipelines.data.inventory import contact_sheet, inventory, open_set
 
     dataset = open_set(name, resolution)
     facts = inventory(dataset)
@@ -94,7 +94,7 @@ def prepare(
     features: FeaturesOption = True,
 ) -> None:
     """Crop, resize and pack images once, so that training reads them as fast as it can."""
-    from pipelines.prepare import prepare
+    from pipelines.data.prepare import prepare
 
     record = prepare(source, output, resolution, skip_bad, _progress("prepared"))
     typer.echo(f"{record.count:,} images of {len(record.classes)} classes are in {output}", err=True)
@@ -125,9 +125,9 @@ def encode(
     """Encode images with a VAE once; stopped in any way, the same command continues."""
     import torch
 
+    from mpdit.data.latents import DTYPES
     from mpdit.errors import refusal
-    from mpdit.latents import DTYPES
-    from pipelines.encode import make_latents
+    from pipelines.data.encode import make_latents
 
     if dtype not in DTYPES:
         raise refusal(f"no type {dtype!r} for latents", given=f"--dtype {dtype}", allowed=", ".join(DTYPES))
@@ -142,10 +142,10 @@ def encode(
 
 def _train_features(kind: str, folder: Path) -> None:
     """The set's own extractor, in its folder, unless it is there; a set that has nothing to tell apart has none."""
-    from mpdit.datasets import load_dataset
+    from mpdit.data.registry import load_dataset
     from mpdit.errors import BadInput
-    from mpdit.extractors import extractor_card
-    from pipelines.extractor import STEPS, train_extractor
+    from mpdit.scoring.extractors import extractor_card
+    from pipelines.scoring.train_classifier import STEPS, train_extractor
 
     dataset = load_dataset(kind, path=str(folder), **({"flips": False} if kind == "folder" else {}))
     place = dataset.folder

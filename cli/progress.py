@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from cli.tables import duration, trials_table
-from sweeps.ledger import Event
-from sweeps.overview import fold, new_states, states_of
-from sweeps.plan import Plan, trials_of
+from sweeps.planning.plan import Plan, trials_of
+from sweeps.results.trial_states import fold, new_states, states_of
+from sweeps.storage.ledger import Event
 
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal
 WATCH_EVERY = 2.0  # seconds between looks at another process's ledger

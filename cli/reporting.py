@@ -20,9 +20,9 @@ def report(
 ) -> None:
     """Write a sweep's report: one HTML file that needs no network. A running sweep's is of what is known so far."""
     from cli.sweeping import check_metric, recorded
-    from sweeps.place import open_storage
-    from sweeps.ranking import rank
-    from sweeps.report import write_report
+    from sweeps.report.page import write_report
+    from sweeps.results.ranking import rank
+    from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
     where = open_storage(storage)
@@ -36,7 +36,7 @@ def report(
 
 def schema() -> None:
     """Print the JSON Schema of sweep files, for editors that check and complete them."""
-    from sweeps.schema import sweep_schema
+    from sweeps.spec.schema import sweep_schema
 
     print(json.dumps(sweep_schema(), indent=2, ensure_ascii=False))
 
@@ -53,7 +53,7 @@ def new(
     seeds: Annotated[str | None, typer.Option(metavar="S,S,…", help="Training seeds.")] = None,
 ) -> None:
     """Write a commented sweep file: from options, and on a terminal by asking for the rest."""
-    from sweeps.new_file import Answers, write_sweep_file
+    from sweeps.spec.template import Answers, write_sweep_file
 
     given = {
         "name": name,

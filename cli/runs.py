@@ -31,8 +31,8 @@ def train(
 ) -> None:
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.drawing import drawing
-    from pipelines.calls import train
-    from pipelines.training import Diverged, OutOfMemory
+    from pipelines.api import train
+    from pipelines.training.trainer import Diverged, OutOfMemory
 
     try:
         done = train(recipe, output, settings=set_ or [], report=_progress_line, drawing=drawing)
@@ -63,8 +63,8 @@ def evaluate(
 ) -> None:
     """Score a finished run or a bundle at one or more EMA widths. Stopped, the same command continues."""
     from cli.drawing import drawing
-    from pipelines.calls import evaluate
-    from sweeps.place import open_storage
+    from pipelines.api import evaluate
+    from sweeps.storage.open_storage import open_storage
 
     name_inception_weights(inception_weights)
     folder = open_storage(storage).find_run(run)
@@ -88,11 +88,11 @@ def sample(
     """Draw a grid of samples, a column for each class. Stopped, the same command continues."""
     from cli.drawing import drawing
     from mpdit import load
-    from pipelines.cell import Evaluation
-    from pipelines.pictures import write_grid
     from pipelines.recipe import Recipe
-    from pipelines.samples import Drawer, Kept, same, sample_grid
-    from sweeps.place import open_storage
+    from pipelines.scoring.cell import Evaluation
+    from pipelines.scoring.pictures import write_grid
+    from pipelines.scoring.samples import Drawer, Kept, same, sample_grid
+    from sweeps.storage.open_storage import open_storage
 
     folder = open_storage(storage).find_run(run)
     denoiser, recipe = load(folder, ema)

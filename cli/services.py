@@ -16,9 +16,9 @@ def ui(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Open MLflow over the storage, on this machine only."""
-    from sweeps.pages import served
-    from sweeps.place import open_storage
-    from sweeps.tracking import cells_page
+    from sweeps.storage.open_storage import open_storage
+    from sweeps.tracking.mlflow_server import served
+    from sweeps.tracking.mlflow_view import cells_page
 
     where = open_storage(storage)
     where.check()
@@ -41,7 +41,7 @@ def doctor(
     """Check that a sweep could run here; every line says ok, warn or fail, and the mend."""
     from sweeps.bug_report import write_report
     from sweeps.doctor import examine
-    from sweeps.place import open_storage
+    from sweeps.storage.open_storage import open_storage
 
     findings = []
     for finding in examine(open_storage(storage)):

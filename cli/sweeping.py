@@ -27,10 +27,10 @@ from cli.options import (
 from mpdit.errors import nearest, refusal
 
 if TYPE_CHECKING:
-    from sweeps.ledger import Event
-    from sweeps.plan import Plan
-    from sweeps.runner import Start
-    from sweeps.storage import Storage
+    from sweeps.execution.driver import Start
+    from sweeps.planning.plan import Plan
+    from sweeps.storage.layout import Storage
+    from sweeps.storage.ledger import Event
 
 FAILED, INTERRUPTED = 1, 130
 SHOWN_AT_THE_END = 10
@@ -49,8 +49,8 @@ def sweep(
     address: AddressOption = None,
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run."""
-    from sweeps.place import open_storage
-    from sweeps.runner import Start
+    from sweeps.execution.driver import Start
+    from sweeps.storage.open_storage import open_storage
 
     name_inception_weights(inception_weights)
     conduct(_read_plan(file, set_), open_storage(storage), Start(max_concurrent, fail_fast, address=address), storage)
@@ -61,10 +61,10 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     from rich.console import Console
 
     from cli.progress import SweepProgress
-    from sweeps.ledger import read
-    from sweeps.notify import Notifier, heard_by
-    from sweeps.plan import make_plan
-    from sweeps.runner import SweepEnd, run
+    from sweeps.execution.driver import SweepEnd, run
+    from sweeps.execution.notify import Notifier, heard_by
+    from sweeps.planning.plan import make_plan
+    from sweeps.storage.ledger import read
 
     name = plan.spec.name
     ledger = where.ledger(name)
@@ -115,13 +115,13 @@ def plan(
 ) -> None:
     """Show what a sweep will do and cost; starts nothing. With --size, what tuning small and training large saves."""
     from cli.tables import plan_csv, plan_table, saving_table
-    from sweeps.cluster import slots_here
-    from sweeps.history import cost_of, known_events, unfinished, untrained
-    from sweeps.measuring import measure
-    from sweeps.place import open_storage
-    from sweeps.plan import make_plan
-    from sweeps.saving import saving
-    from sweeps.spec import check_unchanged
+    from sweeps.execution.cluster import slots_here
+    from sweeps.planning.known_work import cost_of, known_events, unfinished, untrained
+    from sweeps.planning.plan import make_plan
+    from sweeps.planning.timing_probe import measure
+    from sweeps.planning.transfer_cost import saving
+    from sweeps.spec.reading import check_unchanged
+    from sweeps.storage.open_storage import open_storage
 
     where, made = open_storage(storage), _read_plan(file, set_)
     where.check()
@@ -169,8 +169,8 @@ def status(
 ) -> None:
     """Show where each trial of a sweep stands."""
     from cli.tables import trials_table
-    from sweeps.overview import trial_states
-    from sweeps.place import open_storage
+    from sweeps.results.trial_states import trial_states
+    from sweeps.storage.open_storage import open_storage
 
     where = open_storage(storage)
     found, made, events = recorded(where, name)
@@ -190,8 +190,8 @@ def _watch(where: "Storage", name: str) -> None:
     from rich.console import Console
 
     from cli.progress import watch
-    from sweeps.ledger import read
-    from sweeps.place import look_again
+    from sweeps.storage.ledger import read
+    from sweeps.storage.open_storage import look_again
 
     def known() -> "list[Event]":
         look_again(where, name)
@@ -220,9 +220,9 @@ def rank(
     by: ByOption = None,
 ) -> None:
     """List the cells of a sweep, best first."""
-    from sweeps.importance import write_study
-    from sweeps.place import open_storage
-    from sweeps.ranking import as_csv, rank
+    from sweeps.results.importance import write_study
+    from sweeps.results.ranking import as_csv, rank
+    from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
     where = open_storage(storage)
@@ -256,10 +256,10 @@ def best(
     json_: JsonOption = False,
 ) -> None:
     """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
-    from sweeps.history import OPEN
-    from sweeps.place import open_storage
-    from sweeps.ranking import rank
-    from sweeps.winner import export_winner, transfer_winner
+    from sweeps.planning.known_work import OPEN
+    from sweeps.results.ranking import rank
+    from sweeps.results.winner import export_winner, transfer_winner
+    from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
     if (size or patch) and not export:
@@ -293,17 +293,17 @@ def best(
 
 
 def _read_plan(file: str, settings: list[str] | None) -> "Plan":
-    from sweeps.plan import make_plan
-    from sweeps.spec import read_spec, sweep_file
+    from sweeps.planning.plan import make_plan
+    from sweeps.spec.reading import read_spec, sweep_file
 
     return make_plan(read_spec(sweep_file(file), settings))
 
 
 def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":
     """The plan and the events of a sweep in the storage."""
-    from sweeps.ledger import read
-    from sweeps.plan import make_plan
-    from sweeps.spec import read_spec
+    from sweeps.planning.plan import make_plan
+    from sweeps.spec.reading import read_spec
+    from sweeps.storage.ledger import read
 
     found = storage.find_sweep(name)
     events = read(storage.ledger(found))
@@ -311,7 +311,7 @@ def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Eve
 
 
 def check_metric(by: str | None) -> None:
-    from sweeps.spec import METRICS
+    from sweeps.spec.model import METRICS
 
     if by not in (None, *METRICS):
         raise refusal(
@@ -321,8 +321,8 @@ def check_metric(by: str | None) -> None:
 
 def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int | None, alive: bool) -> None:
     from cli.tables import ranking_table
-    from sweeps.history import OPEN
-    from sweeps.ranking import noise_floor, rank
+    from sweeps.planning.known_work import OPEN
+    from sweeps.results.ranking import noise_floor, rank
 
     rows, by = rank(made, events, by, alive), by or made.spec.metrics[0]
     if all(row.value is None and row.status in OPEN for row in rows):
@@ -348,14 +348,14 @@ def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int
 
 def _counted(made: "Plan", events: "list[Event]", alive: bool = False) -> str:
     """How many trials ended how."""
-    from sweeps.overview import trial_states
+    from sweeps.results.trial_states import trial_states
 
     counts = Counter(state.status for state in trial_states(made, events, alive).values())
     return f"{len(made.trials)} trials: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
 def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> None:
-    from sweeps.overview import trial_states
+    from sweeps.results.trial_states import trial_states
 
     for state in trial_states(made, events, alive=False).values():
         if state.status in ("failed", "out_of_memory"):

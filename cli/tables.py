@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.plan import Estimate, Plan, Trial
-from sweeps.ranking import Row
-from sweeps.saving import Saving
-from sweeps.screening import planned_samples, rounds
+from sweeps.planning.plan import Estimate, Plan, Trial
+from sweeps.planning.staged_scoring import planned_samples, rounds
+from sweeps.planning.transfer_cost import Saving
+from sweeps.results.ranking import Row
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], gap: int = 2) -> str:

@@ -12,7 +12,7 @@ from cli.sweeping import conduct, recorded
 from mpdit.errors import nearest, refusal
 
 if TYPE_CHECKING:
-    from sweeps.storage import Storage
+    from sweeps.storage.layout import Storage
 
 PATIENCE = 120.0  # seconds for a driver to stop its trials and write down how they ended
 
@@ -23,10 +23,10 @@ def stop(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Stop a sweep that runs in another terminal, or one of its trials at its next report."""
-    from sweeps.history import OPEN
-    from sweeps.overview import trial_states
-    from sweeps.place import open_storage
-    from sweeps.requests import ask_to_stop
+    from sweeps.planning.known_work import OPEN
+    from sweeps.results.trial_states import trial_states
+    from sweeps.storage.open_storage import open_storage
+    from sweeps.storage.stop_requests import ask_to_stop
 
     where = open_storage(storage)
     found, made, events = recorded(where, name)
@@ -64,10 +64,10 @@ def retry(
     address: AddressOption = None,
 ) -> None:
     """Take up again what a sweep has not finished, from its checkpoints: stopped trials too."""
-    from sweeps.history import FAULTS, FINAL
-    from sweeps.ledger import trial_statuses
-    from sweeps.place import open_storage
-    from sweeps.runner import Start
+    from sweeps.execution.driver import Start
+    from sweeps.planning.known_work import FAULTS, FINAL
+    from sweeps.storage.ledger import trial_statuses
+    from sweeps.storage.open_storage import open_storage
 
     where = open_storage(storage)
     found, made, events = recorded(where, name)
@@ -88,8 +88,8 @@ def sync(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Bring MLflow up to date from the sweep's ledger, or show the sweep in another MLflow."""
-    from sweeps.mirror import synchronise
-    from sweeps.place import open_storage
+    from sweeps.storage.open_storage import open_storage
+    from sweeps.tracking.mlflow_thread import synchronise
 
     where = open_storage(storage)
     found, made, events = recorded(where, name)
@@ -108,8 +108,8 @@ def clean(
 ) -> None:
     """Show what of a storage can go, and remove it."""
     from cli.tables import aligned
-    from sweeps.place import open_storage
-    from sweeps.retention import removable, remove
+    from sweeps.execution.retention import removable, remove
+    from sweeps.storage.open_storage import open_storage
 
     where = open_storage(storage)
     where.check()

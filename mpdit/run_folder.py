@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mpdit.diffusion import Denoiser, objective_as_dict, objective_from
-from mpdit.ema import reconstruct
+from mpdit.diffusion.objectives import Denoiser, objective_as_dict, objective_from
 from mpdit.errors import refusal
-from mpdit.layers import normalize_weights
-from mpdit.transformer import Transformer, architecture_from
+from mpdit.model.layers import normalize_weights
+from mpdit.model.transformer import Transformer, architecture_from
+from mpdit.training.ema import reconstruct
 
 BUNDLE_WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"

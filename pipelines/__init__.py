@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.calls import Trained, evaluate, train
+    from pipelines.api import Trained, evaluate, train
 
 __all__ = ["Trained", "evaluate", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """The two functions, imported when they are asked for: torch and pydantic take seconds."""
-    if name in __all__:
-        from pipelines import calls
+    """The public functions, imported when they are first used: torch and pydantic take seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pipelines import api
 
-        return getattr(calls, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(api, name)

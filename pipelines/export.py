@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mpdit.ema import reconstruct
 from mpdit.run_folder import (
     BUNDLE_WEIGHTS,
     EMA,
@@ -15,9 +14,10 @@ from mpdit.run_folder import (
     set_weights,
     write_weights,
 )
-from pipelines.cell import Evaluation
+from mpdit.training.ema import reconstruct
 from pipelines.provenance import git_state, machine, versions
-from pipelines.training import read_recipe
+from pipelines.scoring.cell import Evaluation
+from pipelines.training.trainer import read_recipe
 from pipelines.yaml_file import write_yaml
 
 CARD = "README.md"

@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 CODE = Path(__file__).resolve().parent.parent
+LAYERS = ("mpdit", "pipelines", "sweeps", "cli")
+
+
+def source_files() -> list[Path]:
+    """Our own Python files, in one order."""
+    return [path for layer in LAYERS for path in sorted((CODE / layer).rglob("*.py"))]
+
+
 PACKAGES = ("mpdit", "torch", "numpy", "accelerate", "safetensors", "ray", "mlflow", "optuna", "scikit-learn")
 
 

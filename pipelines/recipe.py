@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mpdit.dataset import Dataset
-from mpdit.datasets import DATASETS, check_settings, load_dataset
-from mpdit.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
-from mpdit.diffusion import OBJECTIVES, Objective, objective_as_dict, objective_from
-from mpdit.ema import width_exponent
+from mpdit.data.dataset import Dataset
+from mpdit.data.registry import DATASETS, check_settings, load_dataset
+from mpdit.diffusion.objectives import OBJECTIVES, Objective, objective_as_dict, objective_from
 from mpdit.errors import nearest, refusal
-from mpdit.modulation import modulation_name, parse_modulation
-from mpdit.scaling import PARAMETRIZATIONS
-from mpdit.step import SCHEDULES
-from mpdit.transformer import SIZES, Architecture
+from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
+from mpdit.model.modulation import modulation_name, parse_modulation
+from mpdit.model.mup import PARAMETRIZATIONS
+from mpdit.model.transformer import SIZES, Architecture
+from mpdit.training.ema import width_exponent
+from mpdit.training.step import SCHEDULES
 
 RECIPE_VERSION = 2  # part of every trial's id: raised when the same recipe comes to mean another training
 REPORTS = 20  # progress reports of a short run
@@ -125,7 +125,7 @@ class Data(Settings):
 
 
 class Prediction(Settings):
-    """What the network is asked: see mpdit/diffusion.py. All but the name are `edm`'s own."""
+    """What the network is asked: see mpdit/diffusion/objectives.py. All but the name are `edm`'s own."""
 
     name: Annotated[str, known(OBJECTIVES, "objective")] = "edm"
     p_mean: float | None = None  # of ln σ; -0.4

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpdit.datasets import load_dataset
+from mpdit.data.registry import load_dataset
 from mpdit.errors import nearest, refusal
+from mpdit.model.mup import rule
+from mpdit.model.transformer import SIZES, parameter_count
 from mpdit.run_folder import BUNDLE_WEIGHTS, PROVENANCE, RECIPE
-from mpdit.scaling import rule
-from mpdit.transformer import SIZES, parameter_count
 from pipelines.provenance import git_state, versions
 from pipelines.recipe import Recipe
 from pipelines.yaml_file import Document, validate, write_yaml
@@ -116,7 +116,7 @@ def _card(moved: Transfer, result: dict[str, Any], output: Path, source: dict[st
     rates = "\n".join(f"| hidden matrices in {name} | {rate:g} |" for name, rate in moved.hidden_lr.items())
     rules = "its width is the source's, so no rate changes"
     if o.parametrization == "mup":
-        rules = f"µP at base width {o.base_width} (`optimizer.parametrization: mup`, mpdit/scaling.py)"
+        rules = f"µP at base width {o.base_width} (`optimizer.parametrization: mup`, mpdit/model/mup.py)"
     warnings = "".join(f"- {warning}\n" for warning in moved.warnings)
     return f"""# {output.name}
 

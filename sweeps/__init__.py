@@ -3,17 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.calls import rank, run
-    from sweeps.ranking import Row
-    from sweeps.runner import SweepEnd
+    from sweeps.api import rank, run
+    from sweeps.execution.driver import SweepEnd
+    from sweeps.results.ranking import Row
 
 __all__ = ["Row", "SweepEnd", "rank", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions and what they return, imported when they are asked for: Ray and torch take seconds."""
-    if name in __all__:
-        from sweeps import calls
+    """The public functions and what they return, imported when they are first used: Ray and torch take seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sweeps import api
 
-        return getattr(calls, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(api, name)

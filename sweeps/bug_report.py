@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.provenance import git_state
 from sweeps.doctor import Finding
-from sweeps.storage import Storage
+from sweeps.storage.layout import Storage
 
 TOLD = ("MPDIT_", "RAY_", "MLFLOW_", "CUDA_", "OMP_", "MKL_", "TORCH", "NCCL_", "PYTHON")  # variables worth telling
 SECRET = re.compile(r"token|secret|passw|credential|api_?key|access_?key|private|auth|cookie", re.IGNORECASE)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpdit.errors import BadInput
-from pipelines.provenance import CODE, device_name, installed, versions
+from pipelines.provenance import CODE, device_name, installed, source_files, versions
 from pipelines.recipe import Recipe, resolve_runtime
-from sweeps.storage import Storage
+from sweeps.storage.layout import Storage
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +100,7 @@ def _pins() -> Finding:
 
 def _clock() -> Finding:
     """A ledger orders events by time: the clock must not be behind what it has written, nor the disk's clock differ."""
-    newest = max(path.stat().st_mtime for path in CODE.glob("*/*.py"))
+    newest = max(path.stat().st_mtime for path in source_files())
     now = time.time()
     with tempfile.NamedTemporaryFile() as probe:
         apart = abs(Path(probe.name).stat().st_mtime - time.time())
@@ -189,8 +189,8 @@ def _memory() -> Finding:
 
 
 def _data_and_features() -> Finding:
-    from mpdit.datasets import load_dataset
-    from mpdit.extractors import SHIPPED, extractor_card, load_extractor
+    from mpdit.data.registry import load_dataset
+    from mpdit.scoring.extractors import SHIPPED, extractor_card, load_extractor
 
     try:
         counts = [f"{len(load_dataset(name)):,} {name}" for name in SHIPPED]
@@ -203,7 +203,7 @@ def _data_and_features() -> Finding:
 
 def _inception() -> Finding:
     """FID needs weights that do not come with mpdit; without them every other distance is there."""
-    from mpdit.extractors import DOWNLOADS, sha256, weights_file
+    from mpdit.scoring.extractors import DOWNLOADS, sha256, weights_file
 
     path, wanted = weights_file("inception"), DOWNLOADS["inception"]
     if not path.is_file():
@@ -216,7 +216,7 @@ def _inception() -> Finding:
 
 
 def _ray() -> Finding:
-    from sweeps.cluster import local_ray
+    from sweeps.execution.cluster import local_ray
 
     try:
         with local_ray() as cluster:
@@ -227,7 +227,7 @@ def _ray() -> Finding:
 
 
 def _tracking(storage: Storage) -> Finding:
-    from sweeps.tracking import check_database
+    from sweeps.tracking.mlflow_view import check_database
 
     if storage.bucket:
         return Finding("ok", "MLflow's database is that of the server which tracking.uri names")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.place import open_storage
-from sweeps.storage import Storage
+from sweeps.storage.layout import Storage
+from sweeps.storage.open_storage import open_storage
 
 numbers = itertools.count()
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from mpdit.diffusion import Denoiser, Edm, build_denoiser
-from mpdit.transformer import Architecture
+from mpdit.diffusion.objectives import Denoiser, Edm, build_denoiser
+from mpdit.model.transformer import Architecture
 from pipelines.recipe import Recipe
 
 SMALL = {"steps": 10, "batch": 8, "runtime": {"device": "cpu", "threads": 1}}

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from mpdit import datasets, extractors
-from mpdit.dataset import Dataset
-from mpdit.datasets import Kind, load_dataset
+from mpdit.data import registry as datasets
+from mpdit.data.dataset import Dataset
+from mpdit.data.registry import Kind, load_dataset
 from mpdit.errors import BadInput
-from pipelines.cell import Cell, Evaluation
-from pipelines.evaluation import evaluate, prepare
-from pipelines.extractor import train_extractor
+from mpdit.scoring import extractors
 from pipelines.recipe import Recipe
-from pipelines.training import train
+from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.evaluation import evaluate, prepare
+from pipelines.scoring.train_classifier import train_extractor
+from pipelines.training.trainer import train
 from tests.conftest import SMALL
 
 
@@ -29,7 +30,7 @@ def stripes() -> Dataset:
 
 def test_a_data_set_that_is_added_can_be_trained_on_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(datasets.DATASETS, "stripes", Kind(stripes, "stripes"))
-    for module in ("mpdit.extractors", "pipelines.extractor"):
+    for module in ("mpdit.scoring.extractors", "pipelines.scoring.train_classifier"):
         monkeypatch.setattr(f"{module}.WEIGHTS", tmp_path / "weights")
     evaluation, results = Evaluation(samples=20, steps=1), list[dict[str, Any]]()
     recipe = Recipe.model_validate({**SMALL, "steps": 2, "data": {"name": "stripes"}})

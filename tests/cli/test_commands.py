@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.ledger import Ledger, event
-from sweeps.spec import read_spec
-from sweeps.storage import Storage
+from sweeps.spec.reading import read_spec
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import Ledger, event
 from tests.cli.conftest import Command, Refused
 from tests.sweeps.conftest import ended, plan_of, scored
 
@@ -286,7 +286,7 @@ def tuned(tmp_path: Path) -> Path:
     storage, spec = Storage(tmp_path / "runs"), read_spec(tmp_path / "tuned.yaml")
     storage.prepare()
     from pipelines.yaml_file import write_yaml
-    from sweeps.plan import make_plan
+    from sweeps.planning.plan import make_plan
 
     plan = make_plan(spec)
     storage.sweep("tuned").mkdir()

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from cli.progress import SweepProgress, watch
 from cli.tables import fitted, plan_csv, plan_table, ranking_table
-from sweeps.ledger import Event, event
-from sweeps.plan import Estimate, Plan
-from sweeps.ranking import rank
+from sweeps.planning.plan import Estimate, Plan
+from sweeps.results.ranking import rank
+from sweeps.storage.ledger import Event, event
 from tests.sweeps.conftest import ended, plan_of, scored
 
 BEGAN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -152,7 +152,7 @@ def test_the_last_lines_of_a_failing_trial_are_shown_with_the_path(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from cli.sweeping import _print_failures
-    from sweeps.storage import Storage
+    from sweeps.storage.layout import Storage
 
     storage = Storage(tmp_path)
     storage.trial(plan.trials[0].id).mkdir(parents=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.yaml_file import write_yaml
-from sweeps.ledger import Ledger, event
-from sweeps.requests import EVERYTHING, ask_to_stop, asked_to_stop
-from sweeps.storage import Storage, locked
+from sweeps.storage.layout import Storage, locked
+from sweeps.storage.ledger import Ledger, event
+from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, asked_to_stop
 from tests.cli.conftest import Command, Refused
 from tests.sweeps.conftest import ended, plan_of, scored
 
@@ -68,7 +68,7 @@ def test_a_tracking_server_that_does_not_answer_is_told(finished: Storage, refus
 
 
 def test_clean_shows_before_it_removes(finished: Storage, mpdit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.retention.dead_folders", list)  # those of this machine are not the test's
+    monkeypatch.setattr("sweeps.execution.retention.dead_folders", list)  # those of this machine are not the test's
     assert mpdit("clean", "--storage", finished.root).stdout == "nothing to remove\n"
     weights = finished.trial(SECOND) / "ema" / "raw.safetensors"
     weights.parent.mkdir(parents=True)

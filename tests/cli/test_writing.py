@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from sweeps.schema import sweep_schema
-from sweeps.spec import SHIPPED, read_spec
+from sweeps.spec.reading import SHIPPED, read_spec
+from sweeps.spec.schema import sweep_schema
 from tests.cli.conftest import Command, Refused
 
 CODE = Path(main.__code__.co_filename).parent.parent

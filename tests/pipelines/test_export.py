@@ -7,11 +7,11 @@ import torch
 
 import mpdit
 from mpdit.errors import BadInput
-from pipelines.cell import Cell, Evaluation
-from pipelines.evaluation import evaluate
 from pipelines.export import bundle_evaluation, export
 from pipelines.recipe import Recipe
-from pipelines.training import read_recipe, train
+from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.evaluation import evaluate
+from pipelines.training.trainer import read_recipe, train
 
 FEW = Evaluation(samples=60, steps=4, guidance=1.5)
 SOURCE = {"sweep": "made", "sweep_id": "0", "trial": "abc", "params": {}}

@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mpdit.datasets import load_dataset
-from pipelines.encode import make_latents
-from pipelines.extractor import train_extractor
-from pipelines.prepare import prepare
-from sweeps.plan import make_plan
-from sweeps.spec import read_spec, sweep_file
-from sweeps.trial import run_trial
-from tests.pipelines.test_encode import tiny_vae
+from mpdit.data.registry import load_dataset
+from pipelines.data.encode import make_latents
+from pipelines.data.prepare import prepare
+from pipelines.scoring.train_classifier import train_extractor
+from sweeps.execution.worker import run_trial
+from sweeps.planning.plan import make_plan
+from sweeps.spec.reading import read_spec, sweep_file
+from tests.pipelines.data.test_encode import tiny_vae
 
 
 @pytest.fixture(scope="module")

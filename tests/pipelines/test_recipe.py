@@ -60,7 +60,7 @@ def test_the_same_training_written_otherwise_has_the_same_id(fields: dict[str, A
 def test_another_data_set_has_another_id(monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
-    from mpdit.datasets import load_dataset
+    from mpdit.data.registry import load_dataset
 
     other = dataclasses.replace(load_dataset("digits"), fingerprint="sha256:other")
     monkeypatch.setattr("pipelines.recipe.load_dataset", lambda _name, **_settings: other)

@@ -8,7 +8,7 @@ import pytest
 import mpdit
 from mpdit.errors import BadInput
 from pipelines.recipe import Recipe
-from pipelines.training import is_trained, read_recipe, train
+from pipelines.training.trainer import is_trained, read_recipe, train
 from pipelines.transfer import export_transfer, transfer
 
 RESULT = {"params": {}, "metric": "fd_digits_2k", "value": 1.5, "stderr": 0.1, "noise_floor": 0.2}

@@ -64,8 +64,8 @@ def browser_page() -> Iterator[tuple[Page, list[str]]]:
 
 def runs_page(page: Page, address: str, storage: Path, name: str) -> None:
     """The sweep's own view of its cells, best first, as `mpdit ui` names it."""
-    from sweeps.storage import Storage
-    from sweeps.tracking import cells_page
+    from sweeps.storage.layout import Storage
+    from sweeps.tracking.mlflow_view import cells_page
 
     path = cells_page(Storage(storage), name)
     assert path is not None
@@ -110,8 +110,8 @@ def cells_of(storage: Path, name: str) -> tuple[str, list[str]]:
     """The experiment's id and the run ids of its scored cells, best first."""
     from mlflow import MlflowClient
 
-    from sweeps.storage import Storage
-    from sweeps.tracking import CELL, tracking_uri
+    from sweeps.storage.layout import Storage
+    from sweeps.tracking.mlflow_view import CELL, tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(Storage(storage), None))
     experiment = client.get_experiment_by_name(name)
@@ -124,8 +124,8 @@ def runs_of_kind(storage: Path, name: str, kind: str) -> list[str]:
     """The run ids of the sweep (one), its trials or its cells."""
     from mlflow import MlflowClient
 
-    from sweeps.storage import Storage
-    from sweeps.tracking import KIND, tracking_uri
+    from sweeps.storage.layout import Storage
+    from sweeps.tracking.mlflow_view import KIND, tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(Storage(storage), None))
     experiment = client.get_experiment_by_name(name)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sweeps.tracking import CELL, SWEEP, TRIAL
+from sweeps.tracking.mlflow_view import CELL, SWEEP, TRIAL
 
 PATIENCE = 180  # seconds
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.bucket import open_bucket
-from sweeps.ledger import read
-from sweeps.place import copy_of, open_storage
+from sweeps.storage.bucket import open_bucket
+from sweeps.storage.ledger import read
+from sweeps.storage.open_storage import copy_of, open_storage
 from tests.bucket_server import Server, bucket_url, s3_server
 from tests.slow.conftest import PATIENCE, end, mpdit, mpdit_json, ranking_of, settled, start, wait_for
 from tests.slow.test_cluster import two_nodes

@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from sweeps.ledger import read
-from sweeps.storage import Storage
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import read
 from tests.slow.conftest import mpdit_json, ranking_of, start, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mpdit import fidelity
 from mpdit.randomness import normal
-from tests.mpdit.test_fidelity import theirs
+from mpdit.scoring import frechet as fidelity
+from tests.mpdit.scoring.test_frechet import theirs
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeps.spec import read_spec
+from sweeps.spec.reading import read_spec
 from tests.bucket_server import Server, bucket_url, s3_server
-from tests.pipelines.test_encode import tiny_vae
+from tests.pipelines.data.test_encode import tiny_vae
 from tests.slow.conftest import CODE, mpdit
 from tests.slow.mlflow_pages import served
 

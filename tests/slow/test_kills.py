@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.ledger import read
-from sweeps.storage import Storage
-from sweeps.tracking import CELL, TRIAL, tracking_uri
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import read
+from sweeps.tracking.mlflow_view import CELL, TRIAL, tracking_uri
 from tests.slow.conftest import end, mpdit, mpdit_json, ranking_of, settled, start, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

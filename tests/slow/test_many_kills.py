@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sweeps.ledger import read
+from sweeps.storage.ledger import read
 from tests.slow.conftest import end, mpdit, mpdit_json, ranking_of, settled, start
 from tests.slow.mlflow_server import Server, assert_whole
 

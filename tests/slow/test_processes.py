@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.recipe import Recipe
-from pipelines.training import train
+from pipelines.training.trainer import train
 from tests.slow.conftest import CODE, PATIENCE, mpdit
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the compiler leaves processes behind

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import mpdit
-from sweeps.storage import Storage
-from sweeps.tracking import tracking_uri
+from sweeps.storage.layout import Storage
+from sweeps.tracking.mlflow_view import tracking_uri
 from tests.slow.conftest import mpdit_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

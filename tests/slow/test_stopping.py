@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.ledger import read, trial_statuses
-from sweeps.plan import make_plan
-from sweeps.spec import read_spec
-from sweeps.storage import Storage
+from sweeps.planning.plan import make_plan
+from sweeps.spec.reading import read_spec
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import read, trial_statuses
 from tests.slow.conftest import mpdit, mpdit_json, ranking_of, settled, start, wait_for
 from tests.slow.mlflow_server import Server, assert_whole
 

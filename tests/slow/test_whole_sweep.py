@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import mpdit
-from pipelines.cell import Cell
-from pipelines.evaluation import evaluate
 from pipelines.export import bundle_evaluation
-from pipelines.training import read_recipe
+from pipelines.scoring.cell import Cell
+from pipelines.scoring.evaluation import evaluate
+from pipelines.training.trainer import read_recipe
 from tests.slow.conftest import mpdit as run
 from tests.slow.conftest import mpdit_json
 
@@ -50,7 +50,7 @@ def test_learning_is_real(whole_sweep: Path) -> None:
     )
     assert tenth >= recipe.steps / 10 * 0.8
     early: list[dict[str, Any]] = []
-    from pipelines.cell import Evaluation
+    from pipelines.scoring.cell import Evaluation
 
     cell = Cell(max(0.05, best["params"]["ema.sigma_rel"]), Evaluation())  # so early there is no narrower width
     evaluate(folder, recipe, [cell], early.append, step=tenth)

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from pipelines.yaml_file import write_yaml
-from sweeps.ledger import Event, Ledger, event
-from sweeps.plan import Plan, make_plan
-from sweeps.spec import SweepSpec
-from sweeps.storage import Storage
+from sweeps.planning.plan import Plan, make_plan
+from sweeps.spec.model import SweepSpec
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import Event, Ledger, event
 
 
 def plan_of(axes: dict[str, list[Any]], **fields: Any) -> Plan:

@@ -7,7 +7,7 @@ import pytest
 from sweeps import doctor
 from sweeps.bug_report import without_secrets, write_report
 from sweeps.doctor import Finding
-from sweeps.storage import Storage
+from sweeps.storage.layout import Storage
 
 
 def test_another_version_than_tested_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_database_that_cannot_be_written_fails(tmp_path: Path, monkeypatch: py
     storage = Storage(tmp_path)
     assert doctor._tracking(storage).grade == "ok"
     storage.database.write_text("no database")
-    monkeypatch.setattr("sweeps.tracking.check_database", lambda _storage: None)
+    monkeypatch.setattr("sweeps.tracking.mlflow_view.check_database", lambda _storage: None)
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # tests may run as one who may write anything
     found = doctor._tracking(storage)
     assert found.grade == "fail"

@@ -1,0 +1,301 @@
+"""Latents: images that a VAE has encoded once, as mean and standard deviation of its posterior.
+
+A set is a folder, mapped into memory; training draws (μ + σε − mean)/std and never touches the VAE:
+
+    latents-00000.bin …   bf16 or fp32 (SHARD or fewer, 2, channels, side, side): μ, then σ      labels.bin   int64
+    vae/                  the VAE, which decodes samples when they are scored      features/      set.json
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpdit.data.dataset import Dataset, Stored
+from mpdit.data.prepared_images import FEATURES, LABELS, MANIFEST, load_image_folder, map_file
+from mpdit.errors import refusal
+from mpdit.randomness import Draws
+
+VERSION = 1
+SHARD = 8192  # samples; what is lost when encoding is stopped
+DECODE_AT_ONCE = 32
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+STARTED, VAE = "encoding.json", "vae"
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """What is recorded about a set. name: that of the images. mean, std: for each channel, of the
+    mixture: std² = E[σ²] + Var[μ].
+
+    images: path and fingerprint of the images that were encoded; None where only the latents were at hand.
+    """
+
+    name: str
+    count: int
+    channels: int
+    resolution: int
+    dtype: str
+    shard: int
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    fingerprint: str
+    source: str
+    vae: str  # "sha256:…" of its weights
+    images: dict[str, str] | None
+    flip: bool = False  # whether each image was mirrored with probability ½ before it was encoded
+    kind: str = "latents"
+    version: int = VERSION
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of one sample."""
+        return (2, self.channels, self.resolution, self.resolution)
+
+
+def shard_sizes(count: int, shard: int) -> list[int]:
+    """How many samples each shard holds."""
+    return [min(shard, count - first) for first in range(0, count, shard)]
+
+
+def shard_file(folder: Path, number: int) -> Path:
+    """The file of one shard."""
+    return folder / f"latents-{number:05}.bin"
+
+
+def write_shard(path: Path, samples: Tensor) -> None:
+    """Samples (count, 2, channels, side, side), whole or not at all, and safe against a power cut."""
+    import os
+
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(samples.contiguous().view(torch.uint8).numpy().tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def measured(
+    folder: Path,
+    labels: Tensor,
+    shape: tuple[int, ...],
+    *,
+    name: str,
+    dtype: str,
+    shard: int,
+    classes: list[str],
+    source: str,
+    vae: str,
+    images: dict[str, str] | None,
+    flip: bool = False,
+) -> LatentSet:
+    """A set whose shards all lie there: its statistics and its fingerprint, from their bytes. Writes its labels."""
+    digest = hashlib.sha256(f"{dtype} {shape}".encode())
+    count, places = 0, len(labels) * shape[-1] * shape[-2]
+    total, squares, variance = (torch.zeros(shape[1], dtype=torch.float64) for _ in range(3))
+    for number, size in enumerate(shard_sizes(len(labels), shard)):
+        samples = map_file(shard_file(folder, number), (size, *shape), DTYPES[dtype])
+        for part in samples.split(1024):
+            digest.update(part.contiguous().view(torch.uint8).numpy().tobytes())
+            mean, std = part.double().unbind(1)
+            total += mean.sum((0, 2, 3))
+            squares += mean.square().sum((0, 2, 3))
+            variance += std.square().sum((0, 2, 3))
+        count += size
+    mean = total / places
+    std = (variance / places + squares / places - mean**2).sqrt()
+    if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        raise refusal(f"the latents in {folder} are not usable", given=f"mean {mean.tolist()}, std {std.tolist()}")
+    data = labels.numpy().tobytes()
+    digest.update(data)
+    (folder / LABELS).write_bytes(data)
+    return LatentSet(
+        name=name,
+        count=count,
+        channels=shape[1],
+        resolution=shape[-1],
+        dtype=dtype,
+        shard=shard,
+        classes=classes,
+        mean=[round(float(value), 6) for value in mean],
+        std=[round(float(value), 6) for value in std],
+        fingerprint="sha256:" + digest.hexdigest(),
+        source=source,
+        vae=vae,
+        images=images,
+        flip=flip,
+    )
+
+
+def write_record(folder: Path, record: LatentSet) -> None:
+    """What makes the folder a set: until then it is half encoded."""
+    partial = folder / (MANIFEST + ".partial")
+    partial.write_text(json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+
+
+def read_latent_record(folder: Path) -> LatentSet:
+    """What is recorded about the set in a folder. Raises BadInput where there is none, or half of one."""
+    try:
+        fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if (folder / STARTED).exists():
+            raise refusal(
+                f"{folder} is half encoded", given=folder, mend="run the same `mpdit data encode` again: it continues"
+            ) from None
+        mend = "make one with `mpdit data encode`, or say where it lies: --set recipe.data.path=FOLDER"
+        raise refusal(f"there is no set of latents at {folder}", given=folder, mend=mend) from None
+    except (OSError, ValueError) as error:
+        raise refusal(f"{folder / MANIFEST} cannot be read", reason=error, mend="encode the set again") from None
+    if fields.get("kind") != "latents":
+        raise refusal(
+            f"{folder} holds {fields.get('kind')}, not latents", mend=f"data: {{name: folder, path: {folder}}}"
+        )
+    if fields.get("version") != VERSION:
+        given = f"version {fields.get('version')}"
+        raise refusal(f"{folder} was encoded by another mpdit", given=given, allowed=f"version {VERSION}")
+    return LatentSet(**fields)
+
+
+def load_latent_set(path: str) -> Dataset:
+    """The set of latents in a folder. Training values have mean 0 and standard deviation 1 in each channel."""
+    folder = Path(path)
+    record = read_latent_record(folder)
+    labels = map_file(folder / LABELS, (record.count,), torch.int64)
+    shards = [
+        map_file(shard_file(folder, number), (size, *record.shape), DTYPES[record.dtype])
+        for number, size in enumerate(shard_sizes(record.count, record.shard))
+    ]
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (record.mean, record.std))
+
+    def read(index: Tensor) -> Stored:
+        index = index.cpu()
+        found = torch.empty(len(index), *record.shape, dtype=DTYPES[record.dtype])
+        of = index // record.shard
+        for number in of.unique().tolist():
+            places = (of == number).nonzero()[:, 0]
+            found[places] = shards[number].index_select(0, index[places] - number * record.shard)
+        return (found,)
+
+    def finish(stored: Stored, draws: Draws | None) -> Tensor:
+        posterior_mean, posterior_std = stored[0].float().unbind(1)
+        if draws is not None:
+            posterior_mean = posterior_mean + posterior_std * draws.normal("latent", *record.shape[1:])
+        device = posterior_mean.device
+        return (posterior_mean - mean.to(device)) / std.to(device)
+
+    def to_pixels(values: Tensor) -> Tensor:
+        vae = stored_vae(folder, str(values.device))
+        return decode(vae, values * std.to(values.device) + mean.to(values.device))
+
+    return Dataset(
+        name=record.name,
+        labels=labels,
+        classes=len(record.classes),
+        channels=record.channels,
+        resolution=record.resolution,
+        std=1.0,
+        fingerprint=record.fingerprint,
+        sample_bytes=math.prod(record.shape) * DTYPES[record.dtype].itemsize,
+        read=read,
+        finish=finish,
+        to_pixels=to_pixels,
+        real=None if record.images is None else lambda index: _images(folder).pixels(index),
+        class_names=tuple(record.classes),
+        folder=folder / FEATURES,
+    )
+
+
+@cache
+def _images(folder: Path) -> Dataset:
+    """The images that a set was encoded from, where they were then, or beside it."""
+    wanted = read_latent_record(folder).images
+    assert wanted is not None
+    recorded = Path(wanted["path"])
+    for place in (recorded, folder.resolve().parent / recorded.name):
+        if (place / MANIFEST).exists():
+            found = load_image_folder(str(place), flips=False)
+            if found.fingerprint == wanted["fingerprint"]:
+                return found
+    raise refusal(
+        f"the images that {folder} was encoded from are not at {recorded}",
+        why="samples are measured against them",
+        mend=f"put them there, or at {folder.resolve().parent / recorded.name}",
+    )
+
+
+def load_vae(source: str, device: str = "cpu") -> Any:
+    """diffusers' AutoencoderKL from a local folder, a .safetensors with its config.json beside it, or a hub's name.
+
+    Only safetensors are read. Raises BadInput.
+    """
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError:
+        raise refusal("VAEs need the package `diffusers`", mend="pip install 'mpdit[latents]'") from None
+    path = Path(source)
+    try:
+        if path.suffix == ".safetensors":
+            vae = _from_file(path, AutoencoderKL)
+        elif path.exists() or source.count("/") == 1:
+            vae = AutoencoderKL.from_pretrained(source, use_safetensors=True)
+        else:
+            raise FileNotFoundError(f"there is no folder {source}")
+    except Exception as error:  # whatever the hub, the network, the file or the package says
+        raise refusal(
+            f"the VAE {source!r} cannot be loaded",
+            given=source,
+            reason=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            allowed="a folder as diffusers writes it, a .safetensors file, or a name as stabilityai/sd-vae-ft-mse",
+        ) from None
+    return vae.eval().requires_grad_(False).to(device)
+
+
+def _from_file(path: Path, kind: Any) -> Any:
+    config = path.parent / "config.json"
+    if not config.exists():
+        return kind.from_single_file(str(path))
+    from safetensors.torch import load_file
+
+    vae = kind.from_config(json.loads(config.read_text(encoding="utf-8")))
+    vae.load_state_dict(load_file(path))
+    return vae
+
+
+@cache
+def stored_vae(folder: Path, device: str) -> Any:
+    """The VAE that lies with a set of latents. Raises BadInput where its weights are not the recorded ones."""
+    vae = load_vae(str(folder / VAE), device)
+    found, recorded = weights_hash(vae), read_latent_record(folder).vae
+    if found != recorded:
+        raise refusal(f"{folder / VAE} is not the VAE of these latents", given=found, allowed=recorded)
+    return vae
+
+
+def weights_hash(vae: Any) -> str:
+    """A hash of a VAE's weights, however they are packed."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return "sha256:" + digest.hexdigest()
+
+
+@torch.inference_mode()
+def encode(vae: Any, images: Tensor) -> Tensor:
+    """Images in −1 … 1 (batch, 3, side, side) → mean and standard deviation of the posterior: (batch, 2, c, s, s)."""
+    posterior = vae.encode(images).latent_dist
+    return torch.stack([posterior.mean, posterior.std], dim=1)
+
+
+@torch.inference_mode()
+def decode(vae: Any, latents: Tensor) -> Tensor:
+    """Latents as the VAE knows them (batch, c, s, s) → images in −1 … 1 (batch, 3, side, side), a few at a time."""
+    return torch.cat([vae.decode(part).sample.clamp(-1, 1) for part in latents.split(DECODE_AT_ONCE)])

@@ -1,0 +1,203 @@
+"""A prepared set of images: bytes in one file that is mapped into memory, with labels and a fingerprint.
+
+images.bin   uint8 (count, 3, resolution, resolution)       labels.bin   int64 (count,)       set.json
+    features/    the extractor trained for it
+"""
+
+import hashlib
+import io
+import json
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpdit.data.dataset import Dataset, from_bytes, from_bytes_flipped
+from mpdit.data.image_sources import Unusable
+from mpdit.errors import refusal
+
+MANIFEST, IMAGES, LABELS, FEATURES = "set.json", "images.bin", "labels.bin", "features"
+VERSION = 1
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 10**8  # of one image; more is taken for a decompression bomb
+FEWEST = 8  # images; the noise floor compares quarters of a set
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """What is recorded about a prepared set.
+
+    name: also that of the features trained for it. mean, std: for each channel of the pixels in −1 … 1.
+    """
+
+    name: str
+    count: int
+    resolution: int
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    overall_std: float
+    fingerprint: str  # of the images' and the labels' bytes
+    source: str
+    skipped: dict[str, str] = field(default_factory=dict)  # file → why
+    notes: dict[str, int] = field(default_factory=dict)  # what was done to how many images
+    channels: int = 3
+    kind: str = "images"
+    version: int = VERSION
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """While open, Pillow refuses an image of more than MAX_PIXELS before it decodes it."""
+    from PIL import Image
+
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns from there on, and refuses from twice as much
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def decode(data: bytes, resolution: int) -> tuple[np.ndarray, list[str]]:
+    """A file's bytes → uint8 (3, resolution, resolution): the centre square, resized with antialiasing (Lanczos).
+
+    Also what was done to it that is worth telling. Raises Unusable. Call it under `guarded`.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                raise Unusable(f"is an animation of {getattr(image, 'n_frames', 'several')} frames")
+            if image.mode.startswith(("I", "F")):
+                raise Unusable(f"has more than 8 bits a channel (mode {image.mode})")
+            mode, upright = image.mode, ImageOps.exif_transpose(image)
+            side = min(upright.size)
+            left, top = (upright.width - side) / 2, (upright.height - side) / 2
+            square = upright.convert("RGB").resize(
+                (resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
+            )
+    except Unusable:
+        raise
+    except Image.DecompressionBombError:
+        raise Unusable(f"claims more than {MAX_PIXELS:,} pixels: a decompression bomb") from None
+    except Exception as error:  # a damaged file may fail anywhere in a decoder
+        reason = "not an image of these types" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise Unusable(f"cannot be read as PNG, JPEG or WebP: {reason}") from None
+    notes = [f"{mode} turned to RGB"] if mode not in ("RGB", "L") else []
+    notes += [f"smaller than {resolution} pixels, enlarged"] if side < resolution else []
+    return np.asarray(square).transpose(2, 0, 1), notes
+
+
+class ImageWriter:
+    """Writes images one after another into a folder, and what is recorded about them at the end. A context manager."""
+
+    def __init__(self, folder: Path, name: str, resolution: int) -> None:
+        self.folder, self.name, self.resolution = folder, name, resolution
+        folder.mkdir(parents=True)
+        self.file = (folder / IMAGES).open("wb")
+        self.digest = hashlib.sha256()
+        self.count = 0
+        self.sums, self.squares = np.zeros(3, np.int64), np.zeros(3, np.int64)
+
+    def __enter__(self) -> "ImageWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def add(self, image: np.ndarray) -> None:
+        """One uint8 image (3, resolution, resolution)."""
+        data = np.ascontiguousarray(image).tobytes()
+        self.file.write(data)
+        self.digest.update(data)
+        wide = image.reshape(3, -1).astype(np.int64)
+        self.sums += wide.sum(1)
+        self.squares += (wide * wide).sum(1)
+        self.count += 1
+
+    def finish(
+        self, labels: list[int], classes: list[str], source: str, skipped: dict[str, str], notes: dict[str, int]
+    ) -> ImageSet:
+        """Write the labels and the record; a set without its record is not one."""
+        self.file.close()
+        data = np.asarray(labels, np.int64).tobytes()
+        (self.folder / LABELS).write_bytes(data)
+        self.digest.update(data)
+        pixels = self.count * self.resolution**2
+        mean, square = self.sums / pixels, self.squares / pixels
+        record = ImageSet(
+            name=self.name,
+            count=self.count,
+            resolution=self.resolution,
+            classes=classes,
+            mean=[round(float(value), 4) for value in mean / 127.5 - 1],
+            std=[round(math.sqrt(value) / 127.5, 4) for value in square - mean**2],
+            overall_std=round(math.sqrt(square.mean() - mean.mean() ** 2) / 127.5, 4),
+            fingerprint="sha256:" + self.digest.hexdigest(),
+            source=source,
+            skipped=skipped,
+            notes=notes,
+        )
+        (self.folder / MANIFEST).write_text(json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        return record
+
+
+def read_record(folder: Path) -> ImageSet:
+    """What is recorded about the prepared set in a folder. Raises BadInput where there is none, or half of one."""
+    try:
+        fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        mend = f"mpdit data prepare {folder} -o FOLDER --resolution 64" if folder.exists() else "check the path"
+        raise refusal(f"there is no prepared set of images at {folder}", given=folder, mend=mend) from None
+    except (OSError, ValueError) as error:
+        raise refusal(f"{folder / MANIFEST} cannot be read", reason=error, mend="prepare the set again") from None
+    if fields.get("kind") != "images":
+        raise refusal(f"{folder} holds {fields.get('kind')}", mend=f"data: {{name: {fields.get('kind')}, path: …}}")
+    if fields.get("version") != VERSION:
+        given = f"version {fields.get('version')}"
+        raise refusal(f"{folder} was prepared by another mpdit", given=given, allowed=f"version {VERSION}")
+    return ImageSet(**fields)
+
+
+def map_file(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A file as a tensor that the system reads when it is looked at. Raises BadInput for a file of another size."""
+    wanted = math.prod(shape) * dtype.itemsize
+    size = path.stat().st_size if path.exists() else 0
+    if size != wanted:
+        raise refusal(
+            f"{path} is not whole", given=f"{size:,} bytes", allowed=f"{wanted:,} bytes", mend="make the set again"
+        )
+    return torch.from_file(str(path), shared=False, size=math.prod(shape), dtype=dtype).reshape(shape)
+
+
+def load_image_folder(path: str, flips: bool = True) -> Dataset:
+    """The prepared set in a folder; `flips`: each image is mirrored with probability ½ whenever it is seen."""
+    folder = Path(path)
+    record = read_record(folder)
+    images = map_file(folder / IMAGES, (record.count, record.channels, *2 * (record.resolution,)), torch.uint8)
+    labels = map_file(folder / LABELS, (record.count,), torch.int64)
+    return Dataset(
+        name=record.name,
+        labels=labels,
+        classes=len(record.classes),
+        channels=record.channels,
+        resolution=record.resolution,
+        std=record.overall_std,
+        fingerprint=record.fingerprint + ("+flips" if flips else ""),
+        sample_bytes=images[0].numel(),
+        read=lambda index: (images.index_select(0, index.cpu()),),
+        finish=from_bytes_flipped if flips else from_bytes,
+        class_names=tuple(record.classes),
+        folder=folder / FEATURES,
+    )

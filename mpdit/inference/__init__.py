@@ -1,0 +1,1 @@
+"""Making a trained network fast: folded weights, compiled blocks."""

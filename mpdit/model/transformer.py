@@ -1,0 +1,278 @@
+"""The diffusion transformer and its sizes, on every rung of the design ladder from DiT to MP-DiT.
+
+Sources: arXiv 2212.09748 (DiT, design A), arXiv 2505.19122 (MP-DiT, design E), with the choices of
+arXiv 2312.02696 for embeddings and residual sums.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mpdit.errors import refusal
+from mpdit.model.attention import Attention
+from mpdit.model.design import Design, E
+from mpdit.model.layers import (
+    BlendedSum,
+    Embedding,
+    FourierFeatures,
+    HashedFeatures,
+    Linear,
+    MPEmbedding,
+    PlainSum,
+    ResidualSum,
+    SinusoidalFeatures,
+    initialize_weights,
+    linear,
+    mp_silu,
+    mp_sum,
+    normalize,
+)
+from mpdit.model.mlp import MLP
+from mpdit.model.modulation import AdaLNZero, Modulate, MPConditioner, gate, parse_modulation
+from mpdit.model.mup import Rule, normalised_names, parameter_roles, rule
+from mpdit.randomness import generator
+from mpdit.schedules import ddpm_sigmas
+
+SIZES = {  # name: (depth, width, heads); XS to XL as published, nano for 8×8 digits
+    "nano": (4, 64, 4),
+    "XS": (6, 256, 4),
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+RESIDUAL_BLEND = 0.3  # share of the branch in each residual sum
+EMBEDDING_BLEND = 0.5  # patches with positions, noise level with class
+LEVEL_CHANNELS = 256
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that fixes the network's shape, in plain values (it travels in the weights' file header)."""
+
+    depth: int
+    width: int
+    heads: int
+    patch: int
+    modulation: str
+    channels: int  # of the images
+    resolution: int  # of the images, in pixels
+    classes: int
+    learned_variance: bool = False  # a second answer of the images' shape
+    design: Design = E
+    base_width: int | None = None  # the width at which µP and the standard parametrisation meet; None: the standard one
+
+    def __post_init__(self) -> None:
+        parse_modulation(self.modulation)
+        if self.resolution % self.patch:
+            divisors = [n for n in range(1, self.resolution + 1) if self.resolution % n == 0]
+            raise refusal(
+                f"patch {self.patch} does not divide the images' {self.resolution} pixels",
+                given=self.patch,
+                allowed=divisors,
+            )
+        if self.width % (2 * self.heads):
+            raise refusal(f"{self.heads} heads do not divide width {self.width} into even parts", given=self.heads)
+        if self.width % 4:
+            raise refusal(f"2-D positions need a width divisible by 4, not {self.width}", given=self.width)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return dataclasses.asdict(self)
+
+
+def architecture_from(fields: dict[str, Any]) -> Architecture:
+    """The architecture of which `as_dict` gave the fields."""
+    return Architecture(**{**fields, "design": Design(**fields["design"])})
+
+
+def sincos_positions(grid: int, width: int) -> Tensor:
+    """Fixed 2-D sine and cosine positions, as in DiT: (grid², width), on the CPU.
+
+    Also where a network is only counted (`parameter_count`): without storage this arithmetic would import the compiler.
+    """
+    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
+    angle = torch.outer(torch.arange(grid, dtype=torch.float64, device="cpu"), frequency)
+    line = torch.cat([angle.sin(), angle.cos()], dim=-1)  # (grid, width/2)
+    rows, columns = line.repeat_interleave(grid, 0), line.repeat(grid, 1)
+    return torch.cat([rows, columns], dim=-1).float()
+
+
+def unit_positions(grid: int, width: int) -> Tensor:
+    """`sincos_positions` of unit magnitude and zero mean: (grid², width)."""
+    table = sincos_positions(grid, width)
+    return normalize(table - table.mean(-1, keepdim=True))
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """(batch, channels, height, width) → (batch, tokens, patch²·channels)."""
+    b, c, h, w = images.shape
+    x = images.reshape(b, c, h // patch, patch, w // patch, patch)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // patch) * (w // patch), patch * patch * c)
+
+
+def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
+    """(batch, tokens, patch²·channels) → (batch, channels, height, width), the inverse of `patchify`."""
+    b, n, _ = tokens.shape
+    grid = round(n**0.5)
+    x = tokens.reshape(b, grid, grid, patch, patch, channels)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, grid * patch, grid * patch)
+
+
+def layer_norm(design: Design, width: int) -> nn.Module:
+    """DiT's LayerNorm without parameters, or nothing where magnitudes hold by themselves."""
+    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) if design.layer_norm else nn.Identity()
+
+
+def conditioner(design: Design, width: int, kinds: tuple[str, ...]) -> MPConditioner | AdaLNZero:
+    """The design's way from a condition to a modulation."""
+    return (MPConditioner if design.weight_normalization else AdaLNZero)(width, kinds, design)
+
+
+def residual_sum(design: Design) -> ResidualSum | BlendedSum | PlainSum:
+    """The design's way to add a branch to its stream."""
+    if not design.mp_residual:
+        return PlainSum()
+    return ResidualSum(RESIDUAL_BLEND) if design.exact else BlendedSum(RESIDUAL_BLEND)
+
+
+class SubLayer(nn.Module):
+    """x ← x ⊕ gate(branch(modulate(norm(x)))): one half of a block. Eq. 4 of arXiv 2505.19122."""
+
+    def __init__(self, branch: nn.Module, width: int, kinds: tuple[str, ...], design: Design) -> None:
+        super().__init__()
+        self.norm = layer_norm(design, width)
+        self.conditioner = conditioner(design, width, kinds)
+        self.modulate = Modulate()
+        self.branch = branch
+        self.residual = residual_sum(design)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        modulation = self.conditioner(condition)
+        branch = self.branch(self.modulate(self.norm(x), modulation))
+        return self.residual(x, gate(branch, modulation))
+
+
+class Block(nn.Module):
+    """Attention, then MLP: x: (batch, tokens, channels), condition: (batch, channels) → (batch, tokens, channels)."""
+
+    def __init__(self, width: int, heads: int, kinds: tuple[str, ...], design: Design) -> None:
+        super().__init__()
+        self.attention = SubLayer(Attention(width, heads, design), width, kinds, design)
+        self.mlp = SubLayer(MLP(width, design), width, kinds, design)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.mlp(self.attention(x, condition), condition)
+
+
+class FinalLayer(nn.Module):
+    """Modulated tokens to patches, 0 at the start: (batch, tokens, width) → (batch, tokens, outputs).
+
+    Normalised weights cannot be 0: there one gain starts at 0 instead. ratio: base width / width under µP.
+    """
+
+    def __init__(self, width: int, outputs: int, kinds: tuple[str, ...], design: Design, ratio: float) -> None:
+        super().__init__()
+        self.norm = layer_norm(design, width)
+        self.conditioner = conditioner(design, width, tuple(kind for kind in kinds if kind != "gate"))
+        self.modulate = Modulate()
+        self.out = linear(design, width, outputs, spread=0.0)
+        self.gain = nn.Parameter(torch.zeros(())) if design.weight_normalization else None
+        self.multiplier = rule("output", design.weight_normalization, width, ratio).multiplier
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        answer = self.out(self.modulate(self.norm(x), self.conditioner(condition)), scale=self.multiplier)
+        return answer if self.gain is None else answer * self.gain
+
+
+class LevelEmbedding(nn.Module):
+    """The noise level ln(σ)/4 (or the log-SNR/−8, which is the same): (batch,) → (batch, channels)."""
+
+    def __init__(self, width: int, design: Design) -> None:
+        super().__init__()
+        self.features: nn.Module = SinusoidalFeatures(LEVEL_CHANNELS)
+        if design.map_dit:
+            self.features = HashedFeatures(LEVEL_CHANNELS, ddpm_sigmas().log() / 4)
+        elif design.mp_embedding:
+            self.features = FourierFeatures(LEVEL_CHANNELS)
+        self.silu = mp_silu if design.mp_silu else F.silu
+        self.into = linear(design, LEVEL_CHANNELS, width, spread=0.02)
+        self.out = linear(design, width, width, spread=0.02)
+
+    def forward(self, level: Tensor) -> Tensor:
+        return self.out(self.silu(self.into(self.features(level))))
+
+
+class Transformer(nn.Module):
+    """(noisy images, noise level, class) → an answer of the images' shape, twice the channels with learned variance.
+
+    images: (batch, channels, resolution, resolution) of unit magnitude, level: (batch,), or (1,) for all,
+    about −2 … 2 (ln σ / 4), labels: (batch,) int64 with `classes` meaning "no class".
+    """
+
+    positions: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        d = a.design
+        kinds = parse_modulation(a.modulation)
+        pixels, grid = a.patch**2 * a.channels, a.resolution // a.patch
+        self.answers = 2 if a.learned_variance else 1
+        self.ones = int(d.weight_normalization)  # normalised maps have no bias: a channel of ones stands for it
+        self.patches = linear(d, pixels + self.ones, a.width)
+        positions = unit_positions(grid, a.width) if d.mp_positions else sincos_positions(grid, a.width)
+        self.register_buffer("positions", positions, persistent=False)
+        self.level = LevelEmbedding(a.width, d)
+        self.label = (MPEmbedding if d.mp_embedding else Embedding)(a.classes + 1, a.width)
+        self.blocks = nn.ModuleList(Block(a.width, a.heads, kinds, d) for _ in range(a.depth))
+        self.final = FinalLayer(a.width, pixels * self.answers, kinds, d, (a.base_width or a.width) / a.width)
+
+    def forward(self, images: Tensor, level: Tensor, labels: Tensor) -> Tensor:
+        a = self.architecture
+        x = self.patches(F.pad(patchify(images, a.patch), (0, self.ones), value=1.0))
+        x = mp_sum(x, self.positions, EMBEDDING_BLEND) if a.design.mp_positions else x + self.positions
+        if a.design.exact:
+            x = normalize(x)
+        noise, label = self.level(level), self.label(labels)
+        condition = mp_sum(noise, label, EMBEDDING_BLEND) if a.design.mp_embedding else noise + label
+        for block in self.blocks:
+            x = block(x, condition)
+        return unpatchify(self.final(x, condition), a.patch, self.answers * a.channels)
+
+
+def build_transformer(architecture: Architecture, seed: int) -> Transformer:
+    """A network with weights drawn from the seed alone, on the CPU."""
+    model = Transformer(architecture)
+    for name, its in parameter_rules(architecture).items():
+        layer, _, what = name.rpartition(".")
+        part = model.get_submodule(layer)
+        if what == "weight" and its.spread is not None and isinstance(part, (Linear, Embedding)):
+            part.spread = its.spread
+    initialize_weights(model, generator(seed, 0, "weights"))
+    return model
+
+
+def parameter_rules(architecture: Architecture) -> dict[str, Rule]:
+    """µP's rule for every parameter, by name; none under the standard parametrisation."""
+    a = architecture
+    if a.base_width is None:
+        return {}
+    with torch.device("meta"):
+        network, wider = (Transformer(dataclasses.replace(a, width=n * a.width, heads=n * a.heads)) for n in (1, 2))
+    roles, normalised = parameter_roles(network, wider), normalised_names(network)
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    ratio = a.base_width / a.width
+    inputs = {name: math.prod(shape[1:]) if len(shape) > 1 else 0 for name, shape in shapes.items()}
+    return {name: rule(role, name in normalised, inputs[name], ratio) for name, role in roles.items()}
+
+
+def parameter_count(architecture: Architecture) -> int:
+    """The number of trainable parameters, without allocating any."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in Transformer(architecture).parameters() if p.requires_grad)

@@ -1,0 +1,1 @@
+"""Fréchet distance and the features that it is measured in."""

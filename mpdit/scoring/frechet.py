@@ -1,0 +1,198 @@
+"""Fréchet distance between images, in the features of a named network, and how sure it is.
+
+d² = ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_aΣ_b)^½); Eq. 6 of arXiv 1706.08500. Statistics are plain float64 sums,
+so parts computed anywhere (processes, GPUs, earlier starts) can be added up.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpdit.randomness import generator
+from mpdit.scoring.extractors import Extractor, extractor_card, load_extractor, register_with_torch_fidelity
+
+__all__ = ["Extractor", "extractor_card", "load_extractor", "register_with_torch_fidelity"]  # asked for here by others
+
+FOLDS = 10  # disjoint groups of samples, the same for every cell
+CONFIDENCE = 0.95
+FLOOR_SPLITS = 20  # pairs of disjoint parts a size, for the noise floor of few dimensions
+FLOOR_WORK = 2e9  # beyond this many element-steps (splits·dimensions³) fewer are taken
+MORE = ("kid", "precision_recall", "inception_score")  # further metrics, torch-fidelity's
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """n, Σx and Σxxᵀ of feature vectors, float64. Parts add up: a + b is the statistics of both."""
+
+    count: int
+    total: Tensor  # (dimensions,)
+    products: Tensor  # (dimensions, dimensions)
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        return Statistics(self.count + other.count, self.total + other.total, self.products + other.products)
+
+    def __sub__(self, other: "Statistics") -> "Statistics":
+        return Statistics(self.count - other.count, self.total - other.total, self.products - other.products)
+
+    @property
+    def mean(self) -> Tensor:
+        """(dimensions,)"""
+        return self.total / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        """(dimensions, dimensions), with the divisor n − 1."""
+        return (self.products - torch.outer(self.total, self.mean)) / (self.count - 1)
+
+    @cached_property
+    def root(self) -> Tensor:
+        """Σ^½, symmetric: factored once for all the distances that are measured against these statistics."""
+        return square_root(self.covariance)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the sums: names the reference that a distance was measured against."""
+        digest = hashlib.sha256(str(self.count).encode())
+        for part in (self.total, self.products):
+            digest.update(part.cpu().numpy().tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
+
+def statistics(features: Tensor) -> Statistics:
+    """features: (count, dimensions) → their sums, on the same device."""
+    x = features.double()
+    return Statistics(len(x), x.sum(0), x.T @ x)
+
+
+def folds_of(features: Tensor) -> list[Statistics]:
+    """The statistics of each fold: sample i of n is in fold i·10/n, so that cells of one count share their folds."""
+    return [statistics(part) for part in features.tensor_split(FOLDS)]
+
+
+def square_root(covariance: Tensor) -> Tensor:
+    """The symmetric root of a covariance (dimensions, dimensions), rank-deficient ones too."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def _cross_trace(root: Tensor, covariance: Tensor) -> Tensor:
+    """tr((root·Σ·root)^½): symmetric eigen-values, so nothing turns complex; those that are rounding error are 0."""
+    product = root @ covariance @ root
+    values = torch.linalg.eigvalsh((product + product.T) / 2)
+    rounding = values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
+    return torch.where(values > rounding, values, 0).sqrt().sum()
+
+
+def frechet_distance(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any) -> float:
+    """The Fréchet distance of two Gaussians: means (dimensions,), covariances (dimensions, dimensions), float64.
+
+    tr((Σ_aΣ_b)^½) = tr((A·Σ_b·A)^½) with A = Σ_a^½.
+    """
+    mean_a, cov_a, mean_b, cov_b = (
+        torch.as_tensor(part, dtype=torch.float64) for part in (mean_a, cov_a, mean_b, cov_b)
+    )
+    cross = _cross_trace(square_root(cov_a), cov_b)
+    return float((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
+
+
+def distance(made: Statistics, reference: Statistics) -> float:
+    """The Fréchet distance between two sets of features; the reference's root is taken once for many."""
+    covariance = made.covariance
+    cross = _cross_trace(reference.root, covariance)
+    traces = covariance.trace() + reference.covariance.trace()
+    return float((made.mean - reference.mean).square().sum() + traces - 2 * cross)
+
+
+def left_out_distances(folds: Sequence[Statistics], reference: Statistics) -> tuple[float, list[float]]:
+    """The distance of all folds together, and the distances without each one of them.
+
+    The latter are what an error is made of, and, subtracted fold by fold, the error of a difference of two cells.
+    """
+    whole = sum(folds[1:], folds[0])
+    return distance(whole, reference), [distance(whole - fold, reference) for fold in folds]
+
+
+def jackknife_error(left_out: Sequence[float]) -> float:
+    """The delete-a-fold jackknife's standard error, √((k − 1)·variance): (folds,) → its error over the samples alone.
+
+    It says nothing of another training seed. For a difference of two cells on the same noise, give the differences.
+    """
+    values = np.asarray(left_out, np.float64)
+    return float(np.sqrt((len(values) - 1) * values.var()))
+
+
+def margin(freedom: float) -> float:
+    """How many standard errors a value may be off, at 95 % confidence: Student's t for that many degrees of freedom.
+
+    Folds have FOLDS − 1 = 9 of them: 2.26 errors, not 1.96.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def floor_slope(features: Tensor) -> float:
+    """How fast the distance of real images to real images grows as their number falls: a in a·(1/n + 1/m).
+
+    features: (count, dimensions). Two disjoint random parts of n real images differ by 2a/n in expectation (bias is
+    about 1/n, arXiv 1911.07023); a is averaged over splits of several sizes.
+    """
+    count, dimensions = features.shape
+    splits = max(1, min(FLOOR_SPLITS, int(FLOOR_WORK / dimensions**3)))
+    random = generator(0, 0, "noise floor")
+    slopes = []
+    for size in (count // 4, count // 3, count // 2):
+        for _ in range(splits):
+            order = torch.randperm(count, generator=random).to(features.device)
+            a, b = features[order[:size]], features[order[size : 2 * size]]
+            slopes.append(distance(statistics(a), statistics(b)) * size / 2)
+    return float(np.mean(slopes))
+
+
+def noise_floor(slope: float, samples: int, reference_count: int) -> float:
+    """What a perfect model would score with `samples` samples against that many real images."""
+    return slope * (1 / samples + 1 / reference_count)
+
+
+def metric_name(extractor: str, samples: int) -> str:
+    """`fd_digits_2k`: every distance says its features and its count.
+
+    `fid_10k` and `fid_50k` are Inception's with its published weights and exactly as many samples, and nothing else.
+    """
+    count = f"{samples // 1000}k" if samples % 1000 == 0 else str(samples)
+    return f"fid_{count}" if extractor == "inception" and samples in (10_000, 50_000) else f"fd_{extractor}_{count}"
+
+
+def more_metrics(names: Sequence[str], extractor: Extractor, made: Tensor, real: Tensor) -> dict[str, float]:
+    """Kernel distance, precision and recall, Inception score, as torch-fidelity computes them from features.
+
+    made, real: (count, dimensions). Subsets for the kernel distance have 1,000 samples, or what there is.
+    """
+    found: dict[str, float] = {}
+    made, real = made.cpu(), real.cpu()
+    if "kid" in names:
+        from torch_fidelity.metric_kid import kid_features_to_metric
+
+        size = min(1000, len(made), len(real))
+        theirs = kid_features_to_metric(made, real, kid_subset_size=size, verbose=False)
+        found |= {"kid": theirs["kernel_inception_distance_mean"], "kid_std": theirs["kernel_inception_distance_std"]}
+    if "precision_recall" in names:
+        from torch_fidelity.metric_prc import prc_features_to_metric
+
+        theirs = prc_features_to_metric(made, real, verbose=False, save_cpu_ram=True)
+        found |= {"precision": theirs["precision"], "recall": theirs["recall"]}
+    if "inception_score" in names and extractor.logits:
+        from torch_fidelity.metric_isc import isc_features_to_metric
+
+        device = next(extractor.network.parameters()).device
+        with torch.inference_mode():
+            logits = extractor.logits(made.to(device)).cpu()
+        theirs = isc_features_to_metric(logits)
+        found |= {"inception_score": theirs["inception_score_mean"]}
+    return found

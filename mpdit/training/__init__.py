@@ -1,0 +1,1 @@
+"""One training step, averages of the weights, magnitude statistics."""

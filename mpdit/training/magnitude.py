@@ -1,0 +1,105 @@
+"""Magnitude statistics: how far activations, weights and gradients are from unit magnitude.
+
+Observed from outside through hooks, so a network that is not being observed pays nothing.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from mpdit.data.dataset import Dataset
+from mpdit.diffusion.objectives import Denoiser
+from mpdit.model.layers import magnitude
+from mpdit.model.transformer import SubLayer
+from mpdit.randomness import normal
+
+PROBE_SAMPLES = 256
+
+
+@contextmanager
+def observed(denoiser: Denoiser, seen: dict[str, Tensor], of: Callable[[Tensor], Tensor] = magnitude) -> Iterator[None]:
+    """While open, every forward pass leaves `of` each observed activation (batch, tokens, channels) in `seen`."""
+    handles = []
+    for number, block in enumerate(denoiser.network.blocks):
+        for half in ("attention", "mlp"):
+            layer = getattr(block, half)
+            assert isinstance(layer, SubLayer)
+            for place, module in (("input", layer.modulate), ("residual", layer.residual)):
+                name = f"block{number}/{half}/{place}"
+
+                def keep(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
+                    seen[name] = of(output)
+
+                handles.append(module.register_forward_hook(keep))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """{"block0/attention/residual": (mean, standard deviation)} of the token magnitudes on a fixed batch.
+
+    For each block's attention and MLP: the modulated input and the residual stream after it. The batch is the
+    data's first 256 samples at noise levels and with noise that never change.
+    """
+    device = next(denoiser.parameters()).device
+    index = torch.arange(min(PROBE_SAMPLES, len(dataset)))
+    images, labels = dataset.plain(index).to(device), dataset.labels[index].to(device)
+    noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
+    sigma = denoiser.objective.noise_levels(noise[:, 0])
+    seen: dict[str, Tensor] = {}
+    with observed(denoiser, seen), _eager():
+        denoiser(images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels)
+    return {name: (float(tokens.mean()), float(tokens.std())) for name, tokens in seen.items()}
+
+
+def _eager() -> AbstractContextManager[None]:
+    """Compiled code would not see the hooks. Nothing is before the compiler is imported (seconds)."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def magnitude_drift(magnitudes: dict[str, tuple[float, float]]) -> float:
+    """The largest |ln M| over blocks, M the mean magnitude of the residual stream after the block; 0 is kept."""
+    return max(abs(math.log(mean)) for name, (mean, _) in magnitudes.items() if name.endswith("mlp/residual"))
+
+
+def matrices(module: nn.Module) -> dict[str, Tensor]:
+    """The weights that are matrices, by name."""
+    return {name: p.detach() for name, p in module.named_parameters() if p.ndim == 2 and len(p) > 1}
+
+
+def weight_magnitude(module: nn.Module) -> float:
+    """Root mean square of all matrices; 1 under forced weight normalisation."""
+    return _root_mean_square(list(matrices(module).values()))
+
+
+@torch.no_grad()
+def update_magnitudes(module: nn.Module, before: list[Tensor]) -> dict[str, float]:
+    """How far one step moved each matrix, as a share of its size: the effective learning rate.
+
+    before: the `matrices` as they were. Returns {"blocks.0.mlp.branch.into": RMS(W − W before)/RMS(W), …}.
+    """
+    now = matrices(module)
+    ratios = torch.stack(
+        [(new - old).norm() / old.norm() for new, old in zip(now.values(), before, strict=True)]
+    ).tolist()
+    names = (name.removeprefix("network.").removesuffix(".weight") for name in now)
+    return dict(zip(names, ratios, strict=True))
+
+
+@torch.no_grad()
+def gradient_magnitude(module: nn.Module) -> float:
+    """Root mean square of the gradients that the last backward pass left; not finite when one of them is not."""
+    return _root_mean_square([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def _root_mean_square(tensors: list[Tensor]) -> float:
+    squares = torch.stack([tensor.float().square().sum() for tensor in tensors]).sum()
+    return float((squares / sum(tensor.numel() for tensor in tensors)).sqrt())

@@ -1,0 +1,122 @@
+"""What `mpdit train` and `mpdit evaluate` do, as two functions: `from pipelines import train, evaluate`."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpdit.errors import refusal
+from mpdit.run_folder import RECIPE, check_weights, is_bundle
+from pipelines.export import bundle_compiled, bundle_evaluation
+from pipelines.recipe import Recipe, trial_id
+from pipelines.scoring import evaluation as scoring
+from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.evaluation import compiling_pays, prepare
+from pipelines.scoring.parallel import evaluate_side_by_side
+from pipelines.scoring.samples import Progress, all_drawers
+from pipelines.training import trainer as training
+from pipelines.training.trainer import Report, is_main_process, is_trained, read_recipe
+from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, validate
+
+RESULT = "result.json"
+
+Drawing = Callable[[int, str], AbstractContextManager[Progress | None]]  # opened while so many samples are drawn
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: its folder, its recipe as settled, and its score as `evaluate` reports a cell.
+
+    result: None in the processes that only help the first one.
+    """
+
+    folder: Path
+    recipe: Recipe
+    result: dict[str, Any] | None
+
+
+def _unseen(_samples: int, _what: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    output: str | Path | None = None,
+    *,
+    settings: Sequence[str] = (),
+    report: Callable[[Recipe], Report] | None = None,
+    drawing: Drawing = _unseen,
+) -> Trained:
+    """Train one recipe, or continue it, and score it at its own EMA width.
+
+    recipe: a Recipe, its fields, or the path of its file, its run or its bundle. output: the run's folder;
+    trained/ID by default. settings: changes, as `["optimizer.lr=0.02"]`. report: given the recipe, what is called with
+    {"step", "metrics"} as the training goes. Raises BadInput, Diverged, OutOfMemory.
+    """
+    asked, source = _read(recipe, settings)
+    bundle = source if source is not None and is_bundle(source) else None
+    evaluation = bundle_evaluation(bundle) if bundle else Evaluation()
+    folder = Path(output) if output is not None else Path("trained") / trial_id(asked)
+    if is_bundle(folder):
+        raise refusal(f"{folder} is a bundle, not a place to train in", given=folder, mend="choose another --output")
+    prepare(asked, [evaluation])
+    try:
+        settled = training.train(asked, folder, report(asked) if report else lambda _line: None)
+    except (training.Diverged, training.OutOfMemory) as end:
+        end.add_note(f"the run is in {folder}")
+        raise
+    results: list[dict[str, Any]] = []
+    cell, compiled = Cell(settled.ema.sigma_rel, evaluation), bundle is not None and bundle_compiled(bundle)
+    with drawing(evaluation.samples, "scoring") if is_main_process() else nullcontext() as drawn:
+        drawers = all_drawers()
+        scoring.evaluate(folder, settled, [cell], results.append, progress=drawn, compiled=compiled, drawers=drawers)
+    if not is_main_process():
+        return Trained(folder, settled, None)
+    (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")
+    return Trained(folder, settled, results[0])
+
+
+def _read(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[str]) -> tuple[Recipe, Path | None]:
+    """The recipe as asked for, and the path that it came from."""
+    if isinstance(recipe, (str, Path)):
+        source = Path(recipe)
+        document = anchored(read_yaml(source / RECIPE if source.is_dir() else source), ("data", "path"))
+    else:
+        source, data = None, recipe.model_dump() if isinstance(recipe, Recipe) else dict(recipe)
+        document = Document(data, "the recipe", {})
+    return validate(Recipe, apply_settings(document, list(settings))), source
+
+
+def evaluate(
+    run: str | Path,
+    widths: Sequence[float] | None = None,
+    *,
+    samples: int | None = None,
+    extractor: str | None = None,
+    metrics: Sequence[str] | None = None,
+    drawing: Drawing = _unseen,
+) -> list[dict[str, Any]]:
+    """Score a finished run or a bundle at one or more EMA widths (its own by default); 0 is the raw weights.
+
+    run: its folder. Returns a cell's result for each width. Stopped, the same call continues. Raises BadInput.
+    """
+    folder = Path(run)
+    recipe = read_recipe(folder)
+    check_weights(folder)
+    if not is_bundle(folder) and not is_trained(folder):
+        raise refusal(f"the run in {folder} is not finished", mend=f"mpdit train {folder} --output {folder}")
+    evaluation = bundle_evaluation(folder) if is_bundle(folder) else Evaluation()
+    asked = {"samples": samples, "extractor": extractor, "metrics": None if metrics is None else list(metrics)}
+    changed = {name: value for name, value in asked.items() if value is not None}
+    evaluation = validate(Evaluation, Document(evaluation.model_dump() | changed, "the options", {}))
+    prepare(recipe, [evaluation])
+    results: list[dict[str, Any]] = []
+    cells = [Cell(width, evaluation) for width in ([recipe.ema.sigma_rel] if widths is None else widths)]
+    compiled = bundle_compiled(folder) if is_bundle(folder) else compiling_pays(cells)
+    with drawing(len(cells) * evaluation.samples, "scoring") as drawn:
+        evaluate_side_by_side(folder, recipe, cells, results.append, drawn or (lambda _count: None), compiled)
+    scoring.forget(folder)
+    places = {cell.key: place for place, cell in enumerate(cells)}
+    return sorted(results, key=lambda result: places[result["cell"]])

@@ -1,0 +1,1 @@
+"""Preparing, encoding and listing data sets."""

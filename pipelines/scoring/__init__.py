@@ -1,0 +1,1 @@
+"""Scoring a finished training: samples, references, cells."""

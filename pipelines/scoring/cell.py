@@ -1,0 +1,84 @@
+"""What a score belongs to: an evaluation (how a finished run is scored) and a cell (an evaluation of one EMA width)."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+from torch import Tensor
+
+from mpdit.diffusion.samplers import SAMPLERS, evaluations
+from mpdit.errors import nearest, refusal
+from mpdit.schedules import edm_schedule
+from mpdit.scoring.frechet import FOLDS, MORE
+from pipelines.recipe import Settings, known
+
+
+def _known_metrics(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in MORE:
+            raise refusal(f"no metric {name!r}", given=name, nearest=nearest(name, MORE), allowed=", ".join(MORE))
+    return sorted(set(names))
+
+
+class Evaluation(Settings):
+    """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides."""
+
+    samples: int = Field(2000, ge=FOLDS)
+    sampler: Annotated[str, known(SAMPLERS, "sampler")] = "dpm++2m"
+    steps: int = Field(12, ge=1)
+    guidance: float = Field(1.0, ge=0)
+    guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
+    seed: int = Field(0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    extractor: str = "auto"
+    metrics: Annotated[list[str], AfterValidator(_known_metrics)] = Field(default_factory=list)
+
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _ordered(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        numbers = isinstance(value, (list, tuple)) and all(type(bound) in (int, float) for bound in value)
+        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
+            raise refusal(
+                "a guidance interval is two noise levels, the lower one first",
+                given=value,
+                allowed="[σ low, σ high], as [0.3, 5.0]; null guides at every level",
+            )
+        return (float(value[0]), float(value[1]))
+
+    @property
+    def network_evaluations(self) -> int:
+        """NFE of one sample, to weigh the work: where guidance has an interval, as on EDM's levels."""
+        return self.nfe(edm_schedule)
+
+    def nfe(self, noise_schedule: Callable[[int], Tensor]) -> int:
+        """NFE of one sample on an objective's levels."""
+        return evaluations(self.sampler, noise_schedule(self.steps), self.guidance, self.guidance_interval)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point to score: an EMA width and an evaluation."""
+
+    sigma_rel: float
+    evaluation: Evaluation
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its settings by axis path."""
+        given = self.evaluation.model_dump(mode="json", exclude_none=True)
+        settings = {f"evaluation.{name}": value for name, value in given.items()}
+        return {"ema.sigma_rel": self.sigma_rel, **settings}
+
+    @property
+    def key(self) -> str:
+        """The same settings always have the same key."""
+        return hashlib.sha256(json.dumps(self.params, sort_keys=True).encode()).hexdigest()[:10]
+
+    def with_samples(self, samples: int) -> "Cell":
+        """The same cell, scored with another number of samples."""
+        return Cell(self.sigma_rel, self.evaluation.model_copy(update={"samples": samples}))

@@ -1,0 +1,1 @@
+"""One training: the loop, its checkpoints, sample grids, energy and time."""

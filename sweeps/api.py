@@ -1,0 +1,59 @@
+"""What `mpdit sweep` and `mpdit rank` do, as two functions: `from sweeps import run, rank`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.yaml_file import Document
+from sweeps.execution import driver as runner
+from sweeps.execution.driver import Start, SweepEnd
+from sweeps.execution.notify import Notifier, heard_by
+from sweeps.execution.recorder import Listener
+from sweeps.planning.plan import make_plan
+from sweeps.results import ranking
+from sweeps.results.ranking import Row
+from sweeps.spec.model import SweepSpec
+from sweeps.spec.reading import checked_spec, read_spec, sweep_file
+from sweeps.storage.ledger import read
+from sweeps.storage.open_storage import open_storage
+
+DEFAULT_STORAGE = Path("runs")
+
+
+def run(
+    sweep: SweepSpec | Mapping[str, Any] | str | Path,
+    storage: str | Path = DEFAULT_STORAGE,
+    *,
+    settings: Sequence[str] = (),
+    max_concurrent: int | None = None,
+    fail_fast: bool = False,
+    listener: Listener | None = None,
+) -> SweepEnd:
+    """Run a sweep, or continue it: what is done is reused, what is new is run.
+
+    sweep: its fields, the path of its file, or the name of one that comes with mpdit. settings: changes, as
+    `["recipe.steps=100"]`. listener: called with each ledger event. Raises BadInput for what must not start.
+    """
+    if isinstance(sweep, (str, Path)):
+        spec = read_spec(sweep_file(str(sweep)), list(settings))
+    else:
+        data = sweep.model_dump() if isinstance(sweep, SweepSpec) else dict(sweep)
+        spec = checked_spec(Document(data, "the sweep", {}), list(settings))
+    where = open_storage(storage)
+    ledger = where.ledger(spec.name)
+    past = read(ledger) if ledger.exists() else []
+    plan = make_plan(spec, past)
+    with Notifier(plan, past) as notifier:
+        heard = heard_by(notifier, listener) if listener else notifier
+        return runner.run(plan, where, heard, Start(max_concurrent, fail_fast))
+
+
+def rank(
+    sweep: str | None = None, storage: str | Path = DEFAULT_STORAGE, *, by: str | None = None, top: int | None = None
+) -> list[Row]:
+    """The cells of a sweep (the newest by default), best first. Raises BadInput where there is none."""
+    where = open_storage(storage)
+    name = where.find_sweep(sweep)
+    events = read(where.ledger(name))
+    plan = make_plan(read_spec(where.spec(name)), events)
+    return ranking.rank(plan, events, by, where.is_running(name))[:top]

@@ -1,0 +1,1 @@
+"""Running the trials: the driver, Ray, the workers."""

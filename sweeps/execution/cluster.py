@@ -1,0 +1,246 @@
+"""The Ray that trials run on: started for one sweep, quiet, gone with it; and how many trials it takes at a time."""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mpdit.errors import BadInput, refusal
+from pipelines.provenance import cores
+from sweeps.spec.model import SweepSpec
+
+OBJECT_STORE_BYTES = 100_000_000  # reports are small; Ray would take a third of the memory
+VITAL = ("raylet", "gcs_server")  # without one of these, Ray ends the driver hard within a minute
+
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are never restored from
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # seconds until a driver ends whose Ray has lost its head
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers would outlive a killed worker
+}
+FLOORS = ("mpdit", "pipelines", "sweeps")
+ANSWERS_WITHIN = 5.0  # seconds
+
+
+class RayLost(Exception):
+    """A part of Ray that the sweep cannot go on without has died."""
+
+
+Nodes = list[dict[str, float]]  # the resources of each machine
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray to run trials on."""
+
+    nodes: Nodes
+    scratch: str  # a folder or s3://… where Tune may write what nobody reads: on every node the same place
+    vital: dict[str, psutil.Process]  # by name, where this process has started them
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks, for a restore that is never made."""
+        return {}
+
+    def check(self) -> None:
+        """Raises RayLost when a vital process has died."""
+        for name, process in self.vital.items():
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                raise RayLost(f"Ray's {name} on this machine has died")
+
+
+def temporary_folder() -> Path:
+    """A folder for Ray's sockets, whose paths may have 107 bytes; those of dead drivers are removed."""
+    for old in dead_folders():
+        shutil.rmtree(old, ignore_errors=True)
+    return _temporary() / f"mpdit-ray-{os.getpid()}"
+
+
+def dead_folders() -> list[Path]:
+    """The folders of drivers that were killed."""
+    return [old for old in _temporary().glob("mpdit-ray-*") if not _alive(int(old.name.rsplit("-", 1)[1]))]
+
+
+def _temporary() -> Path:
+    base = Path(tempfile.gettempdir())
+    return base if len(str(base)) <= 20 else Path("/tmp")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _quiet_ray() -> None:
+    """Ray without telemetry, loggers of its own, or a changed working directory."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's fault is the sweep's to tell, in a line
+
+
+@contextmanager
+def local_ray() -> Iterator[Cluster]:
+    """A Ray of our own while this is open."""
+    _quiet_ray()
+    import ray
+
+    folder = temporary_folder()
+    on_termination = signal.getsignal(signal.SIGTERM)
+    before = {child.pid for child in psutil.Process().children()}
+    try:
+        ray.init(
+            "local",  # whatever RAY_ADDRESS says
+            num_cpus=cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
+        )
+    except SystemExit:  # SIGTERM while Ray had the signal: to us it is an interruption like any other
+        raise KeyboardInterrupt from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_termination)  # ray.init takes it, and ends the driver by abort
+    ours = [child for child in psutil.Process().children() if child.pid not in before]
+    try:
+        yield Cluster(_living_nodes(), str(folder), {child.name(): child for child in ours if child.name() in VITAL})
+    finally:
+        ray.shutdown()
+        _reap(ours)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def joined_ray(address: str, scratch: str, clear: Callable[[], None]) -> Iterator[Cluster]:
+    """A cluster that runs already, on a node of which this is; our code travels to its nodes with the work.
+
+    scratch: a place of our own that every node sees. clear: removes it. Raises BadInput where no cluster answers.
+    """
+    _check_address(address)
+    _quiet_ray()
+    import ray
+
+    code = Path(__file__).resolve().parents[2]
+    environment = {"py_modules": [str(code / floor) for floor in FLOORS], "env_vars": SETTINGS}
+    on_termination = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as problem:
+        raise _no_cluster(address, str(problem).splitlines()[0]) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_termination)
+    clear()
+    try:
+        yield Cluster(_living_nodes(), scratch, {})
+    finally:
+        ray.shutdown()
+        with suppress(BadInput):  # a bucket that is lost: nobody reads what is left there
+            clear()
+
+
+def _check_address(address: str) -> None:
+    """See that somebody answers before Ray does, which would try for half a minute."""
+    if address.startswith("ray://"):
+        raise refusal(
+            "a sweep's driver runs on a node of the cluster",
+            given=address,
+            mend="run mpdit there with --address auto, or ray job submit -- mpdit sweep … --address auto",
+        )
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit():
+        raise refusal("this is no address of a Ray cluster", given=address, allowed="HOST:PORT, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN).close()
+    except (OSError, OverflowError) as problem:
+        raise _no_cluster(address, str(problem)) from None
+
+
+def _no_cluster(address: str, reason: str) -> BadInput:
+    return refusal(
+        "no Ray cluster answers there", given=address, reason=reason, mend="ray start --head, and its HOST:PORT"
+    )
+
+
+def this_machine() -> Nodes:
+    """What a Ray of our own would find here."""
+    import torch
+
+    return [{"CPU": float(cores()), "GPU": float(torch.cuda.device_count())}]
+
+
+def _living_nodes() -> Nodes:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _reap(processes: list[psutil.Process]) -> None:
+    """End what is left of Ray: it does not end all of its processes when one of them was killed."""
+    for process in processes:
+        if process.is_running():
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
+
+
+def gpus_per_trial(spec: SweepSpec, nodes: Nodes) -> float:
+    """The GPUs that one worker of a trial gets: `auto` is one if there is one."""
+    asked = spec.resources.gpus_per_trial
+    return min(1.0, max(node.get("GPU", 0.0) for node in nodes)) if asked == "auto" else asked
+
+
+def slots_here(spec: SweepSpec) -> int:
+    """How many trials this machine would take at a time; 1 where it would take none."""
+    try:
+        return slots(spec, this_machine())
+    except BadInput:
+        return 1
+
+
+def slots(spec: SweepSpec, nodes: Nodes) -> int:
+    """How many trials run at a time without waiting for each other's parts. Raises BadInput where not even one could.
+
+    A worker lies on one node; the workers of a trial may lie on several.
+    """
+    cpus, gpus, workers = spec.resources.cpus_per_trial, gpus_per_trial(spec, nodes), spec.resources.workers_per_trial
+    fitting = [_workers_on(node, cpus, gpus) for node in nodes]
+    if sum(fitting) >= workers:
+        return sum(fitting) // workers
+    there = ", ".join(f"{node.get('CPU', 0):g} CPU cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
+    raise refusal(
+        "no trial could start: it asks for more than there is",
+        given=f"workers_per_trial: {workers}, each with cpus_per_trial: {cpus} and gpus_per_trial: {gpus:g}",
+        there_are=there,
+        allowed=f"workers_per_trial: {sum(fitting)}" if sum(fitting) else None,
+        mend="ask for less in resources:, or for a larger machine or --address",
+    )
+
+
+def _workers_on(node: dict[str, float], cpus: int, gpus: float) -> int:
+    by_cores = node.get("CPU", 0.0) // cpus
+    if not gpus:
+        return int(by_cores)
+    there = node.get("GPU", 0.0)
+    by_cards = there // gpus if gpus >= 1 else int(there) * (1 // gpus)  # a share never spans two cards
+    return int(min(by_cores, by_cards))

@@ -1,0 +1,246 @@
+"""Run a sweep: Ray Tune runs what is missing, this process alone writes the ledger and MLflow."""
+
+import shutil
+import uuid
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+from mpdit.errors import DiskFull, refusal
+from pipelines.scoring.evaluation import prepare
+from pipelines.yaml_file import write_yaml
+from sweeps.execution.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
+from sweeps.execution.driver_sync import Uplink, uplinked
+from sweeps.execution.ray_tune import Work, tune_trials
+from sweeps.execution.recorder import Listener, Recorder, cut_off
+from sweeps.planning.budget import affordable, exhausted
+from sweeps.planning.known_work import FAULTS, FINAL, OPEN, cost_of, finished_elsewhere, unfinished
+from sweeps.planning.plan import Plan, Trial, make_plan
+from sweeps.planning.staged_scoring import missing_cells
+from sweeps.search.chooser import Chooser
+from sweeps.spec.reading import FIXED, check_unchanged
+from sweeps.storage.layout import Storage, locked
+from sweeps.storage.ledger import Event, Ledger, event, trial_statuses
+from sweeps.storage.stop_requests import asked_to_stop
+from sweeps.tracking.mlflow_thread import Mirror
+from sweeps.tracking.mlflow_view import check_place
+
+LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see whether it is free
+
+
+@dataclass(frozen=True)
+class SweepEnd:
+    """How a sweep ended: "completed", "failed" (a trial did) or "interrupted"; how many trials needed a worker.
+
+    fault: what ended it from outside (a full disk, a dead Ray), where neither the user nor a trial did. cut: the budget
+    that ended it with what it has.
+    """
+
+    outcome: str
+    worked: int
+    tracking_problem: Exception | None = None
+    fault: str | None = None
+    cut: str | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a sweep is started.
+
+    max_concurrent: trials at a time; None: as many as there is room for. fail_fast: whether the first trial that
+    fails ends the sweep. only: the trials to run; None: all that are unfinished. again: trials to take up again that
+    have ended. address: of a Ray cluster that runs already; None: one of our own, for this sweep.
+    """
+
+    max_concurrent: int | None = None
+    fail_fast: bool = False
+    only: Collection[str] | None = None
+    again: Collection[str] = ()
+    address: str | None = None
+
+
+def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = None) -> SweepEnd:
+    """Bring a sweep to its end: continue what is unfinished, run what is new, reuse what is done.
+
+    listener: called with each event once it is on disk. Raises BadInput for what must not start.
+    """
+    spec, how = plan.spec, how or Start()
+    check_place(storage, spec.tracking.uri)
+    storage.prepare()
+    with (
+        locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE),
+        uplinked(storage, spec.name) as link,
+    ):
+        asked_to_stop(storage, spec.name)  # what was asked of a driver that died is not asked of this one
+        unchanged = check_unchanged(storage.spec(spec.name), spec)
+        ledger = Ledger(storage.ledger(spec.name))
+        plan.trials[:] = make_plan(spec, ledger.events).trials
+        again = [event("trial_retried", trial) for trial in how.again]
+        reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
+        todo = unfinished(plan, ledger.events + again + reused)
+        todo = [trial for trial in todo if how.only is None or trial.id in how.only]
+        _check_means(plan, storage, todo, ledger.events + again + reused)
+        still = _affordable(plan, ledger.events + reused, todo, searching=how.only is None)
+        with _cluster(plan, storage, how) if still.is_work else nullcontext() as cluster:
+            most = how.max_concurrent or len(still.trials) + still.open
+            concurrent = min(most, slots(spec, cluster.nodes)) if cluster else 0
+            write_yaml(storage.spec(spec.name), spec.model_dump())  # only now: what is refused leaves nothing behind
+            for line in again + reused:
+                ledger.append(line)
+            ended = bool(ledger.events) and ledger.events[-1].get("outcome") == "completed"
+            if not still.is_work and not reused and unchanged and ended:
+                return SweepEnd("completed", 0, cut=still.cut)
+            return _run(plan, storage, ledger, still, listener, cluster, concurrent, how, link)
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is to do: trials, and how many others a search may suggest; cut: the budget that leaves some undone."""
+
+    trials: list[Trial]
+    open: int
+    cut: str | None
+
+    @property
+    def is_work(self) -> bool:
+        """Whether a worker is needed."""
+        return bool(self.trials) or self.open > 0
+
+
+def _affordable(plan: Plan, events: list[Event], todo: list[Trial], searching: bool) -> Remaining:
+    """What the budget allows of what is to do."""
+    if over := exhausted(plan.spec, events):
+        return Remaining([], 0, over)
+    allowed, cut = affordable(plan.spec, events, todo)
+    return Remaining(allowed, plan.open if searching else 0, cut)
+
+
+def _cluster(plan: Plan, storage: Storage, how: Start) -> AbstractContextManager[Cluster]:
+    """The Ray that the sweep runs on. Raises BadInput where not even one trial would find room."""
+    if how.address:
+        scratch = storage.sweep(plan.spec.name) / "ray"
+        there = f"{storage.name}/{scratch.relative_to(storage.root).as_posix()}"
+        return joined_ray(how.address, there, partial(storage.remove, scratch))
+    slots(plan.spec, this_machine())
+    return local_ray()
+
+
+def _run(
+    plan: Plan,
+    storage: Storage,
+    ledger: Ledger,
+    still: Remaining,
+    listener: Listener,
+    cluster: Cluster | None,
+    concurrent: int,
+    how: Start,
+    link: Uplink | None,
+) -> SweepEnd:
+    past, whole = list(ledger.events), cluster is None
+    sweep = next((line["sweep"] for line in past if line["event"] == "sweep_started"), uuid.uuid4().hex)
+    mirror = Mirror(storage, plan, sweep, past)
+    recorder = Recorder(ledger, mirror, listener)
+    gpus = gpus_per_trial(plan.spec, cluster.nodes) * plan.spec.resources.workers_per_trial if cluster else 0.0
+    recorder.record(_started(plan, sweep, concurrent, gpus))
+    if link:
+        link.follow(recorder)
+    mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
+    try:
+        if cluster:
+            whole = _run_rounds(plan, storage, still, recorder, cluster, concurrent, how)
+    except (RayLost, DiskFull) as loss:
+        recorder.halt = recorder.fault = str(loss)
+    finally:
+        cut = exhausted(plan.spec, ledger.events) or still.cut
+        outcome = _close(plan, ledger, recorder, whole, cut)
+        problem = mirror.close()
+        if link and (unsent := link.finish()):
+            recorder.fault = recorder.fault or unsent
+    started = {line["trial"] for line in ledger.events[len(past) :] if line["event"] == "trial_started"}
+    return SweepEnd(outcome, len(started), problem, recorder.fault, cut)
+
+
+def _run_rounds(
+    plan: Plan,
+    storage: Storage,
+    still: Remaining,
+    recorder: Recorder,
+    cluster: Cluster,
+    concurrent: int,
+    how: Start,
+) -> bool:
+    """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts.
+
+    Returns whether nothing is left to do.
+    """
+    ledger, todo, searching = recorder.ledger, still.trials, still.open > 0
+    given_up: set[str] = set()
+
+    def found(trials: list[Trial]) -> list[Event]:
+        return finished_elsewhere(storage, plan.spec.name, trials)
+
+    while todo or searching:
+        missing, known = missing_cells(plan, ledger.events, given_up), {trial.id for trial in plan.trials}
+        chooser = Chooser(plan, ledger.events, todo, recorder.record, found if searching else None)
+        searching = False
+        tune_trials(Work(plan, storage, chooser, missing, known, concurrent, how.fail_fast, cluster), recorder)
+        statuses = trial_statuses(ledger.events, alive=True)
+        todo = [trial for trial in plan.trials if trial in todo or trial.id not in known]
+        open_ends = any(statuses[trial.id] in OPEN for trial in todo)
+        if recorder.halt or open_ends or not chooser.is_done:
+            return False
+        given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}
+        following = missing_cells(plan, ledger.events, given_up)
+        todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
+        todo = [trial for trial in todo if how.only is None or trial.id in how.only]
+    return True
+
+
+def _started(plan: Plan, sweep: str, concurrent: int, gpus: float) -> Event:
+    changeable = plan.spec.model_dump(exclude={"name", *FIXED})
+    return event("sweep_started", sweep=sweep, max_concurrent=concurrent, gpus_per_trial=gpus, **changeable)
+
+
+def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str | None) -> str:
+    """Say in the ledger how the sweep and each trial that was cut off ended; on a full disk it may not take it.
+
+    whole: whether nothing was left to do. cut: the budget that ended the sweep, if one did.
+    """
+    try:
+        for trial, status in trial_statuses(ledger.events, alive=True).items():
+            if status == "running":
+                recorder.record(cut_off(trial, "interrupted", recorder.halt or "the driver was stopped"))
+        statuses = trial_statuses(ledger.events)
+        if {statuses[trial.id] for trial in plan.trials} & set(FAULTS):
+            outcome = "failed"
+        else:
+            is_done = whole and (cut is not None or not unfinished(plan, ledger.events))
+            is_over = exhausted(plan.spec, ledger.events) is not None
+            outcome = "completed" if is_done or is_over else "interrupted"
+        recorder.record(event("sweep_ended", outcome=outcome, reason=cut))
+    except DiskFull:
+        return "interrupted"
+    return outcome
+
+
+def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[Event]) -> None:
+    """See that what is to do can be scored and kept, before anything is trained. Raises BadInput where it cannot."""
+    for recipe in {trial.recipe.data: trial.recipe for trial in todo}.values():
+        prepare(recipe, [planned.cell.evaluation for planned in plan.cells])
+    workers = plan.spec.resources.workers_per_trial
+    for trial in todo:
+        if trial.recipe.batch % workers:
+            raise refusal(
+                f"a batch of {trial.recipe.batch} cannot be shared by {workers} workers",
+                given=f"resources.workers_per_trial: {workers}",
+                allowed=", ".join(str(n) for n in range(1, trial.recipe.batch + 1) if trial.recipe.batch % n == 0),
+            )
+    needed = cost_of(plan, storage, events).disk_gb
+    limit, free = plan.spec.budget.disk_gb, shutil.disk_usage(storage.root).free / 1e9
+    if todo and needed > min(free, limit or free):
+        mend = "retention: {best: 3}, fewer trials at a time, mpdit clean, or another --storage"
+        allowed = f"{free:.1f} GB are free" + (f", budget.disk_gb allows {limit:g}" if limit else "")
+        raise refusal(
+            "the sweep's snapshots and checkpoints do not fit", given=f"{needed:.1f} GB", allowed=allowed, mend=mend
+        )

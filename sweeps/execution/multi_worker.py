@@ -1,0 +1,153 @@
+"""A trial that several workers train together: Ray Train starts them, and the first of them reports and scores."""
+
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pipelines.recipe import Recipe
+from pipelines.training.trainer import (
+    Diverged,
+    Report,
+    halve_micro_batch,
+    is_trained,
+    settle_recipe,
+    train,
+    train_along,
+)
+from sweeps.execution.worker import fault, folder_of, run_job
+from sweeps.storage.bucket import open_bucket
+from sweeps.storage.folder_sync import kept_up
+from sweeps.storage.ledger import event
+
+WAIT = 0.2  # seconds between two looks at whether the group has ended
+
+
+def run_in_group(config: dict[str, Any]) -> None:
+    """Ray Tune's trainable: holds no resources itself; where memory runs out, the group is tried once more.
+
+    Raises where a worker died, so that Tune starts the trial again from its checkpoint.
+    """
+    from ray import tune
+
+    job = config["job"]
+
+    def send(line: dict[str, Any]) -> None:
+        tune.report({"event": line})
+
+    end = _run_group(job, send)
+    if end["outcome"] == "out_of_memory" and _halved(job):
+        end = _run_group(job, send)
+    send(end)
+
+
+def _halved(job: dict[str, Any]) -> bool:
+    """Let the group go on with half a batch at a time, where the recipe leaves it open."""
+    folder = folder_of(job)
+    with kept_up(open_bucket(job["bucket"]) if job["bucket"] else None, f"trials/{job['trial']}", folder):
+        return halve_micro_batch(folder, job["workers"]) is not None
+
+
+def _run_group(job: dict[str, Any], send: Report) -> dict[str, Any]:
+    """Start the workers and pass on what they tell; returns the trial's end."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.util.queue import Empty, Queue
+
+    mailbox = Queue(actor_options={"num_cpus": 0})
+    each = {"CPU": job["threads"], "GPU": job["gpus"]}
+    trainer = TorchTrainer(
+        _member,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        scaling_config=ScalingConfig(
+            num_workers=job["workers"],
+            use_gpu=bool(job["gpus"]),
+            resources_per_worker={name: amount for name, amount in each.items() if amount},
+        ),
+        run_config=RunConfig(name=f"{job['trial']}-{uuid.uuid4().hex}", storage_path=job["scratch"]),
+    )
+    problems: list[Exception] = []
+    group = threading.Thread(target=_fit, args=(trainer, problems), daemon=True)
+    group.start()
+    end: dict[str, Any] | None = None
+    while True:
+        running = group.is_alive()  # before the mailbox: what comes with the end is not missed
+        try:
+            line = mailbox.get(timeout=WAIT)
+        except Empty:
+            if running:
+                continue
+            break
+        if line["event"] == "trial_ended":
+            if end is None or end["outcome"] == "failed":  # those who lose a neighbour fail too, and may be the first
+                end = line
+        else:
+            send(line)
+    mailbox.shutdown()
+    if problems and (end is None or _lost_a_worker(problems[0])):
+        raise problems[0]
+    if end is None:
+        raise RuntimeError("the workers ended without a word")
+    return end
+
+
+def _lost_a_worker(problem: Exception) -> bool:
+    """Whether a worker died: the others then fail in the middle of a step, which is no fault of the trial."""
+    failures = getattr(problem, "worker_failures", {}).values()
+    return any(type(failure).__name__.startswith("WorkerHealthCheck") for failure in failures)
+
+
+def _fit(trainer: Any, problems: list[Exception]) -> None:
+    try:
+        trainer.fit()
+    except Exception as problem:
+        problems.append(problem)
+
+
+def _member(config: dict[str, Any]) -> None:
+    """What one worker of the group does. Raises to end the group: the others wait for it in the middle of a step."""
+    import ray.train
+
+    job, send = config["job"], config["mailbox"].put
+    if ray.train.get_context().get_world_rank() == 0:
+        if _first(job, send) not in ("completed", "diverged"):
+            raise RuntimeError("the trial has ended")
+        return
+    settled, trained = _agreed(None)
+    try:
+        if not trained:
+            train_along(settled)  # what lies on this machine may be older, or never sent
+    except Diverged:
+        pass  # so has the first worker, who tells it
+    except Exception as error:
+        totals = {"training_seconds": None, "scoring_seconds": None}
+        folder = folder_of(job)
+        folder.mkdir(parents=True, exist_ok=True)
+        send(event("trial_ended", job["trial"], None, **fault(error, folder), **totals))
+        raise
+
+
+def _first(job: dict[str, Any], send: Report) -> str:
+    outcome = "failed"
+
+    def heard(line: dict[str, Any]) -> None:
+        nonlocal outcome
+        outcome = line.get("outcome", outcome)
+        send(line)
+
+    def training(recipe: Recipe, folder: Path, *others: Any) -> Recipe:
+        _agreed((settle_recipe(recipe, folder, job["threads"]), is_trained(folder)))
+        return train(recipe, folder, *others)
+
+    run_job(job, heard, training)
+    return outcome
+
+
+def _agreed(told: tuple[Recipe, bool] | None) -> tuple[Recipe, bool]:
+    """What the first worker tells the others: the recipe as its folder trains it, and whether it has been trained."""
+    import torch.distributed
+
+    held = [told]
+    torch.distributed.broadcast_object_list(held)
+    assert held[0] is not None
+    return held[0]

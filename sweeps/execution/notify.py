@@ -1,0 +1,130 @@
+"""A notice when a sweep ends, a trial fails, or a new best is found: by a command, by a webhook, or both."""
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sweeps.planning.plan import Plan
+from sweeps.spec.model import Notify
+from sweeps.storage.ledger import Event
+
+PATIENCE = 20  # seconds that a command or a webhook gets; the sweep waits for neither
+FAILURES = ("failed", "out_of_memory")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What is told. kind: end, fail or best."""
+
+    kind: str
+    sweep: str
+    text: str
+
+
+class Teller:
+    """Follows a sweep's events and says which of them are worth a notice; at most one for each."""
+
+    def __init__(self, plan: Plan, past: Iterable[Event] = ()) -> None:
+        self.plan = plan
+        self.settings = {trial.id: " ".join(map(str, trial.params.values())) for trial in plan.trials}
+        self.best: Event | None = None
+        self.told: Event | None = None  # the best that was told last
+        for line in past:
+            self._take(line)
+        self.told = self.best
+
+    def notice(self, line: Event) -> Notice | None:
+        """The notice that an event calls for. A new best is told when its trial has ended, not cell by cell."""
+        self._take(line)
+        name = self.plan.spec.name
+        if line["event"] == "sweep_ended":
+            return Notice("end", name, f"sweep {name}: {line['outcome']}{self._best_so_far()}")
+        if line["event"] != "trial_ended":
+            return None
+        if line["outcome"] in FAILURES:
+            what = f"{line['trial']} {self.settings.get(line['trial'], '')}".rstrip()
+            return Notice("fail", name, f"sweep {name}: trial {what} {line['outcome']}: {line.get('reason') or ''}")
+        if self.best is not None and self.best is not self.told and self.best["trial"] == line["trial"]:
+            self.told = self.best
+            return Notice("best", name, f"sweep {name}: a new best{self._best_so_far()}")
+        return None
+
+    def _take(self, line: Event) -> None:
+        in_full = self.plan.spec.evaluation.samples
+        if line["event"] != "cell" or line["value"] is None or line["params"]["evaluation.samples"] != in_full:
+            return
+        if self.best is None or line["value"] < self.best["value"]:
+            self.best = line
+
+    def _best_so_far(self) -> str:
+        if self.best is None:
+            return ""
+        settings = self.settings.get(self.best["trial"], "")
+        width = self.best["params"]["ema.sigma_rel"]
+        return f"; {self.best['metric']} {self.best['value']:.3f}: {self.best['trial']} {settings} σ_rel {width}"
+
+
+class Notifier:
+    """Sends the notices that a sweep asks for, on a thread of its own. Use around the sweep, as a listener.
+
+    What goes wrong is a warning: a sweep never fails or waits because of a notice.
+    """
+
+    def __init__(self, plan: Plan, past: Iterable[Event] = ()) -> None:
+        self.settings, self.teller = plan.spec.notify, Teller(plan, past)
+        self._notices: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._send_all, name="notify", daemon=True)
+
+    def __enter__(self) -> "Notifier":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._notices.put(None)
+        self._thread.join(2 * PATIENCE)
+
+    def __call__(self, line: Event) -> None:
+        """Take one event in."""
+        notice = self.teller.notice(line)
+        if notice and notice.kind in self.settings.when:
+            self._notices.put(notice)
+
+    def _send_all(self) -> None:
+        while (notice := self._notices.get()) is not None:
+            send(self.settings, notice)
+
+
+def heard_by(*listeners: Callable[[Event], None]) -> Callable[[Event], None]:
+    """One listener that tells several, in turn."""
+
+    def hear(line: Event) -> None:
+        for listener in listeners:
+            listener(line)
+
+    return hear
+
+
+def send(settings: Notify, notice: Notice) -> None:
+    """Run the command and call the webhook, where they are set; a failure is logged."""
+    facts = {"kind": notice.kind, "sweep": notice.sweep, "text": notice.text}
+    try:
+        if settings.command:
+            words = {f"MPDIT_{name.upper()}": value for name, value in facts.items()}
+            subprocess.run(
+                settings.command, shell=True, check=True, timeout=PATIENCE, env=os.environ | words, capture_output=True
+            )
+        if settings.webhook:
+            body = json.dumps({**facts, "content": notice.text}).encode()  # Discord reads content, the others text
+            address = os.path.expandvars(settings.webhook)
+            request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+            urllib.request.urlopen(request, timeout=PATIENCE).close()
+    except (OSError, ValueError, subprocess.SubprocessError) as problem:
+        log.warning("the notice %r was not sent: %s", notice.text, problem)

@@ -1,0 +1,34 @@
+"""The one way into the record: ledger first, then MLflow and the screen; and what is to be stopped."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sweeps.storage.ledger import Event, Ledger, event
+from sweeps.tracking.mlflow_thread import Mirror
+
+Listener = Callable[[Event], None]
+
+
+class Recorder:
+    """Takes what happens in a sweep, in order; knows why trials, or the whole sweep, are to end early."""
+
+    def __init__(self, ledger: Ledger, mirror: Mirror, listener: Listener) -> None:
+        self.ledger, self.mirror, self.listener = ledger, mirror, listener
+        self.halt: str | None = None  # why no trial is to go on
+        self.fault: str | None = None  # what ended the sweep from outside
+        self.stops: dict[str, str] = {}  # why a trial is to end at its next report
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks, for a restore that is never made."""
+        return {}
+
+    def record(self, line: Event) -> None:
+        """Append one event and show it; what is already known is dropped. Raises DiskFull."""
+        if self.ledger.append(line):
+            self.mirror.show(line)
+            self.listener(line)
+
+
+def cut_off(trial: str, outcome: str, reason: str) -> Event:
+    """The end of a trial that could not tell it itself."""
+    return event("trial_ended", trial, outcome=outcome, reason=reason, training_seconds=None, scoring_seconds=None)

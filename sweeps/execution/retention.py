@@ -1,0 +1,128 @@
+"""What of a storage can go: weights of trials that can no longer win, and what kills and ended trainings have left."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpdit.run_folder import EMA, RECIPE
+from pipelines.scoring.evaluation import SCORES
+from pipelines.yaml_file import read_yaml, validate
+from sweeps.execution.cluster import dead_folders
+from sweeps.planning.known_work import ENDED
+from sweeps.planning.plan import Plan, make_plan
+from sweeps.planning.staged_scoring import missing_cells, seed_groups
+from sweeps.results.ranking import rank
+from sweeps.spec.model import SweepSpec
+from sweeps.storage.layout import Storage, is_locked, locked
+from sweeps.storage.ledger import Event, read, trial_statuses
+
+CHECKPOINTS = "checkpoints"
+WEIGHTS = (EMA, CHECKPOINTS, SCORES)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A file or folder that can go, and why."""
+
+    path: Path
+    why: str
+    bytes: int
+
+
+def losers(plan: Plan, events: list[Event], best: int) -> list[str]:
+    """The trials that have ended and are not among the best: seeds of one point win and lose together.
+
+    Values are final once a point is scored in full, so that what loses now loses for good.
+    """
+    rows = [row for row in rank(plan, events) if row.status == "completed" and row.value is not None]
+    winning = list(dict.fromkeys(tuple(row.trials) for row in rows))[:best]
+    statuses, missing = trial_statuses(events), missing_cells(plan, events)
+    ended = [
+        [trial.id for trial in group]
+        for group in seed_groups(plan)
+        if all(statuses[trial.id] in ENDED and not missing.get(trial.id) for trial in group)
+    ]
+    return [trial for group in ended if set(group) not in map(set, winning) for trial in group]
+
+
+def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
+    """Remove the weights of the sweep's losers, where it says so; returns their trials."""
+    if plan.spec.retention.best is None:
+        return []
+    last = {line["trial"]: line["event"] for line in events if line["event"] in ("trial_ended", "weights_dropped")}
+    lost = [trial for trial in losers(plan, events, plan.spec.retention.best) if last[trial] == "trial_ended"]
+    lost = [trial for trial in lost if trial not in _wanted_elsewhere(storage, plan.spec.name)]
+    gone = []
+    for trial in lost:
+        folders = [storage.trial(trial) / name for name in WEIGHTS]
+        if storage.bucket or any(path.exists() for path in folders):
+            gone.append(trial)
+            for path in folders:
+                storage.remove(path)
+    return gone
+
+
+def removable(storage: Storage, best: int | None = None) -> list[Removal]:
+    """Everything that no sweep needs. best: how many points of each keep their weights; by default what it says."""
+    found, known = list[Removal](), set[str]()
+    for name in storage.sweep_names():
+        events = read(storage.ledger(name))
+        known |= {line["trial"] for line in events if line["trial"]}
+        if not storage.is_running(name):
+            found += _of_sweep(storage, name, events, best)
+    elsewhere = storage.bucket and any(storage.is_running(name) for name in storage.sweep_names())
+    for name in storage.trial_names():
+        if not is_locked(
+            storage.trial(name) / "lock"
+        ):  # a driver elsewhere may have trials that it has not told of yet
+            found += _of_trial(storage, storage.trial(name), name in known or bool(elsewhere))
+    found += [_removal(storage, folder, "left by a driver that was killed") for folder in dead_folders()]
+    return list({removal.path: removal for removal in found}.values())
+
+
+def remove(storage: Storage, removals: list[Removal]) -> None:
+    """Remove them. Raises Busy for a trial that another process has begun to run since."""
+    for removal in removals:
+        if not removal.path.is_relative_to(storage.trials):
+            storage.remove(removal.path)
+            continue
+        trial = removal.path.relative_to(storage.trials).parts[0]
+        with locked(storage.trial(trial) / "lock", f"trial {trial}"):
+            storage.remove(removal.path)
+
+
+def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None) -> Iterator[Removal]:
+    spec = validate(SweepSpec, read_yaml(storage.spec(name)))
+    keep = spec.retention.best if best is None else best
+    if keep is None:
+        return
+    elsewhere = _wanted_elsewhere(storage, name)
+    for trial in losers(make_plan(spec), events, keep):
+        if trial not in elsewhere:
+            for path in _weights(storage, trial):
+                yield _removal(storage, path, f"not among the best {keep} of {name}")
+
+
+def _of_trial(storage: Storage, folder: Path, known: bool) -> Iterator[Removal]:
+    if not known:
+        if storage.holds(folder / RECIPE) or (folder / "lock").exists():
+            yield _removal(storage, folder, "of no sweep here")
+        return
+    partial = [*folder.glob(f"{CHECKPOINTS}/partial-*"), *folder.glob(f"{EMA}/*.partial")]
+    for path in partial:
+        yield _removal(storage, path, "half-written when its process was killed")
+
+
+def _weights(storage: Storage, trial: str) -> list[Path]:
+    folder = storage.trial(trial)
+    return [path for name in WEIGHTS if storage.holds(path := folder / name)]
+
+
+def _wanted_elsewhere(storage: Storage, name: str) -> set[str]:
+    """The trials that other sweeps rank too."""
+    others = [other for other in storage.sweep_names() if other != name]
+    return {line["trial"] for other in others for line in read(storage.ledger(other)) if line["trial"]}
+
+
+def _removal(storage: Storage, path: Path, why: str) -> Removal:
+    return Removal(path, why, storage.size(path))

@@ -1,0 +1,102 @@
+"""What a storage already knows of a plan: the sweep's own ledger, and finished trials of other sweeps."""
+
+from collections.abc import Iterable
+
+from pipelines.scoring.rungs import WIDTHS_AT_A_RUNG
+from sweeps.planning.plan import Estimate, Plan, Trial, estimate, scoring_work
+from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import Event, read, trial_statuses
+
+FINAL = ("completed", "diverged")  # outcomes that the same recipe would reach again
+ENDED = (*FINAL, "stopped")  # what the same command leaves as it is; `mpdit retry` takes a stopped trial up again
+FAULTS = ("failed", "out_of_memory")
+OPEN = ("pending", "running", "interrupted")  # what the same command goes on with
+
+
+def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> list[Event]:
+    """What other sweeps' ledgers tell of these trials where they were trained to the end, marked with their origin."""
+    wanted = {trial.id for trial in trials}
+    found: list[Event] = []
+    for other in storage.sweep_names():
+        if other == name or not wanted:
+            continue
+        events = read(storage.ledger(other))
+        statuses = trial_statuses(events)
+        here = {trial for trial in wanted if statuses[trial] in FINAL}
+        kinds = ("trial_started", "progress", "rung", "growth", "cell", "trial_ended")
+        found += [{**line, "from": other} for line in events if line["trial"] in here and line["event"] in kinds]
+        wanted -= here
+    return found
+
+
+def known_events(storage: Storage, plan: Plan) -> list[Event]:
+    """The sweep's own events, and those of its trials that other sweeps have finished."""
+    path = storage.ledger(plan.spec.name)
+    own = read(path) if path.exists() else []
+    return own + finished_elsewhere(storage, plan.spec.name, unfinished(plan, own))
+
+
+def untrained(plan: Plan, storage: Storage, events: list[Event]) -> list[Trial]:
+    """The trials that are to be trained: they need a worker, and no trained weights of theirs are kept."""
+    return [trial for trial in unfinished(plan, events) if not storage.is_trained(trial.id)]
+
+
+def unfinished(plan: Plan, events: list[Event]) -> list[Trial]:
+    """The trials that need a worker: not trained to the end, or with cells to score."""
+    statuses, missing = trial_statuses(events), missing_cells(plan, events)
+    return [trial for trial in plan.trials if statuses[trial.id] not in ENDED or missing.get(trial.id)]
+
+
+def timed(storage: Storage) -> list[Event]:
+    """The end of every trial that was trained here, with its times."""
+    everything = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
+    return [line for line in everything if line["event"] == "trial_ended" and "from" not in line]
+
+
+def cost_of(
+    plan: Plan, storage: Storage, events: list[Event], slots: int = 1, measured: list[Event] | None = None
+) -> Estimate:
+    """What is still to do will cost, judged by every trial that has been timed in this storage, or by measured ones.
+
+    slots: trials at a time where no sweep of this storage has told. A search that learns counts with all its trials, a
+    scheduler as if it stopped none.
+    """
+    plan = plan.expected
+    starts = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
+    ran = [line["max_concurrent"] for line in starts if line["event"] == "sweep_started" and line["max_concurrent"]]
+    ended = measured or timed(storage)
+    on_gpu = any(line.get("runtime", {}).get("device") == "cuda" for line in ended)
+    asked = plan.spec.resources.gpus_per_trial
+    gpus = (1.0 if asked == "auto" else asked) if on_gpu else 0.0
+    missing = missing_cells(plan, events)
+    cells = [(trial, missing.get(trial.id, [])) for trial in unfinished(plan, events)]
+    train = untrained(plan, storage, events)
+    more = _later_rounds(plan, train) + _rungs(plan, train)
+    return estimate(ended, train, cells, ran[-1] if ran else slots, gpus, more, _kept(plan))
+
+
+def _kept(plan: Plan) -> int | None:
+    """How many trials keep their weights; None: all."""
+    best = plan.spec.retention.best
+    return best and best * max(map(len, seed_groups(plan)))
+
+
+def _rungs(plan: Plan, train: list[Trial]) -> float:
+    """The scoring work at the rungs, as if no trial were stopped."""
+    scheduler = plan.spec.scheduler
+    if scheduler.kind == "none":
+        return 0.0
+    cell = plan.cells[0].cell.with_samples(scheduler.samples)
+    widths = min(WIDTHS_AT_A_RUNG, len({planned.cell.sigma_rel for planned in plan.cells}))
+    return len(scheduler.rungs) * widths * sum(scoring_work(cell, trial.parameters) for trial in train)
+
+
+def _later_rounds(plan: Plan, train: list[Trial]) -> float:
+    """The scoring work of the rounds after the first, as far as trials that are not trained yet cause it."""
+    first = rounds(plan.spec)[0]
+    later = planned_samples(plan) - first * len(plan.trials) * len(plan.cells)
+    if not later or not train:
+        return 0.0
+    each = later / (len(plan.trials) * len(plan.cells) * plan.spec.evaluation.samples)
+    return each * sum(scoring_work(planned.cell, trial.parameters) for trial in train for planned in plan.cells)

@@ -1,0 +1,213 @@
+"""What a sweep will do: its trials, its cells, and what they will cost. Starts nothing."""
+
+import heapq
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from mpdit.errors import BadInput
+from mpdit.model.transformer import parameter_count
+from mpdit.training.ema import TRACKED_WIDTHS, fit_width, snapshot_bytes, snapshot_steps
+from pipelines.recipe import Recipe, trial_id
+from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.training.checkpoint import KEPT
+from sweeps.spec.model import SweepSpec, split_axis, with_value
+from sweeps.spec.space import SEED, Point, unique
+from sweeps.storage.ledger import Event
+
+FLOAT_BYTES = 4
+CHECKPOINT_COPIES = 3 + len(TRACKED_WIDTHS)  # weights, two Adam moments, the averages
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run: its recipe, its id, its value of every training axis."""
+
+    id: str
+    params: dict[str, Any]
+    recipe: Recipe
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of its model."""
+        return parameter_count(self.recipe.architecture(self.recipe.dataset))
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One point to score in every trial, and its value of every post-hoc axis."""
+
+    cell: Cell
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Trials × cells."""
+
+    spec: SweepSpec
+    trials: list[Trial]
+    cells: list[PlannedCell]
+
+    @property
+    def open(self) -> int:
+        """How many trials a search that learns has still to suggest."""
+        search, size = self.spec.search, self.spec.space.size
+        points = min(search.trials or 0, search.trials or 0 if size is None else size)
+        return max(0, points * len(self.spec.seeds) - len(self.trials)) if search.learns else 0
+
+    @property
+    def expected(self) -> "Plan":
+        """The plan with random points in the place of those that a search has still to suggest: to tell its cost."""
+        if not self.open:
+            return self
+        known, drawn = {trial.id for trial in self.trials}, self.spec.space.random(self.open + len(self.trials), 0)
+        new = [trial for point in drawn for trial in trials_of(self.spec, point) if trial.id not in known]
+        return Plan(self.spec, [*self.trials, *new[: self.open]], self.cells)
+
+    @property
+    def steps(self) -> int:
+        """Training steps of all trials."""
+        return sum(trial.recipe.steps for trial in self.trials)
+
+
+def make_plan(spec: SweepSpec, events: Iterable[Event] = ()) -> Plan:
+    """Every point of the search with every seed; of a search that learns, those that the ledger's events name.
+
+    Raises BadInput for a point that cannot be trained.
+    """
+    known = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point)}
+    trials, cells = list(known.values()), []
+    for params in _combinations(spec, spec.post_hoc_axes):
+        settings: dict[type, Any] = {Recipe: spec.recipe, Evaluation: spec.evaluation}
+        for path, value in params.items():
+            owner, inner = split_axis(path)
+            settings[owner] = with_value(settings[owner], inner, value)
+        cells.append(PlannedCell(Cell(settings[Recipe].ema.sigma_rel, settings[Evaluation]), params))
+    _check_widths(trials, cells)
+    return Plan(spec, trials, cells)
+
+
+def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:
+    """The points that are known: the first ones, then the search's own or, where it learns, the suggested ones."""
+    space, search = spec.space, spec.search
+    first = [space.active(space.whole(point)) for point in search.first]
+    count = search.trials or 0
+    match search.algorithm:
+        case "grid":
+            rest = space.grid()
+        case "random":
+            rest = space.random(count, search.seed)
+        case "quasi_random":
+            rest = space.quasi_random(count, search.seed)
+        case _:
+            rest = [line["params"] for line in events if line["event"] == "suggested"]
+    every = list(unique([*first, *rest]))
+    return every if search.learns or search.algorithm == "grid" else every[:count]
+
+
+def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
+    """One trial a seed. Raises BadInput where the point cannot be trained."""
+    whole = spec.space.whole(point)
+    found = []
+    for seed in spec.seeds:
+        named = {**whole, SEED: seed}
+        params = {path: named[path] for path in spec.training_axes}
+        recipe = spec.recipe
+        try:
+            for path, value in params.items():
+                recipe = with_value(recipe, path, value)
+            recipe.architecture(recipe.dataset)
+        except BadInput as problem:
+            raise BadInput(f"{params}: {problem}" if params else str(problem)) from None
+        found.append(Trial(trial_id(recipe), params, recipe))
+    return found
+
+
+def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
+    """Raises BadInput for an EMA width that the snapshots of one of the trainings will not give."""
+    for steps in {trial.recipe.steps for trial in trials}:
+        for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
+            fit_width(snapshot_steps(steps), steps, width)
+
+
+def _combinations(spec: SweepSpec, paths: list[str]) -> list[dict[str, Any]]:
+    values = itertools.product(*(spec.axes[path] for path in paths))
+    return [dict(zip(paths, chosen, strict=True)) for chosen in values]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the plan will cost; hours are None while nothing like it has been timed in this storage."""
+
+    hours: float | None
+    gpu_hours: float | None
+    disk_gb: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """As `plan --json` shows it."""
+        return {"hours": self.hours, "gpu_hours": self.gpu_hours, "disk_gb": self.disk_gb}
+
+
+def estimate(
+    finished: list[Event],
+    train: list[Trial],
+    cells: list[tuple[Trial, list[Cell]]],
+    concurrent: int,
+    gpus: float,
+    more_work: float = 0.0,
+    kept: int | None = None,
+) -> Estimate:
+    """The cost of training some trials and scoring cells of some, judged by finished ones (`trial_ended` events).
+
+    Time is taken in proportion to parameters × images for training, and to parameters × samples × NFE for scoring.
+    more_work: scoring besides these cells. kept: of how many trials the weights stay. The hours are those of the trials
+    packed, in their order, on as many slots as run at a time, after the start of the first workers where it was timed.
+    """
+    parameters = {trial.id: trial.parameters for trial, _ in cells}
+    disk = _disk([(trial.recipe.steps, parameters[trial.id]) for trial in train], concurrent, kept)
+    training = [line["training_seconds"] / line["training_work"] for line in finished if line.get("training_work")]
+    scoring = [line["scoring_seconds"] / line["scoring_work"] for line in finished if line.get("scoring_work")]
+    hours = gpu_hours = None
+    if training and scoring:
+        new, pace, each = {trial.id for trial in train}, median(training), median(scoring)
+        seconds = [
+            (pace * training_work(trial.recipe, parameters[trial.id]) if trial.id in new else 0.0)
+            + each * (sum(scoring_work(cell, parameters[trial.id]) for cell in few) + more_work / len(cells))
+            for trial, few in cells
+        ]
+        start = max((line.get("start_seconds", 0.0) for line in finished), default=0.0) if cells else 0.0
+        hours = round((packed(seconds, concurrent) + start) / 3600, 4)
+        gpu_hours = round(sum(seconds) / 3600 * gpus, 4)
+    return Estimate(hours, gpu_hours, round(disk / 1e9, 3))
+
+
+def _disk(trials: list[tuple[int, int]], concurrent: int, kept: int | None) -> int:
+    """Bytes at the worst moment. trials: (steps, parameters).
+
+    Checkpoints are there only while a trial is trained; weights stay: all, or those kept and what runs beside them.
+    """
+    weights = sorted(snapshot_bytes(steps, count) + FLOAT_BYTES * count for steps, count in trials)
+    checkpoints = sorted(FLOAT_BYTES * KEPT * CHECKPOINT_COPIES * count for _, count in trials)
+    there = len(trials) if kept is None else min(len(trials), kept + concurrent)
+    return sum(weights[len(trials) - there :]) + sum(checkpoints[max(0, len(trials) - concurrent) :])
+
+
+def packed(seconds: Iterable[float], slots: int) -> float:
+    """When the last of some pieces of work ends, each begun in its order as soon as one of the slots is free."""
+    free = [0.0] * max(1, slots)
+    for length in seconds:
+        heapq.heapreplace(free, free[0] + length)
+    return max(free)
+
+
+def training_work(recipe: Recipe, parameters: int) -> float:
+    """What a training's time is in proportion to: parameters × images."""
+    return float(parameters) * recipe.steps * recipe.batch
+
+
+def scoring_work(cell: Cell, parameters: int) -> float:
+    """What a cell's time is in proportion to: parameters × samples × NFE."""
+    return float(parameters) * cell.evaluation.samples * cell.evaluation.network_evaluations

@@ -1,0 +1,94 @@
+"""Staged scoring: every cell with few samples first, then the promising ones with more (successive halving over cells).
+
+A round's samples are the first of the next round's, and are not drawn again. What does not get to the last round stays
+`screened`, and is never ranked among what was scored in full.
+"""
+
+import math
+from collections.abc import Collection, Iterator
+from statistics import mean
+
+from pipelines.scoring.cell import Cell
+from sweeps.planning.plan import Plan, PlannedCell, Trial
+from sweeps.spec.model import SweepSpec
+from sweeps.storage.ledger import Event, trial_statuses
+
+Contender = tuple[list[Trial], PlannedCell]  # the seeds of one point of the sweep, and one of its cells
+
+
+def rounds(spec: SweepSpec) -> list[int]:
+    """How many samples each round scores with; the last is the evaluation's own number, and the only one by default."""
+    full, screening = spec.evaluation.samples, spec.screening
+    counts, samples = [], screening.samples or full
+    while samples < full:
+        counts.append(samples)
+        samples = math.ceil(samples / screening.keep / (screening.samples or 1)) * (screening.samples or 1)
+    return [*counts, full]
+
+
+def seed_groups(plan: Plan) -> list[list[Trial]]:
+    """The plan's trials, those that differ by their seed alone together."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in plan.trials:
+        groups.setdefault(repr([(k, v) for k, v in trial.params.items() if k != "seed"]), []).append(trial)
+    return list(groups.values())
+
+
+def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = ()) -> dict[str, list[Cell]]:
+    """The cells that each trial is to score next, by the trial's id; none for those diverged, stopped or given up.
+
+    A round begins when every trial has come through the one before: it follows from the ledger alone.
+    """
+    statuses = trial_statuses(events)
+    out = {trial.id for trial in plan.trials if statuses[trial.id] in ("diverged", "stopped")} | set(given_up)
+    results = {(line["trial"], line["cell"]): line["value"] for line in events if line["event"] == "cell"}
+    counts = rounds(plan.spec)
+    field: list[Contender] = [(group, planned) for group in seed_groups(plan) for planned in plan.cells]
+    if len(counts) > 1:  # what was scored in full without having been screened needs no screening
+        field = [
+            c for c in field if not _is_known(c, counts[-1], results, out) or _is_known(c, counts[0], results, out)
+        ]
+    for samples in counts:
+        missing: dict[str, list[Cell]] = {}
+        for group, planned in field:
+            cell = planned.cell.with_samples(samples)
+            for trial in group:
+                if trial.id not in out and (trial.id, cell.key) not in results:
+                    missing.setdefault(trial.id, []).append(cell)
+        if missing or samples == counts[-1]:
+            return missing
+        values = {at: _value(contender, samples, results) for at, contender in enumerate(field)}
+        best_first = sorted((at for at in values if values[at] < math.inf), key=values.__getitem__)
+        field = [field[at] for at in best_first[: math.ceil(len(field) * plan.spec.screening.keep)]]
+    return {}
+
+
+def _is_known(contender: Contender, samples: int, results: dict[tuple[str, str], float | None], out: set[str]) -> bool:
+    group, planned = contender
+    key = planned.cell.with_samples(samples).key
+    return all((trial.id, key) in results for trial in group if trial.id not in out)
+
+
+def _value(contender: Contender, samples: int, results: dict[tuple[str, str], float | None]) -> float:
+    """The mean over seeds; infinite when one of them has no value."""
+    group, planned = contender
+    values = [results.get((trial.id, planned.cell.with_samples(samples).key)) for trial in group]
+    known = [value for value in values if value is not None]
+    return mean(known) if len(known) == len(group) else math.inf
+
+
+def planned_samples(plan: Plan) -> int:
+    """How many samples the whole plan draws, rounds going on where the one before ended."""
+    cells, before, total = len(seed_groups(plan)) * len(plan.cells), 0, 0.0
+    seeds = len(plan.trials) / max(1, len(seed_groups(plan)))
+    for samples in rounds(plan.spec):
+        total += cells * seeds * (samples - before)
+        cells, before = math.ceil(cells * plan.spec.screening.keep), samples
+    return round(total)
+
+
+def keys(plan: Plan) -> Iterator[tuple[int, int, str]]:
+    """(cell's place in the plan, samples, key) of every result that the plan may have of a trial."""
+    for at, planned in enumerate(plan.cells):
+        for samples in rounds(plan.spec):
+            yield at, samples, planned.cell.with_samples(samples).key

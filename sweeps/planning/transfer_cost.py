@@ -1,0 +1,78 @@
+"""What tuning small saves: the cost of a sweep, of one training at another size, and of the sweep at that size."""
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from mpdit.model.transformer import parameter_count
+from pipelines.recipe import Recipe, trial_id
+from pipelines.transfer import transfer
+from sweeps.planning.known_work import timed
+from sweeps.planning.plan import Plan
+from sweeps.storage.layout import Storage
+
+FLOP_PER_WEIGHT = 6  # a multiplication and an addition, forward once and backward twice
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Some trainings: their arithmetic, and their time one after another where this storage has timed any."""
+
+    trainings: int
+    petaflop: float
+    hours: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `plan --json` shows it."""
+        return {"trainings": self.trainings, "petaflop": float(f"{self.petaflop:.4g}"), "hours": self.hours}
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A sweep here and one training there, against the same sweep there."""
+
+    target: str
+    sweep: Cost
+    training: Cost
+    sweep_at_target: Cost
+    warnings: list[str]
+
+    @property
+    def saved(self) -> float:
+        """The share of the sweep at the target's size that need not be computed; negative where it is dearer."""
+        return 1 - (self.sweep.petaflop + self.training.petaflop) / self.sweep_at_target.petaflop
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `plan --json` shows it."""
+        costs = {name: getattr(self, name).as_dict() for name in ("sweep", "training", "sweep_at_target")}
+        return {"target": self.target, **costs, "saved": round(self.saved, 4), "warnings": self.warnings}
+
+
+def saving(plan: Plan, storage: Storage, size: str | None, patch: int | None) -> Saving:
+    """What a transfer to that size or patch would cost and save. Raises BadInput where it cannot be."""
+    moved = [transfer(trial.recipe, size, patch) for trial in plan.trials]
+    targets = list({trial_id(one.target): one.target for one in moved}.values())
+    dearest = max(targets, key=_petaflop)
+    seconds = [
+        (line["training_seconds"] / line["training_work"]) for line in timed(storage) if line.get("training_work")
+    ]
+    pace = median(seconds) if seconds else None
+    tokens = _tokens(plan.trials[0].recipe)
+    warnings = list(dict.fromkeys(warning for one in moved for warning in one.warnings))
+
+    def cost(recipes: list[Recipe]) -> Cost:
+        total = sum(map(_petaflop, recipes))
+        hours = None if pace is None else round(pace * total * 1e15 / FLOP_PER_WEIGHT / tokens / 3600, 4)
+        return Cost(len(recipes), total, hours)
+
+    return Saving(moved[0].name, cost([t.recipe for t in plan.trials]), cost([dearest]), cost(targets), warnings)
+
+
+def _tokens(recipe: Recipe) -> int:
+    return (recipe.dataset.resolution // recipe.model.patch) ** 2
+
+
+def _petaflop(recipe: Recipe) -> float:
+    """About 6 × parameters × tokens × images, in 10¹⁵."""
+    parameters = parameter_count(recipe.architecture(recipe.dataset))
+    return FLOP_PER_WEIGHT * parameters * _tokens(recipe) * recipe.steps * recipe.batch / 1e15

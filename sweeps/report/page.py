@@ -1,0 +1,304 @@
+"""A sweep as one HTML file that needs no network: question, answer, figures, cost. Every number is from the ledger."""
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mpdit.errors import refusal
+from mpdit.run_folder import PICTURES
+from sweeps.planning.known_work import OPEN
+from sweeps.planning.plan import Plan, PlannedCell
+from sweeps.report.figures import (
+    Told,
+    curves,
+    interval,
+    label,
+    learning,
+    magnitudes,
+    maps,
+    parallel,
+    short,
+    split_axis,
+    tell,
+)
+from sweeps.report.pareto_front import WRITTEN, front, front_answer, front_figure, objectives, written
+from sweeps.report.svg import figure, in_column
+from sweeps.results.importance import distinct, importances
+from sweeps.results.ranking import Row, noise_floor
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import Event
+
+TEMPLATE = Path(__file__).with_name("report.html")
+SHOWN = 15  # rows of the ranking that are not folded away
+
+
+def write_report(storage: Storage, plan: Plan, rows: list[Row], events: list[Event], output: Path) -> Path:
+    """Write the report of a sweep's ranking and ledger to `output`. Raises BadInput when nothing has been reported."""
+    if not any(line["event"] in ("progress", "cell") for line in events):
+        raise refusal(f"nothing of {plan.spec.name} has been reported yet", mend=f"mpdit status {plan.spec.name}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(render(storage, plan, rows, events), encoding="utf-8")
+    return output
+
+
+def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -> str:
+    """The report's HTML."""
+    import jinja2
+
+    told = tell(plan, rows, events)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"figure": figure, "in_column": in_column, "short": short}
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    axes = [axis for axis in plan.spec.axes if axis != "seed"]
+    return page.render(
+        name=plan.spec.name,
+        when=_span(events),
+        question=question(told),
+        answer=answer(told),
+        facts=_facts(told),
+        axes=axes,
+        metric=told.metric,
+        others=[name for name, _ in _others(told)],
+        front=" and ".join(objectives(told)) if front(told) else "",
+        ranking=[_line(told, row, axes) for row in rows if row.value is not None or row.status not in OPEN],
+        to_come=sum(row.value is None and row.status in OPEN for row in rows),
+        shown=SHOWN,
+        maps=maps(told),
+        figures=[found for found in (front_figure(told), curves(told), magnitudes(told), learning(told)) if found],
+        importances=importances(plan, rows),
+        parallel=parallel(told),
+        samples=samples(storage, told),
+        trials=costs(told),
+        cost=_total(costs(told), events),
+        outcomes=Counter(line.outcome for line in costs(told)),
+        provenance=_provenance(told),
+        spec=yaml.safe_dump(plan.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+
+
+def question(told: Told) -> str:
+    """What was asked, in one sentence."""
+    recipe, spec = told.plan.spec.recipe, told.plan.spec
+    asked = [f"{axis} ({len(values)} values)" for axis in spec.axes if len(values := _values(told, axis)) > 1]
+    what = _listed(asked) or "this recipe"
+    model = "" if "model.size" in spec.axes else f"a {recipe.model.size}/{recipe.model.patch} model "
+    asked_for = objectives(told) if len(spec.objective) > 1 else [WRITTEN.get(told.metric, told.metric)]
+    aim = _listed([f"the {'fewest' if name == 'parameters' else 'lowest'} {name}" for name in asked_for])
+    steps = "" if "steps" in spec.axes else f" after {recipe.steps:,} steps of {recipe.batch} images"
+    return f"Which {what} give {model}trained on {recipe.data.name} {aim}{steps}?"
+
+
+def _values(told: Told, axis: str) -> list[Any]:
+    return sorted({trial.recipe.seed for trial in told.plan.trials}) if axis == "seed" else distinct(told.rows, axis)
+
+
+def answer(told: Told) -> list[str]:
+    """The answer in two sentences: the best with its interval, and what cannot be told from it."""
+    if not told.scored:
+        return ["No cell has been scored in full yet.", "The figures below show what has been reported so far."]
+    if front(told):
+        return front_answer(told)
+    best = told.scored[0]
+    around = f" ± {figure(interval(best))} (95 % interval)" if best.stderr else ", of unknown error"
+    what = label(best.params, [axis for axis in best.params if len(distinct(told.rows, axis)) > 1])
+    seeds = f"the mean of {best.seeds} training seeds" if best.seeds > 1 else "one training seed"
+    first = f"Best is {what}, with {told.metric} {figure(best.value)}{around}, {seeds}."
+    tied = sum(row.tied_with_best for row in told.rows)
+    others = len(told.scored) - 1
+    alone = best.seeds == 1 and len(told.plan.trials) > 1
+    if tied:
+        second = f"{tied} of the {others} other cells cannot be told from it at these errors"
+        second += ": more seeds would tell" if best.seeds == 1 else ": more seeds or samples would tell"
+    else:
+        second = f"It is better than each of the {others} other cells by more than the error of their difference"
+    second += "; another training seed may move any value by more than its interval." if alone else "."
+    return [first, second]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _facts(told: Told) -> list[tuple[str, str]]:
+    """Figures at a glance."""
+    floor, best = noise_floor(told.events), told.scored[0] if told.scored else None
+    found = [("best " + told.metric, figure(best.value) if best else "–")]
+    if floor is not None and told.metric.startswith(("fd_", "fid_")):
+        found.append(("noise floor: real images would score", figure(floor)))
+    if best:
+        found.append(("its magnitude drift", figure(best.magnitude_drift)))
+    if front(told):
+        found.append(("cells on the Pareto front", str(len(front(told)))))
+    found.append(("trials", f"{sum(bool(told.progress.get(t.id)) for t in told.plan.trials)}"))
+    found.append(("cells scored", f"{len(told.scored)} of {len(told.rows)}"))
+    return found
+
+
+def _others(told: Told) -> list[tuple[str, str]]:
+    """The objectives that the ranking has no column of yet: as they are written, and their metrics."""
+    known = (told.metric, "magnitude_drift")
+    pairs = list(zip(objectives(told), told.plan.spec.metrics, strict=True))
+    return [(name, metric) for name, metric in pairs if name not in known and metric not in known]
+
+
+def _line(told: Told, row: Row, axes: Sequence[str]) -> dict[str, Any]:
+    values = [str(row.params.get(axis, "–")) for axis in axes]
+    others = [written(row, metric) for _, metric in _others(told)]
+    mark = "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else ""
+    interval_ = interval(row) if row.stderr else None
+    return {**row.as_dict(), "values": values, "others": others, "mark": mark, "interval": interval_}
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """What one trial took; None where the ledger does not tell. reused: it was trained in another sweep."""
+
+    trial: str
+    settings: str
+    outcome: str
+    reason: str
+    steps: str
+    training: float | None
+    scoring: float | None
+    gpu_seconds: float
+    watt_hours: float | None
+    device: str
+    reused: str
+
+
+def costs(told: Told) -> list[TrialCost]:
+    """What each trial took, best first."""
+    return [_cost(told, trial.id) for trial in told.trials]
+
+
+def _cost(told: Told, trial: str) -> TrialCost:
+    known = next(t for t in told.plan.trials if t.id == trial)
+    own = [line for line in told.events if line["trial"] == trial]
+    ends = [line for line in own if line["event"] == "trial_ended"]
+    trained = [line["training_seconds"] for line in ends if line.get("training_seconds") is not None]
+    scored = [line["scoring_seconds"] for line in own if line["event"] == "cell"]
+    energy = [joules for line in own if (joules := line.get("metrics", line).get("energy_joules")) is not None]
+    machine: dict[str, Any] = next((line["machine"] for line in reversed(ends) if line.get("machine")), {})
+    training, scoring = trained[-1] if trained else None, sum(scored) if scored else None
+    asked = told.plan.spec.resources.gpus_per_trial
+    gpus = (1.0 if asked == "auto" else float(asked)) if machine.get("device") == "cuda" else 0.0
+    step = max((line["step"] for line in told.progress.get(trial, [])), default=0)
+    return TrialCost(
+        trial=trial,
+        settings=label(known.params, told.plan.spec.training_axes),
+        outcome=ends[-1]["outcome"] if ends else "running" if own else "pending",
+        reason=(ends[-1].get("reason") or "") if ends else "",
+        steps=f"{step:,} of {known.recipe.steps:,}",
+        training=training,
+        scoring=scoring,
+        gpu_seconds=gpus * ((training or 0.0) + (scoring or 0.0)),
+        watt_hours=energy[-1] / 3600 if energy else None,  # counted over all the starts of its training
+        device=str(machine.get("device_name", "")),
+        reused=next((line["from"] for line in own if "from" in line), ""),
+    )
+
+
+def _total(trials: Sequence[TrialCost], events: Sequence[Event]) -> list[tuple[str, str]]:
+    """The cost of the sweep as a whole; trials of other sweeps cost it nothing."""
+    own = [line for line in trials if not line.reused]
+    energy = [line.watt_hours for line in own if line.watt_hours is not None]
+    training, scoring = (sum(getattr(line, part) or 0.0 for line in own) for part in ("training", "scoring"))
+    return [
+        ("wall time", _hours(_wall(events))),
+        ("training, all trials", _hours(training)),
+        ("scoring, all trials", _hours(scoring)),
+        ("GPU-hours", figure(sum(line.gpu_seconds for line in own) / 3600)),
+        ("energy", _energy(energy, len([line for line in own if line.training is not None]))),
+    ]
+
+
+def _energy(watt_hours: Sequence[float], trained: int) -> str:
+    if not watt_hours:
+        return "not told by the driver"
+    part = f" of {len(watt_hours)} of {trained} trials" if len(watt_hours) < trained else ""
+    return f"{figure(sum(watt_hours) / 1000)} kWh{part}"
+
+
+def _wall(events: Sequence[Event]) -> float:
+    """Seconds in which a driver ran: from each start to the last event before the next start."""
+    total, began, last = 0.0, None, None
+    for line in events:
+        if "from" in line:
+            continue
+        now = datetime.fromisoformat(line["time"])
+        if line["event"] == "sweep_started":
+            total += (last - began).total_seconds() if began and last else 0.0
+            began = now
+        last = now
+    return total + ((last - began).total_seconds() if began and last else 0.0)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
+def samples(storage: Storage, told: Told) -> list[dict[str, str]]:
+    """The best cell's samples and the baseline's, on the same noise, as data addresses; those that are there.
+
+    The baseline is the first value of the first training axis that is no number (or the first trial) at its own best.
+    """
+    if not told.scored:
+        return []
+    best, split = told.scored[0], split_axis(told)
+    first = told.plan.trials[0]
+    same = [row for row in told.scored if row.params[split] == first.params[split]] if split else []
+    base = (same or [row for row in told.scored if first.id in row.trials] or [best])[0]
+    found = [("best", best)] + ([("baseline", base)] if base != best else [])
+    first_named = f"the best with the first {short(split)} of the sweep file" if split else "the first trial's best"
+    axes = [axis for axis in best.params if len(distinct(told.rows, axis)) > 1]
+    pictures = [(what, row, _picture(storage, told, row)) for what, row in found]
+    return [
+        {
+            "what": what,
+            "note": f" ({first_named})" if what == "baseline" else "",
+            "settings": label(row.params, axes),
+            "value": f"{told.metric} {figure(row.value)}",
+            "address": address,
+            "command": f"mpdit sample {row.trial} --ema {row.params.get('ema.sigma_rel', 0)} -o {what}.png",
+        }
+        for what, row, address in pictures
+        if address
+    ]
+
+
+def _picture(storage: Storage, told: Told, row: Row) -> str | None:
+    key = planned(told.plan, row).cell.key
+    lines = [line for line in told.events if line["event"] == "cell" and line["trial"] == row.trial]
+    name = next((line.get("picture") for line in reversed(lines) if line["cell"] == key), None)
+    path = storage.trial(row.trial) / PICTURES / (name or "none")
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
+
+
+def planned(plan: Plan, row: Row) -> PlannedCell:
+    """The planned cell that a row is of."""
+    return next(cell for cell in plan.cells if cell.params.items() <= row.params.items())
+
+
+def _provenance(told: Told) -> list[tuple[str, str]]:
+    """What the best cell's number was measured with."""
+    best = told.scored[0] if told.scored else None
+    key = planned(told.plan, best).cell.key if best else ""
+    cells = [line for line in told.events if line["event"] == "cell"]
+    line = next((c for c in cells if best and (c["trial"], c["cell"]) == (best.trial, key)), None)
+    facts = {**line["params"], **line["provenance"]} if line else {}
+    starts = [e["sweep"] for e in told.events if e["event"] == "sweep_started"]
+    devices = dict.fromkeys(cost.device for cost in costs(told) if cost.device)
+    found = [("sweep", starts[0] if starts else ""), ("device", ", ".join(devices)), *facts.items()]
+    return [(name, str(value)) for name, value in found if value not in ("", None, [])]
+
+
+def _span(events: Sequence[Event]) -> str:
+    first, last = (datetime.fromisoformat(line["time"]) for line in (events[0], events[-1]))
+    days = [moment.strftime("%Y-%m-%d %H:%M") for moment in (first, last)]
+    return f"{days[0]} to {days[1]} UTC"

@@ -1,0 +1,1 @@
+"""Ranking of cells, where each trial stands, the winner."""

@@ -1,0 +1,287 @@
+"""From the ledger, the cells of a sweep, best first, seeds merged, with errors; and what errors cannot tell apart."""
+
+import csv
+import io
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import mean, stdev
+from typing import Any
+
+from mpdit.scoring.frechet import FOLDS, jackknife_error, margin
+from sweeps.planning.plan import Plan, PlannedCell, Trial
+from sweeps.planning.staged_scoring import rounds, seed_groups
+from sweeps.results.metrics import metrics_of
+from sweeps.results.pareto import front, is_within
+from sweeps.storage.ledger import Event, trial_statuses
+
+WORST_FIRST = ("failed", "out_of_memory", "interrupted", "diverged", "stopped", "running", "pending", "completed")
+SEED_TO_SAMPLING = 3.2  # another training seed moves a value so much more than another draw of noise; arXiv 2606.20536
+MANY_SAMPLES, MANY_SEEDS = 1_000_000, 100  # what would be needed beyond these is no difference worth finding
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point of the sweep: every axis but the seed. `trial` is the seed with the lowest value.
+
+    to_tell_apart: for a row that is tied with the best, what would separate the two. values, pareto: with several
+    objectives each one's mean, and whether no row beats this one in all of them. feasible: with constraints, whether
+    it keeps them.
+    """
+
+    rank: int
+    trial: str
+    status: str
+    params: dict[str, Any]
+    metric: str | None
+    value: float | None
+    stderr: float | None
+    seeds: int
+    trials: list[str]
+    tied_with_best: bool
+    magnitude_drift: float | None
+    to_tell_apart: str | None = None
+    values: dict[str, float | None] | None = None
+    pareto: bool | None = None
+    feasible: bool | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `rank --json` shows it; what only some sweeps have is left out in the others."""
+        some = ("values", "pareto", "feasible")
+        return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a row, by seed: its values, and the means over seeds of its distances without each fold."""
+
+    values: dict[int, float]
+    left_out: list[float] | None
+    sampling_error: float | None  # where there are no folds: told by itself
+    samples: int
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return mean(self.values.values())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much a row is worse than the best, and the two parts of that difference's error with their freedom.
+
+    sampling: another draw of noise would move it so. training: another training seed would; from one seed it is not
+    known, and is assumed where two trainings are compared: SEED_TO_SAMPLING times the errors over samples.
+    """
+
+    value: float
+    sampling: float
+    training: float
+    seeds: int
+
+    @property
+    def error(self) -> float:
+        """The standard error of the difference."""
+        return math.hypot(self.sampling, self.training)
+
+    @property
+    def margin(self) -> float:
+        """How many errors it may be off; the freedom of the sum of both parts is Welch's."""
+        parts = [(self.sampling**2, FOLDS - 1), (self.training**2, self.seeds - 1 or math.inf)]
+        weighed = sum(variance**2 / freedom for variance, freedom in parts if variance)
+        return margin(sum(variance for variance, _ in parts) ** 2 / weighed if weighed else math.inf)
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether the difference is within its error."""
+        return abs(self.value) <= self.margin * self.error
+
+
+def rank(plan: Plan, events: list[Event], by: str | None = None, alive: bool = False) -> list[Row]:
+    """All cells of the plan, best first; then those screened only; those without a value last, in the plan's order.
+
+    by: a metric; None: the first objective, and with several the Pareto front before the rest. What breaks a constraint
+    comes after what keeps all.
+    """
+    statuses = trial_statuses(events, alive)
+    scored = _scored(plan, events, by)
+    key = by or plan.spec.metrics[0]
+    found = [
+        _row(plan, trials, planned, scored, statuses, key) for trials in seed_groups(plan) for planned in plan.cells
+    ]
+    if len(plan.spec.objective) > 1:
+        found = _with_front(plan, found)
+    found.sort(key=lambda pair: _order(pair[0], pair[1], front_first=by is None))
+    return [_placed(row, measured, number, *found[0]) for number, (row, measured) in enumerate(found, start=1)]
+
+
+def noise_floor(events: list[Event]) -> float | None:
+    """What a perfect model would score with as many samples as the cells that were scored in full."""
+    cells = [line for line in events if line["event"] == "cell"]
+    return max(cells, key=lambda line: line["params"]["evaluation.samples"])["noise_floor"] if cells else None
+
+
+def as_csv(rows: list[Row]) -> str:
+    """The rows with one column an axis, under a header."""
+    text = io.StringIO()
+    flat = [{**row.params, **{k: v for k, v in row.as_dict().items() if k != "params"}} for row in rows]
+    writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**line, "trials": " ".join(line["trials"])} for line in flat)
+    return text.getvalue()
+
+
+def _scored(plan: Plan, events: list[Event], by: str | None) -> dict[tuple[str, str], Event]:
+    """Each scored cell by its trial and key, with every metric that the ranking needs."""
+    asked = {*plan.spec.metrics, *plan.spec.limits, by or "frechet"}
+    lines: dict[str, list[Event]] = {}
+    for line in events:
+        lines.setdefault(line["trial"] or "", []).append(line)
+    return {
+        (trial.id, line["cell"]): line | metrics_of(trial, line, lines[trial.id], asked)
+        for trial in plan.trials
+        for line in lines.get(trial.id, [])
+        if line["event"] == "cell"
+    }
+
+
+def _with_front(plan: Plan, found: list[tuple[Row, Measured | None]]) -> list[tuple[Row, Measured | None]]:
+    """The rows with their place on the Pareto front of what is scored in full and keeps the constraints."""
+    points: list[list[float] | None] = []
+    for row, _ in found:
+        values = [value for value in (row.values or {}).values() if value is not None]
+        counts = row.status == "completed" and row.feasible is not False and len(values) == len(plan.spec.objective)
+        points.append(values if counts else None)
+    return [(replace(row, pareto=best), known) for (row, known), best in zip(found, front(points), strict=True)]
+
+
+def _order(row: Row, measured: Measured | None, front_first: bool) -> tuple[int, bool, bool, int, float]:
+    if row.value is None or measured is None:
+        return (2, False, False, 0, 0.0)
+    behind = front_first and row.pareto is False
+    if row.status == "completed":
+        return (0, row.feasible is False, behind, 0, row.value)
+    return (1, False, False, -measured.samples, row.value)
+
+
+def _row(
+    plan: Plan,
+    trials: list[Trial],
+    planned: PlannedCell,
+    scored: dict[tuple[str, str], Event],
+    statuses: dict[str, str],
+    by: str,
+) -> tuple[Row, Measured | None]:
+    """The row and what is known of it, from its fullest results."""
+    key = "value" if by == "frechet" else by
+    results: list[Event | None] = []
+    for samples in reversed(rounds(plan.spec)):
+        results = [scored.get((trial.id, planned.cell.with_samples(samples).key)) for trial in trials]
+        if any(results):
+            break
+    lines = {trial.id: line for trial, line in zip(trials, results, strict=True) if line and line.get(key) is not None}
+    complete = len(lines) == len(trials)
+    status = min((statuses[trial.id] for trial in trials), key=WORST_FIRST.index)
+    if status == "completed" and not complete:
+        status = "pending" if any(line is None for line in results) else "diverged"
+    elif status == "completed" and samples < plan.spec.evaluation.samples:
+        status = "screened"
+    measured = None
+    if complete:
+        measured = _measured({trial.recipe.seed: lines[trial.id] for trial in trials}, key)
+    drifts = [line["magnitude_drift"] for line in lines.values() if line["magnitude_drift"] is not None]
+    row = Row(
+        rank=0,
+        trial=min(lines, key=lambda trial: lines[trial][key]) if lines else trials[0].id,
+        status=status,
+        params={**{name: value for name, value in trials[0].params.items() if name != "seed"}, **planned.params},
+        metric=next((line["metric"] for line in results if line), None) if by == "frechet" else by,
+        value=measured.value if measured else None,
+        stderr=_error(measured) if measured else None,
+        seeds=len(trials),
+        trials=[trial.id for trial in trials],
+        tied_with_best=False,
+        magnitude_drift=mean(drifts) if drifts else None,
+        values=_means(lines.values(), plan.spec.metrics) if len(plan.spec.objective) > 1 else None,
+        feasible=is_within(_means(lines.values(), plan.spec.limits), plan.spec.limits) if plan.spec.limits else None,
+    )
+    return row, measured
+
+
+def _means(lines: Collection[Event], metrics: Iterable[str]) -> dict[str, float | None]:
+    """Each metric's mean over seeds; None where one of them has none."""
+    known = {metric: [line[metric] for line in lines] for metric in metrics}
+    return {metric: None if None in values or not values else mean(values) for metric, values in known.items()}
+
+
+def _measured(lines: dict[int, Event], key: str) -> Measured:
+    folds = [line["left_out"] for line in lines.values() if key == "value" and line.get("left_out")]
+    errors = [line["stderr"] for line in lines.values() if key == "value" and line.get("stderr") is not None]
+    return Measured(
+        values={seed: float(line[key]) for seed, line in lines.items()},
+        left_out=[mean(same) for same in zip(*folds, strict=True)] if len(folds) == len(lines) else None,
+        sampling_error=mean(errors) if len(errors) == len(lines) else None,
+        samples=next(iter(lines.values()))["params"]["evaluation.samples"],
+    )
+
+
+def _sampling(measured: Measured) -> float | None:
+    return jackknife_error(measured.left_out) if measured.left_out else measured.sampling_error
+
+
+def _training(values: Sequence[float]) -> float | None:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _error(measured: Measured) -> float | None:
+    """The value's own error: over samples, and over training seeds where there are several."""
+    parts = [part for part in (_sampling(measured), _training(list(measured.values.values()))) if part is not None]
+    return math.hypot(*parts) if parts else None
+
+
+def difference(row: Measured, best: Measured, same_training: bool) -> Difference | None:
+    """The row's value less the best's, in pairs: the same folds of the same noise, the same training seeds.
+
+    same_training: whether the two are cells of one training. None where nothing is known of an error.
+    """
+    alone = [_sampling(row), _sampling(best)]
+    if None in alone and len(row.values) == 1:
+        return None
+    unpaired = math.hypot(*(part or 0.0 for part in alone))
+    if row.left_out and best.left_out and row.samples == best.samples:
+        sampling = jackknife_error([a - b for a, b in zip(row.left_out, best.left_out, strict=True)])
+    else:
+        sampling = unpaired
+    shared = [seed for seed in row.values if seed in best.values]
+    training = _training([row.values[seed] - best.values[seed] for seed in shared])
+    if training is None:
+        training = 0.0 if same_training else SEED_TO_SAMPLING * unpaired
+    return Difference(row.value - best.value, sampling, training, max(1, len(shared)))
+
+
+def what_would_tell_apart(found: Difference, samples: int) -> str:
+    """How many samples or seeds would make a tied difference larger than its error, were it to stay as it is."""
+    times = (found.margin * found.error / found.value) ** 2 if found.value else math.inf
+    if found.seeds == 1 and found.training:
+        return "more seeds"
+    if found.training > found.sampling:
+        seeds = found.seeds * times
+        return f"about {math.ceil(seeds)} seeds" if seeds <= MANY_SEEDS else f"more than {MANY_SEEDS} seeds"
+    needed = samples * times
+    return f"about {_rounded(needed):,} samples" if needed <= MANY_SAMPLES else f"more than {MANY_SAMPLES:,} samples"
+
+
+def _rounded(count: float) -> int:
+    """Up to two digits: an estimate says no more."""
+    unit = 10 ** max(0, math.floor(math.log10(count)) - 1)
+    return math.ceil(count / unit) * unit
+
+
+def _placed(row: Row, measured: Measured | None, number: int, first: Row, best: Measured | None) -> Row:
+    if number == 1 or not (measured and best) or not row.status == first.status == "completed":
+        return replace(row, rank=number)
+    found = difference(measured, best, same_training=row.trials == first.trials)
+    if found is None or not found.is_tie:
+        return replace(row, rank=number)
+    text = what_would_tell_apart(found, measured.samples)
+    return replace(row, rank=number, tied_with_best=True, to_tell_apart=text)

@@ -1,0 +1,100 @@
+"""Where each trial of a sweep stands, folded from its events."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.planning.plan import Plan, Trial
+from sweeps.planning.staged_scoring import keys
+from sweeps.storage.ledger import Event
+
+
+@dataclass
+class TrialState:
+    """One trial as the last event left it."""
+
+    trial: Trial
+    cells: dict[str, tuple[int, bool]]  # of every result that may come: its cell's place in the plan, whether in full
+    status: str = "pending"
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    known: set[int] = field(default_factory=set)  # places of the cells that are scored, in full or not yet
+    best: float | None = None
+    reason: str | None = None
+
+    @property
+    def scored(self) -> int:
+        """How many cells have a result."""
+        return len(self.known)
+
+    @property
+    def planned(self) -> int:
+        """How many cells there are."""
+        return len({at for at, _ in self.cells.values()})
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the training goes on at the speed last told; None where it does not run."""
+        rate = self.metrics.get("images_per_second")
+        left = (self.trial.recipe.steps - self.step) * self.trial.recipe.batch
+        return round(left / rate, 1) if rate and left and self.status == "running" else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `status --json` shows it."""
+        return {
+            "trial": self.trial.id,
+            "params": self.trial.params,
+            "status": self.status,
+            "step": self.step,
+            "steps": self.trial.recipe.steps,
+            "loss": self.metrics.get("loss"),
+            "images_per_second": self.metrics.get("images_per_second"),
+            "magnitude_drift": self.metrics.get("magnitude_drift"),
+            "seconds_left": self.seconds_left,
+            "scored": self.scored,
+            "cells": self.planned,
+            "best": self.best,
+            "reason": self.reason,
+        }
+
+
+def new_states(plan: Plan) -> dict[str, TrialState]:
+    """Every trial of the plan, before anything happened."""
+    return states_of(plan, plan.trials)
+
+
+def states_of(plan: Plan, trials: Iterable[Trial]) -> dict[str, TrialState]:
+    """Trials before anything happened to them."""
+    full = plan.spec.evaluation.samples
+    cells = {key: (at, samples == full) for at, samples, key in keys(plan)}
+    return {trial.id: TrialState(trial, cells) for trial in trials}
+
+
+def fold(states: dict[str, TrialState], line: Event) -> None:
+    """Take one event into the states."""
+    state = states.get(line["trial"] or "")
+    if state is None:
+        return
+    match line["event"]:
+        case "trial_started":
+            state.status, state.reason = "running", None
+        case "progress":
+            state.step, state.metrics = max(state.step, line["step"]), line["metrics"]
+        case "cell" if line["cell"] in state.cells:
+            at, in_full = state.cells[line["cell"]]
+            state.known.add(at)
+            if in_full and line["value"] is not None:
+                state.best = line["value"] if state.best is None else min(state.best, line["value"])
+        case "trial_ended":
+            state.status, state.reason = line["outcome"], line.get("reason")
+
+
+def trial_states(plan: Plan, events: list[Event], alive: bool) -> dict[str, TrialState]:
+    """Where every trial stands; without a living driver, what ran is interrupted."""
+    states = new_states(plan)
+    for line in events:
+        fold(states, line)
+    for state in states.values():
+        if state.status == "running" and not alive:
+            state.status = "interrupted"
+    return states

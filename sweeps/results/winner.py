@@ -1,0 +1,47 @@
+"""From the best row of a ranking to a bundle."""
+
+from pathlib import Path
+
+from mpdit.errors import refusal
+from pipelines.export import export
+from pipelines.training.trainer import is_trained
+from pipelines.transfer import Transfer, export_transfer, transfer
+from sweeps.planning.plan import Plan, PlannedCell
+from sweeps.results.ranking import Row
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import Event
+
+
+def transfer_winner(plan: Plan, row: Row, size: str | None, patch: int | None) -> Transfer:
+    """The row's recipe, at its EMA width, for another size or patch. Raises BadInput where the rules forbid it."""
+    recipe = next(trial.recipe for trial in plan.trials if trial.id == row.trial)
+    width = _planned(plan, row).cell.sigma_rel
+    return transfer(recipe.model_copy(update={"ema": recipe.ema.model_copy(update={"sigma_rel": width})}), size, patch)
+
+
+def export_winner(
+    storage: Storage, plan: Plan, events: list[Event], rows: list[Row], output: Path, moved: Transfer | None = None
+) -> Path:
+    """Write the bundle of the first row's best seed, or of what was made of it for another size.
+
+    Raises BadInput when its weights are no longer there.
+    """
+    row = rows[0]
+    storage.bring(row.trial)
+    run = storage.trial(row.trial)
+    if moved is None and not is_trained(run):
+        raise refusal(f"the weights of trial {row.trial} are not in {storage.name}", given=run)
+    planned = _planned(plan, row)
+    results = {line["trial"]: line for line in events if line["event"] == "cell" and line["cell"] == planned.cell.key}
+    kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")
+    result = {name: results[row.trial][name] for name in kept}
+    seeds = {trial.id: trial.recipe.seed for trial in plan.trials}
+    result |= {"seeds": [seeds[trial] for trial in row.trials], "mean": row.value, "error": row.stderr}
+    started = next(line for line in events if line["event"] == "sweep_started")
+    source = {"sweep": plan.spec.name, "sweep_id": started["sweep"], "trial": row.trial, "params": row.params}
+    source["tied"] = sum(other.tied_with_best for other in rows)
+    return export(run, result, output, source) if moved is None else export_transfer(moved, result, output, source)
+
+
+def _planned(plan: Plan, row: Row) -> PlannedCell:
+    return next(cell for cell in plan.cells if cell.params.items() <= row.params.items())

@@ -1,0 +1,1 @@
+"""The sweep file: its model, reading it, and what may be swept."""

@@ -1,0 +1,252 @@
+"""The sweep file: a recipe, an evaluation, their axes, and how to run them; checked before anything starts."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer
+
+from mpdit.errors import BadInput, nearest, refusal
+from mpdit.scoring.frechet import FOLDS
+from pipelines.recipe import Recipe, Settings, known
+from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.samples import SAMPLE_BATCH
+from pipelines.yaml_file import field_names
+from sweeps.spec.space import SEED, Point, Space, parse_axis
+
+POST_HOC_AXES = ("ema.sigma_rel", "evaluation.guidance", "evaluation.steps", "evaluation.sampler")
+
+
+METRICS = ("frechet", "magnitude_drift", "parameters", "step_time")  # the smaller the better, all of them
+FIXED_SEARCHES = ("grid", "random", "quasi_random")  # every point is known at the start
+LEARNING_SEARCHES = ("tpe", "gp", "cmaes", "nsga2", "nsga3")  # a point follows from the results so far
+SCHEDULERS = ("none", "asha", "hyperband", "median", "paired")
+
+
+class Search(Settings):
+    """How training axes are searched. trials: how many points, each with all its seeds; a grid has its own number.
+
+    first: points to try before any other, by axis path; the recipe's own value where an axis is not named.
+    """
+
+    algorithm: Annotated[str, known((*FIXED_SEARCHES, *LEARNING_SEARCHES), "search algorithm")] = "grid"
+    trials: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    first: list[dict[str, Any]] = Field(default_factory=list)
+
+    @property
+    def learns(self) -> bool:
+        """Whether its points follow from results."""
+        return self.algorithm in LEARNING_SEARCHES
+
+
+def _in_order(rungs: list[float]) -> list[float]:
+    if any(not 0 < share < 1 for share in rungs) or rungs != sorted(set(rungs)):
+        raise refusal("rungs are shares of a training, in order", given=rungs, allowed="as [0.5, 0.75]")
+    return rungs
+
+
+class Scheduler(Settings):
+    """How trials are stopped early: by scores taken when a training has come to each of the rungs (shares of it).
+
+    The default rung comes after the learning rate has begun to fall (decay_from 0.4): before, scores tell little.
+    samples: what a rung is scored with. reduction: about one trial in so many passes a rung.
+    """
+
+    kind: Annotated[str, known(SCHEDULERS, "scheduler")] = "none"
+    rungs: Annotated[list[float], AfterValidator(_in_order)] = Field(default_factory=lambda: [0.5])
+    samples: int = Field(SAMPLE_BATCH, ge=FOLDS)
+    reduction: float = Field(2.0, gt=1)
+
+
+class SweepObjective(Settings):
+    """What cells are ranked by."""
+
+    metric: Annotated[str, known(METRICS, "metric")] = "frechet"
+    mode: Literal["min"] = "min"
+
+
+def _one_or_several(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
+def _as_written(objectives: list[SweepObjective]) -> Any:
+    written = [objective.model_dump() for objective in objectives]
+    return written[0] if len(written) == 1 else written
+
+
+Objectives = Annotated[
+    list[SweepObjective], Field(min_length=1), BeforeValidator(_one_or_several), PlainSerializer(_as_written)
+]
+
+
+def _constraint(text: Any) -> str:
+    """`magnitude_drift <= 0.2`, in canonical form."""
+    metric, _, limit = (part.strip() for part in str(text).partition("<="))
+    try:
+        return f"{metric} <= {float(limit):g}" if metric in METRICS else _refuse_constraint(text, metric)
+    except ValueError as problem:
+        raise problem if isinstance(problem, BadInput) else _refuse_constraint(text, metric) from None
+
+
+def _refuse_constraint(text: Any, metric: str) -> Any:
+    raise refusal(
+        "a constraint is a metric and the most that it may be",
+        given=text,
+        nearest=None if metric in METRICS else nearest(metric, METRICS),
+        allowed=f"METRIC <= NUMBER, of {', '.join(METRICS)}",
+    )
+
+
+class Resources(Settings):
+    """What one trial gets; with several workers, each of them. gpus_per_trial auto: one if there is one; 0: the CPU."""
+
+    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    cpus_per_trial: int = Field(1, ge=1)
+    workers_per_trial: int = Field(1, ge=1)
+
+
+class Screening(Settings):
+    """Staged scoring: every cell with `samples`, the best `keep` of them with 1/keep times as many, and so on.
+
+    samples null: every cell is scored in full at once. See sweeps/planning/staged_scoring.py.
+    """
+
+    samples: Annotated[int, Field(ge=SAMPLE_BATCH, multiple_of=SAMPLE_BATCH)] | None = None
+    keep: float = Field(1 / 3, gt=0, lt=1)
+
+
+class Budget(Settings):
+    """Limits on a sweep, over all its starts; one that is reached ends it with what it has.
+
+    hours: of the clock while the sweep runs. gpu_hours: of all GPUs together. trials: trainings begun. disk_gb: what
+    its checkpoints and snapshots may take; null is the storage's free space.
+    """
+
+    hours: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
+    trials: int | None = Field(None, ge=1)
+    disk_gb: float | None = Field(None, gt=0)
+
+
+class Retention(Settings):
+    """Whose weights stay. best: of so many points of the sweep, with all their seeds; null: of all."""
+
+    best: int | None = Field(None, ge=1)
+
+
+class Tracking(Settings):
+    """Where MLflow's view is written. uri null: the storage's own database; experiment null: the sweep's name."""
+
+    uri: str | None = None
+    experiment: str | None = None
+
+
+Occasion = Literal["end", "fail", "best"]
+
+
+class Notify(Settings):
+    """Who is told when a sweep ends, a trial fails or a new best is found.
+
+    command: run by the shell, the text in $MPDIT_TEXT. webhook: an address that gets JSON with a `text`; $NAMES in it
+    are taken from the environment, so that a secret need not be in the file.
+    """
+
+    command: str | None = None
+    webhook: str | None = None
+    when: list[Occasion] = Field(default_factory=lambda: list(get_args(Occasion)))
+
+
+class SweepSpec(Settings):
+    """One sweep file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    recipe: Recipe = Recipe()
+    axes: dict[str, Annotated[Any, BeforeValidator(parse_axis)]] = Field(default_factory=dict)
+    search: Search = Search()
+    scheduler: Scheduler = Scheduler()
+    objective: Objectives = Field(default_factory=lambda: [SweepObjective()])
+    constraints: list[Annotated[str, BeforeValidator(_constraint)]] = Field(default_factory=list)
+    evaluation: Evaluation = Evaluation()
+    screening: Screening = Screening()
+    resources: Resources = Resources()
+    budget: Budget = Budget()
+    retention: Retention = Retention()
+    tracking: Tracking = Tracking()
+    notify: Notify = Notify()
+
+    @property
+    def training_axes(self) -> list[str]:
+        """Axes whose every value needs a training run."""
+        return [path for path in self.axes if path not in POST_HOC_AXES]
+
+    @property
+    def post_hoc_axes(self) -> list[str]:
+        """Axes answered from a finished run."""
+        return [path for path in self.axes if path in POST_HOC_AXES]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The repetitions of every point."""
+        listed = self.axes.get(SEED, [self.recipe.seed])
+        return list(listed)
+
+    @property
+    def space(self) -> Space:
+        """The training axes that are searched: all but the seed."""
+        searched = [path for path in self.training_axes if path != SEED]
+        own: Point = {path: value_at(self.recipe, path) for path in searched}
+        return Space({path: self.axes[path] for path in searched}, own)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the objectives, the first one first."""
+        return [objective.metric for objective in self.objective]
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The most that each constrained metric may be."""
+        pairs = (text.split(" <= ") for text in self.constraints)
+        return {metric: float(limit) for metric, limit in pairs}
+
+
+def axis_paths() -> list[str]:
+    """Every path that may be swept."""
+    leaves = _leaves(Recipe)
+    return [path for path in leaves if not path.startswith("runtime.")] + list(POST_HOC_AXES[1:])
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    found = []
+    for name in field_names(model):
+        inner = field_names(model, (name,))
+        annotation = model.model_fields[name].annotation
+        if inner and isinstance(annotation, type):
+            found += _leaves(annotation, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def with_value(settings: Recipe | Evaluation, path: str, value: Any) -> Any:
+    """The settings with one axis set, checked anew; `path` is relative to them. Raises pydantic's ValidationError."""
+    data = settings.model_dump()
+    *parents, last = path.split(".")
+    place = data
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return type(settings).model_validate(data)
+
+
+def value_at(settings: Recipe | Evaluation, path: str) -> Any:
+    """The value of one axis in the settings."""
+    found: Any = settings
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def split_axis(path: str) -> tuple[type[Recipe] | type[Evaluation], str]:
+    """Which settings an axis belongs to, and its path in them."""
+    if path.startswith("evaluation."):
+        return Evaluation, path.removeprefix("evaluation.")
+    return Recipe, path

@@ -1,0 +1,143 @@
+"""Reading a sweep file: every axis value checked and in canonical form, before anything starts."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mpdit.errors import BadInput, nearest, refusal
+from pipelines.recipe import Recipe
+from pipelines.scoring.cell import Evaluation
+from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, rule, validate
+from sweeps.spec.consistency import check_consistency
+from sweeps.spec.model import SweepSpec, axis_paths, split_axis, value_at, with_value
+from sweeps.spec.space import Axis, Domain
+
+SHIPPED = Path(__file__).parent.parent  # the sweep files that come with the project
+FIXED = ("recipe", "evaluation", "objective")  # what one name stands for
+
+
+def check_unchanged(path: Path, spec: SweepSpec) -> bool:
+    """Whether the spec is the one kept at `path`; False also where there is none yet.
+
+    Raises BadInput when its recipe, evaluation or objective is another: one name stands for one of each.
+    """
+    if not path.exists():
+        return False
+    old, new = read_yaml(path).data, spec.model_dump()
+    changed = [line for part in FIXED for line in _differences(old[part], new[part], part)]
+    if changed:
+        raise refusal(
+            f"there is another sweep named {spec.name!r} in this storage",
+            differs="; ".join(changed),
+            mend="give it a new name: in the file, or with --set name=NAME",
+        )
+    return bool(old == new)
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}.{key}")]
+    return [] if old == new else [f"{path} was {old}, is {new}"]
+
+
+def sweep_file(name_or_path: str) -> Path:
+    """The file of that path, or the shipped sweep of that name. Raises BadInput where there is neither."""
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    shipped = {found.stem: found for found in SHIPPED.glob("*.yaml")}
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    raise refusal(
+        f"there is no sweep file {name_or_path}",
+        given=name_or_path,
+        nearest=nearest(path.stem, shipped),
+        allowed="a path, or one of " + ", ".join(sorted(shipped)),
+    )
+
+
+def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
+    """The sweep in a file, every axis value checked and in canonical form. Raises BadInput for anything wrong."""
+    return checked_spec(read_yaml(path), settings or [])
+
+
+def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
+    """The same for a document that has been read."""
+    document = apply_settings(document, settings)
+    for where in (("recipe", "data", "path"), ("axes", "data.path")):
+        document = anchored(document, where)
+    spec = validate(SweepSpec, document)
+    if not spec.axes:
+        raise refusal(f"{document.place(('axes',))}: the sweep has no axes", allowed="axes: {PATH: [VALUE, …], …}")
+    axes = {name: _checked_axis(document, spec, name, values) for name, values in spec.axes.items()}
+    spec = spec.model_copy(update={"axes": axes})
+    check_consistency(document, spec)
+    return spec
+
+
+def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) -> Axis:
+    place = document.place(("axes", path))
+    if path not in axis_paths():
+        raise refusal(
+            f"{place}: axes has no field {path!r}",
+            given=f"{path}: {values}",
+            nearest=_nearest_path(path),
+            allowed=", ".join(_paths_like(path)),
+        )
+    if not values:
+        raise refusal(f"{place}: the axis {path} is empty", given=f"{path}: []", allowed="at least one value")
+    owner, inner = split_axis(path)
+    settings = spec.recipe if owner is Recipe else spec.evaluation
+    if isinstance(values, Domain):
+        return _checked_domain(document, settings, path, inner, values)
+    canonical = [_checked_value(document, settings, path, inner, at, value) for at, value in enumerate(values)]
+    for at, value in enumerate(canonical):
+        if value in canonical[:at]:
+            raise refusal(
+                f"{document.place(('axes', path, at))}: {path} has a value twice",
+                given=values[at],
+                same_as=value,
+                mend="write it once",
+            )
+    return canonical
+
+
+def _checked_domain(document: Document, settings: Recipe | Evaluation, path: str, inner: str, domain: Domain) -> Domain:
+    """The domain with listed values in canonical form; of a range, the ends and a value between are tried."""
+    tried = domain.values or [domain.at(share) for share in (0.0, 0.37, 1.0)]
+    canonical = [_checked_value(document, settings, path, inner, at, value) for at, value in enumerate(tried)]
+    when = domain.when and {
+        other: [_checked_value(document, settings, other, other, -1, value) for value in values]
+        for other, values in domain.when.items()
+        if other in axis_paths()
+    }
+    return domain.model_copy(update={"values": canonical if domain.values else None, "when": when or domain.when})
+
+
+def _checked_value(
+    document: Document, settings: Recipe | Evaluation, path: str, inner: str, at: int, value: Any
+) -> Any:
+    try:
+        return value_at(with_value(settings, inner, value), inner)
+    except ValidationError as error:
+        place = document.place(("axes", path, at))
+        cause = error.errors()[0].get("ctx", {}).get("error")
+        if isinstance(cause, BadInput):
+            raise BadInput(f"{place}: {path}: {cause}") from None
+        raise refusal(f"{place}: {path} cannot be {value!r}", given=value, allowed=rule(error.errors()[0])) from None
+
+
+def _nearest_path(path: str) -> str | None:
+    """The path that was probably meant: a whole one, or one that ends alike."""
+    by_end = {allowed.rpartition(".")[2]: allowed for allowed in axis_paths()}
+    return nearest(path, axis_paths()) or by_end.get(nearest(path.rpartition(".")[2], by_end) or "")
+
+
+def _paths_like(path: str) -> list[str]:
+    """What may be swept beside a path that may not; where it has no such neighbours, the groups of paths."""
+    group = path.rpartition(".")[0]
+    beside = [allowed for allowed in axis_paths() if group and allowed.rpartition(".")[0] == group]
+    groups = [f"{allowed.rpartition('.')[0]}.…" if "." in allowed else allowed for allowed in axis_paths()]
+    return beside or list(dict.fromkeys(groups))

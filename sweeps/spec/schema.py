@@ -1,0 +1,23 @@
+"""The JSON Schema of sweep files: what an editor completes, explains and underlines."""
+
+from typing import Any
+
+from sweeps.spec.model import POST_HOC_AXES, SweepSpec, axis_paths
+from sweeps.spec.space import Domain
+
+
+def sweep_schema() -> dict[str, Any]:
+    """The schema (JSON Schema draft 2020-12) of a sweep file; axes are named by the paths that may be swept."""
+    found = SweepSpec.model_json_schema()
+    axes = found["properties"]["axes"]
+    found["$defs"]["Domain"] = Domain.model_json_schema()
+    values = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Domain"}]}
+    axes["properties"] = {path: {**values, "description": _axis(path)} for path in axis_paths()}
+    axes["additionalProperties"] = False
+    axes["minProperties"] = 1
+    found["required"] = sorted({*found.get("required", []), "axes"})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": "mpdit sweep file"}
+
+
+def _axis(path: str) -> str:
+    return "post-hoc: costs no training" if path in POST_HOC_AXES else "a training axis: each value is a training"

@@ -1,0 +1,1 @@
+"""Where sweeps, trials and ledgers are kept: a folder or a bucket."""

@@ -1,0 +1,255 @@
+"""The folder that holds sweeps, trials and the tracking database: its layout, its locks; or its copy of a bucket."""
+
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TextIO
+
+from mpdit.errors import nearest, refusal
+from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, is_bundle
+from sweeps.storage.bucket import Bucket, Entry
+from sweeps.storage.folder_sync import pull
+from sweeps.storage.lease import Busy, is_held
+
+LAYOUT = "1"
+MOUNTS = Path("/proc/self/mounts")
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
+NETWORK_FILE_SYSTEMS |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
+
+SMALL = ("samples/", RECIPE, "log.txt")  # of a trial, what is looked at without its weights
+
+
+class Storage:
+    """Paths below one root. Nothing is created before `prepare`.
+
+    bucket: what the root is the copy of on this machine; its records are brought up to date when it is opened
+    (sweeps/storage/open_storage.py), its trials by `bring`. None: the root is the storage itself.
+    """
+
+    def __init__(self, root: Path, bucket: Bucket | None = None) -> None:
+        self.root, self.bucket = root.expanduser().resolve(), bucket
+        self.name = bucket.url if bucket else str(self.root)
+        self.sweeps, self.trials = self.root / "sweeps", self.root / "trials"
+        self.artifacts = self.root / "artifacts"
+
+    @property
+    def database(self) -> Path:
+        """MLflow's own database. Raises BadInput for a bucket, which cannot hold one."""
+        if self.bucket:
+            mend = "start `mlflow server` and name it: tracking: {uri: http://HOST:5000}"
+            raise refusal("a storage in a bucket has no MLflow database of its own", given=self.name, mend=mend)
+        return self.root / "mlflow.db"
+
+    @property
+    def copy(self) -> str:
+        """What tells this machine's copy of a bucket from every other one."""
+        path = self.root / ".copy"
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            path.write_text(uuid.uuid4().hex)
+        return path.read_text()
+
+    def prepare(self) -> None:
+        """Create the folders. Raises BadInput where that cannot be, or where another layout's data lie."""
+        try:
+            for folder in (self.sweeps, self.trials, self.artifacts):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+            if not (self.root / "VERSION").exists():
+                (self.root / "VERSION").write_text(LAYOUT + "\n")
+                if self.bucket:
+                    self.bucket.create("VERSION", f"{LAYOUT}\n".encode())
+        except OSError as error:
+            raise refusal(
+                f"the storage {self.root} is not writable", reason=error.strerror, mend="--storage DIR or MPDIT_STORAGE"
+            ) from None
+        self.check()
+
+    def check(self) -> None:
+        """Raises BadInput where another version's layout lies here."""
+        version = self.root / "VERSION"
+        if version.exists() and version.read_text().strip() != LAYOUT:
+            raise refusal(
+                f"{self.name} has another layout",
+                given=version.read_text().strip(),
+                allowed=LAYOUT,
+                mend="--storage DIR",
+            )
+
+    def sweep(self, name: str) -> Path:
+        """A sweep's folder."""
+        return self.sweeps / name
+
+    def spec(self, name: str) -> Path:
+        """A sweep's resolved file."""
+        return self.sweep(name) / "sweep.yaml"
+
+    def ledger(self, name: str) -> Path:
+        """A sweep's ledger."""
+        return self.sweep(name) / "ledger.jsonl"
+
+    def lock(self, name: str) -> Path:
+        """The lock that a sweep's driver holds."""
+        return self.sweep(name) / "lock"
+
+    def is_running(self, name: str) -> bool:
+        """Whether a live driver runs the sweep."""
+        return is_locked(self.lock(name)) or (self.bucket is not None and is_held(self.bucket, name))
+
+    def trial(self, trial: str) -> Path:
+        """A trial's folder."""
+        return self.trials / trial
+
+    def is_trained(self, trial: str) -> bool:
+        """Whether a trial's last step has been taken and its weights are kept."""
+        return self.holds(self.trial(trial) / EMA / RAW_WEIGHTS)
+
+    def sweep_names(self) -> list[str]:
+        """The sweeps here, the one that was last active first."""
+        ledgers = self.sweeps.glob("*/ledger.jsonl")
+        newest_first = sorted(ledgers, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        return [path.parent.name for path in newest_first]
+
+    def find_sweep(self, name: str | None) -> str:
+        """The named sweep, or the newest. Raises BadInput where there is none."""
+        self.check()
+        names = self.sweep_names()
+        if not names:
+            raise refusal(f"there is no sweep in {self.name}", mend=f"mpdit sweep conditioning --storage {self.name}")
+        if name is None:
+            return names[0]
+        if name not in names:
+            raise refusal(
+                f"there is no sweep {name!r} in {self.name}",
+                given=name,
+                nearest=nearest(name, names),
+                allowed=", ".join(names),
+            )
+        return name
+
+    def find_run(self, run: str) -> Path:
+        """The folder of a trial's id, or the run's or bundle's folder that was named."""
+        here = Path(run)
+        if is_bundle(here) or (here / RECIPE).exists():
+            return here
+        if run == here.name and self.holds(self.trial(run) / RECIPE):
+            self.bring(run)
+            return self.trial(run)
+        known = [trial for trial in self.trial_names() if self.holds(self.trial(trial) / RECIPE)]
+        raise refusal(
+            f"there is no run {run!r}",
+            given=run,
+            nearest=nearest(run, known),
+            allowed="a trial's id, or the folder of a run or bundle",
+        )
+
+    def trial_names(self) -> list[str]:
+        """The trials that have a folder, here or in the bucket."""
+        here = {path.name for path in self.trials.glob("*") if path.is_dir()}
+        return sorted(here | {name.split("/")[0] for name in self._listed})
+
+    @cached_property
+    def _listed(self) -> dict[str, Entry]:
+        """What the bucket holds of trials, as it was when it was first asked for."""
+        return self.bucket.entries("trials") if self.bucket else {}
+
+    def _below(self, name: str) -> list[Entry]:
+        if name in self._listed:
+            return [self._listed[name]]
+        return [entry for known, entry in self._listed.items() if known.startswith(f"{name}/")]
+
+    def holds(self, path: Path) -> bool:
+        """Whether a trial's file or folder is here, or was in the bucket when it was first looked at."""
+        name = path.relative_to(self.trials).as_posix()
+        return path.exists() or bool(self._below(name))
+
+    def size(self, path: Path) -> int:
+        """The bytes of a file or folder: those in the bucket, or else those here."""
+        there = self._below(path.relative_to(self.trials).as_posix()) if path.is_relative_to(self.trials) else []
+        if there:
+            return sum(entry.size for entry in there)
+        files = path.rglob("*") if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def bring(self, trial: str, small: bool = False) -> None:
+        """Bring a trial's folder up to date from the bucket, where no worker of this machine is at it.
+
+        small: only what is looked at, not its weights.
+        """
+        if self.bucket is None or is_locked(self.trial(trial) / "lock"):
+            return
+        place = f"trials/{trial}"
+        there = {name: at for name, at in self.bucket.entries(place).items() if name.startswith(SMALL)}
+        pull(self.bucket, place, self.trial(trial), there if small else None)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or folder, here and in the bucket."""
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        if self.bucket and path.is_relative_to(self.root):
+            self.bucket.remove_folder(path.relative_to(self.root).as_posix())
+
+
+@contextmanager
+def locked(path: Path, what: str, patience: float = 0) -> Iterator[None]:
+    """Hold a lock that ends with the process, however it ends.
+
+    patience: seconds to wait for a holder to let go. Raises Busy, naming the holder, when it does not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    with path.open("a+") as file:
+        while not _try_lock(file):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                holder = file.read().strip()
+                headline = f"{what} is being run by another process"
+                raise Busy(str(refusal(headline, holder=holder, mend="wait for it, or stop it")))
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+def _try_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds the lock."""
+    if not path.exists():
+        return False
+    try:
+        with locked(path, ""):
+            return False
+    except Busy:
+        return True
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that a path lies, or would lie, on; empty where the system does not tell."""
+    try:
+        mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        return ""
+    holding = [
+        (len(Path(place).parts), kind)
+        for _device, place, kind, *_ in mounts
+        if path.is_relative_to(place.replace("\\040", " "))
+    ]
+    return max(holding, key=lambda found: found[0], default=(0, ""))[1]

@@ -1,0 +1,128 @@
+"""When MLflow's view of a sweep is written: as events come, by one thread of the driver; or later, by `mpdit sync`."""
+
+import logging
+import threading
+from collections.abc import Iterable
+
+from mpdit.errors import refusal
+from mpdit.run_folder import PICTURES, RECIPE
+from sweeps.planning.plan import Plan
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import Event
+from sweeps.tracking.mlflow_view import View, open_view, tracking_uri, without_password
+
+TRY_AGAIN = 5.0  # seconds between two attempts at a tracking store that is away
+PATIENCE = 60  # seconds without a sign of life after which a tracking store is given up
+
+log = logging.getLogger(__name__)
+
+
+class Mirror(threading.Thread):
+    """Shows events in MLflow as they come, on a thread of its own: the sweep never waits for the tracking store.
+
+    A store that fails is tried again every few seconds, from the last event that it is known to show; what it has not
+    seen when the sweep is over, the next start or `mpdit sync` shows it.
+    """
+
+    def __init__(self, storage: Storage, plan: Plan, sweep: str, past: Iterable[Event]) -> None:
+        super().__init__(name="mlflow-mirror", daemon=True)
+        self.uri = tracking_uri(storage, plan.spec.tracking.uri)
+        self.storage, self.plan, self.sweep = storage, plan, sweep
+        self.problem: Exception | None = None
+        self.shown = 0  # events mirrored so far
+        self._lines = list(past)
+        self._news, self._closing = threading.Event(), threading.Event()
+
+    def show(self, line: Event) -> None:
+        """Hand over one event, after it has been written to the ledger."""
+        self._lines.append(line)
+        self._news.set()
+
+    def close(self) -> Exception | None:
+        """Wait until everything is shown; returns what went wrong, if anything did.
+
+        A store that shows nothing more for a while is given up: MLflow itself would go on trying for many minutes.
+        """
+        self._closing.set()
+        self._news.set()
+        shown = -1
+        while self.is_alive() and shown != self.shown:
+            shown = self.shown
+            self.join(PATIENCE)
+        if self.is_alive():
+            self.problem = TimeoutError(f"no answer in {PATIENCE} s")
+        return self.problem
+
+    def run(self) -> None:
+        """The thread's work: until everything is shown, or the sweep is over and the store still away."""
+        while True:
+            last = self._closing.is_set()
+            try:
+                self._mirror(open_view(self.storage, self.plan, self.sweep, self.uri))
+                self.problem = None
+                return
+            except Exception as problem:
+                told = _told(problem, self.uri)
+                if self.problem is None:
+                    log.warning("tracking at %s failed: %s", without_password(self.uri), told)
+                self.problem = ConnectionError(told)
+            if last:
+                return
+            self._closing.wait(TRY_AGAIN)
+
+    def _mirror(self, view: View) -> None:
+        done = view.mirrored()
+        while True:
+            closing = self._closing.is_set()  # before the lines: those that come with the closing are not missed
+            if done < len(self._lines):
+                line = self._lines[done]
+                bring_shown(self.storage, line)
+                view.show(line)
+                done += 1
+                self.shown += 1
+                if line["event"] == "trial_ended":
+                    view.remember(done)
+            elif closing:
+                view.remember(done)
+                return
+            else:
+                self._news.wait()
+                self._news.clear()
+
+
+def bring_shown(storage: Storage, line: Event) -> None:
+    """Have the files here that a view shows with an event: another machine may have written them to the bucket."""
+    picture = f"{PICTURES}/{line.get('picture')}"
+    needed = {"cell": picture, "growth": picture, "trial_ended": RECIPE}.get(line["event"])
+    if storage.bucket and needed and not (storage.trial(line["trial"]) / needed).exists():
+        storage.bring(line["trial"], small=True)
+
+
+def _told(problem: Exception, uri: str) -> str:
+    """What went wrong, in one line and without a password."""
+    text = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+    return text.replace(uri, without_password(uri))[:300]
+
+
+def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | None = None) -> tuple[int, str]:
+    """Show what a store has not seen of a sweep; returns how many events that were, and where.
+
+    uri: another store than the sweep's own. Raises BadInput where it does not answer.
+    """
+    place = tracking_uri(storage, uri or plan.spec.tracking.uri)
+    sweep = next(line["sweep"] for line in events if line["event"] == "sweep_started")
+    try:
+        view = open_view(storage, plan, sweep, place)
+        known = view.mirrored()
+        for line in events[known:]:
+            bring_shown(storage, line)
+            view.show(line)
+        view.remember(len(events))
+    except Exception as problem:
+        raise refusal(
+            "MLflow cannot be brought up to date",
+            given=without_password(place),
+            reason=_told(problem, place),
+            mend="start it, then run the same command again",
+        ) from None
+    return len(events) - known, without_password(place)

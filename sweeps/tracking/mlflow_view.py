@@ -1,0 +1,352 @@
+"""MLflow: a view of the ledger that can be rebuilt from it at any time. The only module that knows MLflow.
+
+Experiment = sweep; parent run = the sweep, child = a trial, grandchild = a cell. A run is found again by its
+tags, so replaying events never doubles one. What writes them, and when: sweeps/tracking/mlflow_thread.py.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpdit.errors import refusal
+from mpdit.run_folder import PICTURES
+from pipelines.provenance import git_state, versions
+from sweeps.planning.plan import Plan, trials_of
+from sweeps.report.ema_width_plots import WIDTH, write_figures
+from sweeps.report.figures import label
+from sweeps.results.ranking import rank
+from sweeps.storage.layout import NETWORK_FILE_SYSTEMS, Storage, file_system
+from sweeps.storage.ledger import Event, read
+from sweeps.tracking.model_registry import register_best
+from sweeps.tracking.summary import summary
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SWEEP, TRIAL, CELL, MIRRORED = "mpdit.sweep", "mpdit.trial", "mpdit.cell", "mpdit.mirrored_lines"
+KIND = "mpdit.kind"  # sweep, trial or cell: what to filter MLflow's table by
+PARENT, NOTE, COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
+CELLS = f"tags.`{KIND}` = 'cell'"
+SHARED_VIEW, VIEW = "mlflow.sharedViewState.", "cells"  # where MLflow's pages keep what `Share view` makes
+GROWTH = "samples as they grow"  # the row of the image viewer whose slider of steps plays a training
+DESCRIBE_EVERY = 20  # seconds between two descriptions of a sweep that runs
+TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
+MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
+
+log = logging.getLogger(__name__)
+
+
+def quiet() -> None:
+    """No telemetry and no chatter from MLflow, unless the user has asked for it."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a request sent twice could double a run
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def tracking_uri(storage: Storage, uri: str | None) -> str:
+    """The absolute URI: the storage's own database unless another is given. Raises BadInput for a relative one."""
+    if uri is None:
+        return f"sqlite:///{storage.database}"
+    scheme = uri.split("://", 1)[0] if "://" in uri else ""
+    if scheme not in ("http", "https", "sqlite", "postgresql", "mysql", "databricks"):
+        raise refusal(
+            "this tracking URI cannot be used", given=uri, allowed="http(s)://host:port or sqlite:////absolute/path"
+        )
+    if scheme == "sqlite" and not uri.startswith("sqlite:////"):
+        raise refusal(
+            "a relative database would be another one in every process", given=uri, mend="sqlite:////ABSOLUTE"
+        )
+    return uri
+
+
+def check_place(storage: Storage, uri: str | None) -> None:
+    """Raises BadInput where the tracking database would be SQLite on a network file system, whose locks it breaks."""
+    place = tracking_uri(storage, uri)
+    if not place.startswith("sqlite:"):
+        return
+    path = Path(place.removeprefix("sqlite:///"))
+    kind = file_system(path)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise refusal(
+            "SQLite does not work on a network file system: its locks fail there, and the database breaks",
+            given=f"{path} on {kind}",
+            mend="tracking: {uri: http://HOST:5000} with `mlflow server` running there, or a database on a local disk",
+        )
+
+
+def create_database(storage: Storage) -> None:
+    """MLflow's tables in the storage's own SQLite file, which appears whole or not at all.
+
+    MLflow never again accepts a file whose first start was killed half-way.
+    """
+    if storage.database.exists():
+        return
+    quiet()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    partial = storage.database.with_name(f".{storage.database.name}.partial")
+    partial.unlink(missing_ok=True)
+    store = SqlAlchemyStore(f"sqlite:///{partial}", storage.artifacts.as_uri())
+    store.engine.dispose()
+    partial.replace(storage.database)
+
+
+def check_database(storage: Storage) -> None:
+    """Open the storage's database as a sweep would; raises what a sweep would."""
+    if storage.database.exists():
+        quiet()
+        from mlflow import MlflowClient
+
+        MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments(max_results=1)
+
+
+def cells_page(storage: Storage, sweep: str) -> str | None:
+    """The path, on MLflow's pages, of a sweep's table of cells, best first; None where MLflow does not show it."""
+    quiet()
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=tracking_uri(storage, None)).get_experiment_by_name(sweep)
+    return f"/#/experiments/{found.experiment_id}/runs?viewStateShareKey={VIEW}" if found else None
+
+
+def milliseconds(time: str) -> int:
+    """A ledger's time as MLflow's: the same event always has the same one, so writing it twice changes nothing."""
+    return round(datetime.fromisoformat(time).timestamp() * 1000)
+
+
+class View:
+    """The runs of one sweep in one tracking store, and how each kind of event shows in them."""
+
+    def __init__(self, client: "MlflowClient", experiment: str, sweep: str, plan: Plan, storage: Storage) -> None:
+        self.remote = str(client.tracking_uri).startswith("http")
+        self.client, self.sweep, self.plan, self.storage = client, sweep, plan, storage
+        self.trials = {trial.id: trial for trial in plan.trials}
+        self.experiment = self._experiment(experiment)
+        self._offer_view()
+        self.runs: dict[tuple[str | None, str | None], str] = {}
+        self.bare: set[tuple[str | None, str | None]] = set()  # created, but their parameters were not written
+        self.described = -math.inf  # when the sweep's description was last written
+        self._find_runs()
+        git = git_state()
+        self.code_tags = {f"version.{name}": version for name, version in versions().items()}
+        self.code_tags |= {COMMIT: git["commit"] or "", "mpdit.git.diff": (git["diff"] or "")[:TAG_LIMIT]}
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        artifacts = None if self.remote else (self.storage.artifacts / name).as_uri()  # a server keeps its own
+        return str(self.client.create_experiment(name, artifact_location=artifacts))
+
+    def _offer_view(self) -> None:
+        """A view of the cells, best first, the columns that matter alone; see `cells_page`."""
+        columns = [f"metrics.`{name}`" for name in ("frechet", "stderr", "magnitude_drift")]
+        columns += [f"params.`{axis}`" for axis in self.plan.spec.axes]
+        state = {"searchFilter": CELLS, "orderByKey": "metrics.`frechet`", "orderByAsc": True}
+        view = json.dumps(state | {"selectedColumns": columns, "runsHiddenMode": "FIRST_10_RUNS"})
+        if self.client.get_experiment(self.experiment).tags.get(SHARED_VIEW + VIEW) != view:
+            self.client.set_experiment_tag(self.experiment, SHARED_VIEW + VIEW, view)
+
+    def _find_runs(self) -> None:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], f"tags.`{SWEEP}` = '{self.sweep}'", max_results=1000, page_token=token
+            )
+            for run in page:
+                tags = run.data.tags
+                self.runs[tags.get(TRIAL), tags.get(CELL)] = run.info.run_id
+                if not run.data.params:
+                    self.bare.add((tags.get(TRIAL), tags.get(CELL)))
+            token = page.token
+            if not token:
+                return
+
+    def _run(self, trial: str | None, cell: str | None, name: str, time: str, params: dict[str, Any]) -> str:
+        """The run of a sweep (None, None), trial (id, None) or cell, created when it is not there yet."""
+        if (trial, cell) in self.runs:
+            if (trial, cell) in self.bare and params:
+                self._params(self.runs[trial, cell], params)
+                self.bare.remove((trial, cell))
+            return self.runs[trial, cell]
+        tags = {SWEEP: self.sweep, KIND: "cell" if cell else "trial" if trial else "sweep", **self.code_tags}
+        if trial:
+            tags |= {TRIAL: trial, PARENT: self.runs[(trial, None) if cell else (None, None)]}
+            recipe = self.trials[trial].recipe
+            tags |= {"mpdit.seed": str(recipe.seed), "mpdit.data": recipe.dataset.fingerprint}
+        if cell:
+            tags[CELL] = cell
+            if params["evaluation.samples"] != self.plan.spec.evaluation.samples:
+                tags[KIND] = "screened"  # with fewer samples: not to be compared with the cells
+        run = self.client.create_run(self.experiment, start_time=milliseconds(time), tags=tags, run_name=name)
+        self.runs[trial, cell] = run.info.run_id
+        self._params(run.info.run_id, params)
+        return str(run.info.run_id)
+
+    def _params(self, run: str, params: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        self.client.log_batch(run, params=[Param(name, str(value)) for name, value in params.items()])
+
+    def _metrics(self, run: str, time: str, step: int, metrics: dict[str, float | None]) -> None:
+        from mlflow.entities import Metric
+
+        at = milliseconds(time)
+        known = [Metric(name, float(value), at, step) for name, value in metrics.items() if value is not None]
+        self.client.log_batch(run, metrics=known)
+
+    def _end(self, run: str, status: str, time: str) -> None:
+        self.client.set_terminated(run, status, end_time=milliseconds(time))
+
+    def show(self, line: Event) -> None:
+        """Mirror one event."""
+        handler = getattr(self, "_on_" + line["event"], None)
+        if handler and (line["trial"] is None or line["trial"] in self.trials):
+            handler(line)
+
+    def _parent(self, line: Event) -> str:
+        return self._run(None, None, self.plan.spec.name, line["time"], {})
+
+    def _child(self, line: Event) -> str:
+        self._parent(line)
+        trial = self.trials[line["trial"]]
+        name = label(trial.params, self.plan.spec.training_axes)
+        return self._run(trial.id, None, name, line["time"], trial.params)  # all of them would hide the run's pictures
+
+    def _on_sweep_started(self, line: Event) -> None:
+        run = self._parent(line)
+        self.client.update_run(run, status="RUNNING")
+        self._describe(run)
+
+    def _on_suggested(self, line: Event) -> None:
+        self.trials |= {trial.id: trial for trial in trials_of(self.plan.spec, line["params"])}
+
+    def _on_trial_started(self, line: Event) -> None:
+        self.client.update_run(self._child(line), status="RUNNING")
+
+    def _on_progress(self, line: Event) -> None:
+        self._metrics(self._child(line), line["time"], line["step"], line["metrics"])
+
+    def _on_rung(self, line: Event) -> None:
+        values = [width["value"] for width in line["widths"] if width["value"] is not None]
+        self._metrics(self._child(line), line["time"], line["step"], {"rung/frechet": min(values, default=None)})
+
+    def _on_cell(self, line: Event) -> None:
+        from mlflow.entities import RunTag
+
+        self._child(line)
+        trial = self.trials[line["trial"]]
+        recipe = flat(trial.recipe.model_dump())
+        name = label({**trial.params, **line["params"]}, list(self.plan.spec.axes))
+        if WIDTH not in self.plan.spec.axes:
+            name += f", σ_rel {line['params'][WIDTH]}"
+        run = self._run(trial.id, line["cell"], name, line["time"], {**recipe, **line["params"]})
+        in_full = line["params"]["evaluation.samples"] == self.plan.spec.evaluation.samples
+        shown = {
+            **({"frechet": line["value"]} if in_full else {}),
+            line["metric"]: line["value"],
+            "stderr": line["stderr"],
+            "magnitude_drift": line["magnitude_drift"],
+            "noise_floor": line["noise_floor"],
+            **line.get("more", {}),
+        }
+        self._metrics(run, line["time"], line["step"], shown)
+        self.client.log_batch(run, tags=[RunTag(f"provenance.{k}", str(v)) for k, v in line["provenance"].items()])
+        picture = self.storage.trial(trial.id) / PICTURES / line.get("picture", "none")
+        if picture.exists():
+            self.client.log_artifact(run, str(picture), PICTURES)
+            key = f"samples sigma_rel {line['params'][WIDTH]} {line['cell']}"
+            self._show_image(self.runs[trial.id, None], picture, key, line)
+        self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])
+
+    def _on_growth(self, line: Event) -> None:
+        picture = self.storage.trial(line["trial"]) / PICTURES / line["picture"]
+        if picture.exists():
+            self._show_image(self._child(line), picture, GROWTH, line)
+
+    def _show_image(self, run: str, picture: Path, key: str, line: Event) -> None:
+        """A grid in the trial's image viewer, a row for each key; MLflow itself would double it at a replay."""
+        from PIL import Image
+
+        shown = [Path(file.path).name for file in self.client.list_artifacts(run, "images")]
+        if not any(name.startswith(f"{key}+step+{line['step']}+") for name in shown):
+            with Image.open(picture) as image:
+                at = milliseconds(line["time"])
+                self.client.log_image(run, image.convert("RGB"), key=key, step=line["step"], timestamp=at)
+
+    def _describe(self, run: str) -> None:
+        """The description of the sweep's run: what is known by now."""
+        ledger = self.storage.ledger(self.plan.spec.name)
+        events = read(ledger) if ledger.exists() else []
+        self.client.set_tag(run, NOTE, summary(self.plan, rank(self.plan, events), events)[:TAG_LIMIT])
+        self.described = time.monotonic()
+
+    def _on_trial_ended(self, line: Event) -> None:
+        from mlflow.entities import RunTag
+
+        run = self._child(line)
+        facts = {"mpdit.outcome": line["outcome"], "mpdit.reason": (line.get("reason") or "")[:TAG_LIMIT]}
+        facts |= flat({"runtime": line.get("runtime", {}), "machine": line.get("machine", {})})
+        self.client.log_batch(run, tags=[RunTag(name, str(value)) for name, value in facts.items()])
+        recipe = self.storage.trial(line["trial"]) / "recipe.yaml"
+        if recipe.exists():
+            self.client.log_artifact(run, str(recipe))
+        self._metrics(
+            run, line["time"], self.trials[line["trial"]].recipe.steps, {"energy_joules": line.get("energy_joules")}
+        )
+        self._end(run, MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
+        if time.monotonic() - self.described > DESCRIBE_EVERY:
+            self._describe(self._parent(line))
+
+    def _on_sweep_ended(self, line: Event) -> None:
+        ledger = self.storage.ledger(self.plan.spec.name)
+        rows = rank(self.plan, read(ledger)) if ledger.exists() else []
+        for picture in write_figures(self.plan, rows, self.storage.sweep(self.plan.spec.name) / "figures"):
+            self.client.log_artifact(self._parent(line), str(picture), "figures")
+        self._describe(self._parent(line))
+        if line["outcome"] == "completed":
+            register_best(self.client, self.storage, self.plan, rows, self._parent(line))
+        self._end(self._parent(line), MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
+
+    def mirrored(self) -> int:
+        """How many ledger lines this store is known to show."""
+        parent = self.runs.get((None, None))
+        return int(self.client.get_run(parent).data.tags.get(MIRRORED, 0)) if parent else 0
+
+    def remember(self, lines: int) -> None:
+        """Note how many ledger lines are shown; what comes after is replayed at the next start."""
+        if (None, None) in self.runs:
+            self.client.set_tag(self.runs[None, None], MIRRORED, lines)
+
+
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted path."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def open_view(storage: Storage, plan: Plan, sweep: str, uri: str) -> View:
+    """The sweep's runs in the store at this URI."""
+    quiet()
+    if storage.bucket is None and uri == tracking_uri(storage, None):
+        create_database(storage)
+    from mlflow import MlflowClient
+
+    experiment = plan.spec.tracking.experiment or plan.spec.name
+    return View(MlflowClient(tracking_uri=uri), experiment, sweep, plan, storage)
+
+
+def without_password(uri: str) -> str:
+    """A URI as it may be shown."""
+    scheme, separator, rest = uri.partition("://")
+    place, slash, path = rest.partition("/")
+    return scheme + separator + place.rpartition("@")[2] + slash + path

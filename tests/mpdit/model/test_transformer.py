@@ -1,0 +1,175 @@
+import pytest
+import torch
+
+from mpdit.errors import BadInput
+from mpdit.model.attention import Attention
+from mpdit.model.design import DESIGNS, SWITCHES, choose_design
+from mpdit.model.layers import magnitude, normalised_weights
+from mpdit.model.transformer import (
+    SIZES,
+    Architecture,
+    build_transformer,
+    parameter_count,
+    patchify,
+    unit_positions,
+    unpatchify,
+)
+from mpdit.randomness import normal
+from tests.conftest import small_architecture
+
+
+def published(size: str, patch: int, modulation: str, design: str = "E") -> Architecture:
+    depth, width, heads = SIZES[size]
+    shape = {"channels": 4, "resolution": 16, "classes": 1000, "learned_variance": True}
+    return Architecture(depth, width, heads, patch, modulation, **shape, design=DESIGNS[design])
+
+
+def test_patchify_is_undone_by_unpatchify() -> None:
+    images = normal((3, 2, 8, 8), 0, 0, "images")
+    torch.testing.assert_close(unpatchify(patchify(images, 2), 2, 2), images)
+
+
+def test_patchify_keeps_a_patch_together() -> None:
+    images = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert patchify(images, 2)[0, 1].tolist() == [2, 3, 6, 7]
+
+
+def test_positions_have_unit_magnitude_zero_mean_and_differ() -> None:
+    table = unit_positions(4, 64)
+    torch.testing.assert_close(magnitude(table), torch.ones(16))
+    torch.testing.assert_close(table.mean(-1), torch.zeros(16), atol=1e-6, rtol=0)
+    assert torch.cdist(table, table).fill_diagonal_(9).min() > 1
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("learned_variance", [False, True])
+def test_a_new_network_answers_zero(design: str, learned_variance: bool) -> None:
+    model = build_transformer(small_architecture(design=DESIGNS[design], learned_variance=learned_variance), seed=0)
+    answer = model(normal((4, 1, 8, 8), 0, 0, "x"), torch.zeros(4), torch.arange(4))
+    assert answer.shape == (4, 1 + learned_variance, 8, 8)
+    assert answer.abs().max() == 0
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_seed_alone_decides_the_weights(design: str) -> None:
+    one, two, other = (build_transformer(small_architecture(design=DESIGNS[design]), seed) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not torch.equal(one.patches.weight, other.patches.weight)
+
+
+def test_every_matrix_is_normalised() -> None:
+    model = build_transformer(small_architecture(), seed=0)
+    matrices = {id(p) for p in model.parameters() if p.ndim == 2}
+    assert matrices == {id(w) for w in normalised_weights(model)}
+
+
+def test_attention_ignores_the_order_of_tokens() -> None:
+    attention = build_transformer(small_architecture(), seed=0).blocks[0].attention.branch
+    x, order = normal((2, 16, 32), 0, 0, "x"), torch.randperm(16)
+    torch.testing.assert_close(attention(x[:, order]), attention(x)[:, order], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_ignores_the_magnitude_of_queries_and_keys() -> None:
+    attention = Attention(32, 2, DESIGNS["E"])
+    torch.nn.init.normal_(attention.qkv.weight)
+    torch.nn.init.normal_(attention.out.weight)
+    x = normal((2, 16, 32), 0, 0, "x")
+    torch.testing.assert_close(attention(5 * x), attention(x), rtol=1e-4, atol=1e-4)
+
+
+# Trainable parameters of DiT as published, counted from the public model: 4 latent channels, 1000 classes.
+@pytest.mark.parametrize(
+    ("size", "patch", "count"),
+    [
+        ("XS", 2, 7_632_928),
+        ("S", 2, 32_865_056),
+        ("S", 4, 32_920_448),
+        ("B", 2, 130_315_808),
+        ("B", 4, 130_426_496),
+        ("L", 2, 457_840_672),
+        ("XL", 2, 674_834_720),
+    ],
+)
+def test_design_a_has_the_parameters_of_dit(size: str, patch: int, count: int) -> None:
+    assert parameter_count(published(size, patch, "scale+shift+gate", "A")) == count
+
+
+# Counts of the public code of arXiv 2505.19122, in millions, of 16×16×4 latents with 1000 classes.
+@pytest.mark.parametrize(
+    ("size", "patch", "modulation", "millions"),
+    [
+        ("XS", 2, "none", 5.118),
+        ("XS", 2, "scale+shift+gate", 7.609),
+        ("S", 4, "scale+shift+gate", 32.850),
+        ("S", 4, "scale+rotation+gate", 31.007),
+        ("S", 2, "rotation", 23.726),
+        ("B", 4, "scale+shift+rotation+gate", 137.658),
+    ],
+)
+def test_parameters_match_the_published_code(size: str, patch: int, modulation: str, millions: float) -> None:
+    assert parameter_count(published(size, patch, modulation)) == pytest.approx(millions * 1e6, rel=1e-3)
+
+
+def test_rotation_needs_five_percent_fewer_parameters_than_shift() -> None:
+    shift, rotation = (parameter_count(published("S", 4, f"scale+{kind}+gate")) for kind in ("shift", "rotation"))
+    assert 0.052 < 1 - rotation / shift < 0.058
+
+
+def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"patch 3 does not divide"):
+        small_architecture(patch=3)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(BadInput, match="heads do not divide"):
+        small_architecture(heads=5)
+
+
+def test_each_rung_of_the_ladder_changes_what_it_says() -> None:
+    changed = {
+        rung: {name for name in SWITCHES if getattr(DESIGNS[rung], name) != getattr(DESIGNS[before], name)}
+        for before, rung in zip("ABCD", "BCDE", strict=True)
+    }
+    assert changed == {
+        "B": {"cosine_attention"},
+        "C": {"weight_normalization"},
+        "D": {"forced_normalization"},
+        "E": {"mp_residual", "mp_silu", "mp_embedding", "mp_positions", "layer_norm"},
+    }
+
+
+def test_plain_attention_feels_the_magnitude_of_queries_and_keys() -> None:
+    x = normal((2, 16, 32), 0, 0, "x")
+    for design, feels in (("A", True), ("B", False)):
+        attention = Attention(32, 2, DESIGNS[design])
+        for layer in (attention.qkv, attention.out):
+            torch.nn.init.normal_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+        assert torch.allclose(attention(5 * x), 5 * attention(x), rtol=1e-3, atol=1e-3) != feels
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("design", ["A", "E"])
+def test_every_switch_can_be_set_by_itself(design: str, switch: str) -> None:
+    flipped = {switch: not getattr(DESIGNS[design], switch)}
+    if switch == "weight_normalization" and design == "E":
+        flipped["forced_normalization"] = False
+    if switch == "forced_normalization" and design == "A":
+        flipped["weight_normalization"] = True
+    model = build_transformer(small_architecture(design=choose_design(design, flipped)), seed=0)
+    model(normal((2, 1, 8, 8), 0, 0, "x"), torch.zeros(2), torch.arange(2)).square().sum().backward()
+
+
+def test_forced_normalisation_of_weights_that_are_not_normalised_is_refused() -> None:
+    with pytest.raises(BadInput, match="forced weight normalisation"):
+        choose_design("A", {"forced_normalization": True})
+
+
+def test_an_unknown_variant_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match="map-dit"):
+        choose_design("E", variant="mapdit")
+
+
+def test_a_width_that_two_dimensions_cannot_share_is_refused() -> None:
+    with pytest.raises(BadInput, match="divisible by 4"):
+        small_architecture(width=30, heads=3, modulation="rotation")

@@ -1,0 +1,190 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mpdit.errors import BadInput
+from mpdit.training import ema
+
+WIDTHS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25)
+
+
+def walk(steps: int) -> Tensor:
+    """Weights that wander as trained ones do: (steps, 64), row t the weights after step t + 1."""
+    random = torch.Generator().manual_seed(0)
+    start = 10 * torch.randn(1, 64, generator=random, dtype=torch.float64)
+    drift = torch.randn(steps, 64, generator=random, dtype=torch.float64).cumsum(0) * 0.05
+    return start + drift + 0.5 * torch.randn(steps, 64, generator=random, dtype=torch.float64)
+
+
+def tracked(weights: Tensor, width: float) -> Tensor:
+    average = torch.zeros_like(weights[0])
+    for step, now in enumerate(weights, start=1):
+        beta = ema.power_function_beta(width, step)
+        average = beta * average + (1 - beta) * now
+    return average
+
+
+def keep_snapshots(folder: Path, weights: Tensor) -> int:
+    steps = len(weights)
+    averages = [[torch.zeros(64)] for _ in ema.TRACKED_WIDTHS]
+    wanted = set(ema.snapshot_steps(steps))
+    for step, now in enumerate(weights.float(), start=1):
+        ema.update_averages(averages, [now], step)
+        if step in wanted:
+            ema.write_snapshot(folder, step, [{"w": average[0]} for average in averages])
+    return steps
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_exponent_gives_back_its_width(width: float) -> None:
+    gamma = ema.width_exponent(width)
+    assert ((gamma + 1) ** 0.5) / ((gamma + 2) * (gamma + 3) ** 0.5) == pytest.approx(width)
+
+
+@pytest.mark.parametrize("width", [-0.1, 0.0, 0.2887, 0.5, float("nan")])
+def test_a_width_that_no_profile_has_is_refused(width: float) -> None:
+    with pytest.raises(BadInput, match="no EMA has the width"):
+        ema.width_exponent(width)
+
+
+@pytest.mark.parametrize("width", ema.TRACKED_WIDTHS)
+def test_the_ema_of_a_ramp_has_its_closed_form(width: float) -> None:
+    steps = 20_000
+    gamma = ema.width_exponent(width)
+    average = float(tracked(torch.arange(1, steps + 1, dtype=torch.float64)[:, None], width))
+    assert average == pytest.approx(steps * (gamma + 1) / (gamma + 2), rel=1e-4)
+
+
+def test_the_first_average_is_the_first_weights() -> None:
+    assert ema.power_function_beta(0.1, 1) == 0
+
+
+def test_averages_taken_in_batches_follow_the_same_profile() -> None:
+    one_by_one = np.prod([ema.power_function_beta(0.1, step) for step in range(901, 1001)])
+    assert ema.power_function_beta(0.1, 1000, batch=100) == pytest.approx(float(one_by_one), rel=1e-9)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_reconstruction_agrees_with_an_average_tracked_directly(width: float, tmp_path: Path) -> None:
+    weights = walk(2000)
+    steps = keep_snapshots(tmp_path, weights)
+    rebuilt = ema.reconstruct(tmp_path, [width], steps)[0]["w"].double()
+    direct = tracked(weights, width)
+    assert float((rebuilt - direct).norm() / direct.norm()) < 1e-3
+
+
+def test_several_widths_at_once_are_the_same_as_one_by_one(tmp_path: Path) -> None:
+    steps = keep_snapshots(tmp_path, walk(200))
+    together = ema.reconstruct(tmp_path, WIDTHS, steps)
+    for width, found in zip(WIDTHS, together, strict=True):
+        assert torch.equal(found["w"], ema.reconstruct(tmp_path, [width], steps)[0]["w"])
+
+
+def test_nine_widths_read_each_snapshot_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = keep_snapshots(tmp_path, walk(200))
+    opened: list[Path] = []
+    really = ema.safe_open
+
+    def counted(path: Path, **options: str) -> object:
+        opened.append(path)
+        return really(path, **options)
+
+    monkeypatch.setattr(ema, "safe_open", counted)
+    ema.reconstruct(tmp_path, WIDTHS, steps)
+    assert sorted(opened) == sorted(tmp_path.glob("step-*"))
+
+
+def test_a_past_step_can_be_reconstructed(tmp_path: Path) -> None:
+    weights = walk(2000)
+    keep_snapshots(tmp_path, weights)
+    past = [step for step in ema.snapshot_steps(2000) if step < 1000][-1]
+    rebuilt = ema.reconstruct(tmp_path, [0.08], past)[0]["w"].double()
+    direct = tracked(weights[:past], 0.08)
+    assert float((rebuilt - direct).norm() / direct.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_coefficients_sum_to_one(width: float) -> None:
+    steps = np.repeat(ema.snapshot_steps(5000), 2).tolist()
+    coefficients = ema.posthoc_coefficients(steps, list(ema.TRACKED_WIDTHS) * (len(steps) // 2), 5000, width)
+    assert coefficients.dtype == np.float64
+    assert coefficients.shape == (len(steps),)
+    assert coefficients.sum() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_tracked_width_is_its_own_last_snapshot() -> None:
+    coefficients = ema.posthoc_coefficients([500, 500, 1000, 1000], [0.05, 0.1, 0.05, 0.1], 1000, 0.1)
+    np.testing.assert_allclose(coefficients, [0, 0, 0, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 47, 600, 400_000])
+def test_the_cadence_ends_at_the_last_step_and_is_denser_early(steps: int) -> None:
+    kept = ema.snapshot_steps(steps)
+    assert kept[-1] == steps
+    assert kept[0] >= 1
+    assert len(kept) == len(set(kept)) <= ema.SNAPSHOTS
+    gaps = np.diff(kept)
+    if steps > 10_000:
+        assert gaps[0] < gaps[-1] / 3
+
+
+def test_a_step_without_a_snapshot_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there are no EMA snapshots"):
+        ema.reconstruct(tmp_path, [0.1], 7)
+    keep_snapshots(tmp_path, walk(10))
+    with pytest.raises(BadInput, match="no EMA snapshot of step 11"):
+        ema.reconstruct(tmp_path, [0.1], 11)
+
+
+@pytest.mark.parametrize("width", [0.005, 0.01, 0.2885])
+def test_a_width_that_the_snapshots_cannot_give_is_refused_with_those_that_they_can(
+    width: float, tmp_path: Path
+) -> None:
+    steps = keep_snapshots(tmp_path, walk(300))
+    with pytest.raises(BadInput, match=r"0 \(raw weights\), 0.014 to 0.287"):
+        ema.reconstruct(tmp_path, [width], steps)
+
+
+@pytest.mark.parametrize("width", [0.02, 0.03, 0.2, 0.25])
+def test_the_told_error_bounds_the_error_relative_to_the_weights_motion(width: float, tmp_path: Path) -> None:
+    weights = walk(2000)
+    keep_snapshots(tmp_path, weights)
+    rebuilt, direct = ema.reconstruct(tmp_path, [width], 2000)[0]["w"].double(), tracked(weights, width)
+    motion = (weights - direct).norm(dim=1).max()  # how far the weights were from their average
+    assert float((rebuilt - direct).norm() / motion) <= ema.reconstruction_error(tmp_path, width, 2000)
+
+
+def test_the_told_error_of_a_tracked_width_is_rounding_alone(tmp_path: Path) -> None:
+    keep_snapshots(tmp_path, walk(200))
+    assert ema.reconstruction_error(tmp_path, 0.05, 200) < 1e-6
+
+
+def test_a_truncated_snapshot_is_refused_by_name(tmp_path: Path) -> None:
+    steps = keep_snapshots(tmp_path, walk(200))
+    path = ema.snapshot_path(tmp_path, ema.snapshot_steps(steps)[20])
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(BadInput, match=rf"{path.name} is damaged"):
+        ema.reconstruct(tmp_path, [0.1], steps)
+    path.unlink()  # as the message says
+    assert ema.reconstruct(tmp_path, [0.1], steps)[0]["w"].isfinite().all()
+
+
+def test_a_snapshot_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
+    steps = keep_snapshots(tmp_path, walk(200))
+    kept = ema.snapshot_steps(steps)
+    ema.write_snapshot(tmp_path, kept[20], [{"v": torch.zeros(64)} for _ in ema.TRACKED_WIDTHS])
+    with pytest.raises(BadInput, match="is a snapshot of another run"):
+        ema.reconstruct(tmp_path, [0.1], steps)
+    ema.snapshot_path(tmp_path, kept[21]).replace(ema.snapshot_path(tmp_path, kept[20]))  # under a false name
+    with pytest.raises(BadInput, match="is a snapshot of another run"):
+        ema.reconstruct(tmp_path, [0.1], steps)
+
+
+def test_the_snapshots_storage_is_known_beforehand(tmp_path: Path) -> None:
+    steps = keep_snapshots(tmp_path, walk(500))
+    written = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    header = 300 * len(ema.snapshot_steps(steps))
+    assert ema.snapshot_bytes(steps, parameters=64) <= written <= ema.snapshot_bytes(steps, parameters=64) + header

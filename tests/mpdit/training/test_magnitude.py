@@ -1,0 +1,87 @@
+import math
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+import torch
+
+from mpdit.data.registry import load_dataset
+from mpdit.diffusion.objectives import Denoiser, Edm, build_denoiser
+from mpdit.model.design import choose_design
+from mpdit.model.modulation import KINDS
+from mpdit.model.transformer import SIZES, Architecture
+from mpdit.training import magnitude
+from tests.conftest import small_architecture
+
+
+def test_every_observed_place_is_told(small_denoiser: Denoiser) -> None:
+    found = magnitude.activation_magnitudes(small_denoiser, load_dataset("digits"))
+    wanted = {
+        f"block{b}/{half}/{place}" for b in (0, 1) for half in ("attention", "mlp") for place in ("input", "residual")
+    }
+    assert set(found) == wanted
+    assert all(mean > 0 and std > 0 for mean, std in found.values())
+
+
+def test_observing_leaves_nothing_behind(small_denoiser: Denoiser) -> None:
+    magnitude.activation_magnitudes(small_denoiser, load_dataset("digits"))
+    assert not any(module._forward_hooks for module in small_denoiser.modules())
+
+
+def test_the_same_weights_always_have_the_same_magnitudes(small_denoiser: Denoiser) -> None:
+    one, two = (magnitude.activation_magnitudes(small_denoiser, load_dataset("digits")) for _ in range(2))
+    assert one == two
+
+
+MODULATIONS = ["none", *("+".join(kinds) for count in (1, 2, 3, 4) for kinds in combinations(KINDS, count))]
+
+
+def new_drift(size: str, modulation: str, samples: int) -> float:
+    depth, width, heads = SIZES[size]
+    architecture = Architecture(depth, width, heads, 2, modulation, channels=1, resolution=8, classes=10)
+    digits = load_dataset("digits")
+    denoiser = build_denoiser(architecture, Edm(digits.std), seed=0)
+    few = replace(digits, labels=digits.labels[:samples])
+    return magnitude.magnitude_drift(magnitude.activation_magnitudes(denoiser, few))
+
+
+@pytest.mark.parametrize("modulation", MODULATIONS)
+def test_a_new_network_keeps_magnitude_under_every_modulation(modulation: str) -> None:
+    assert new_drift("nano", modulation, 64) < 0.05
+
+
+@pytest.mark.parametrize("size", ["XS", "S"])
+def test_a_new_network_keeps_magnitude_at_every_size(size: str) -> None:
+    assert new_drift(size, "+".join(KINDS), 16) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["B", "L", "XL"])
+def test_a_large_new_network_keeps_magnitude(size: str) -> None:
+    assert new_drift(size, "+".join(KINDS), 4) < 0.05
+
+
+@pytest.mark.parametrize("design", ["A", "D"])
+def test_without_exact_sums_the_stream_of_a_new_network_leaves_unit_magnitude(design: str) -> None:
+    architecture = replace(small_architecture("scale+shift+gate"), design=choose_design(design))
+    denoiser = build_denoiser(architecture, Edm(0.75), seed=0)
+    assert magnitude.magnitude_drift(magnitude.activation_magnitudes(denoiser, load_dataset("digits"))) > 0.05
+
+
+def test_drift_is_the_largest_log_magnitude_after_a_block() -> None:
+    told = {"block0/mlp/residual": (1.1, 0.1), "block1/mlp/residual": (0.8, 0.1), "block1/mlp/input": (9.0, 0.1)}
+    assert magnitude.magnitude_drift(told) == pytest.approx(-math.log(0.8))
+
+
+def test_weights_have_unit_magnitude_and_gradients_are_measured(small_denoiser: Denoiser) -> None:
+    assert magnitude.weight_magnitude(small_denoiser) == pytest.approx(1, abs=1e-4)
+    for parameter in small_denoiser.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    assert magnitude.gradient_magnitude(small_denoiser) == pytest.approx(3)
+    next(small_denoiser.parameters()).grad[0, 0] = math.nan
+    assert not math.isfinite(magnitude.gradient_magnitude(small_denoiser))
+
+
+def test_small_architectures_are_observed_too() -> None:
+    denoiser = build_denoiser(small_architecture("none"), Edm(0.75), seed=0)
+    assert magnitude.activation_magnitudes(denoiser, load_dataset("digits"))

@@ -1,0 +1,60 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpdit.errors import BadInput
+from pipelines.recipe import Recipe
+from pipelines.studies import coordinate_check as coordinates
+
+LARGE = {"E": 0.01, "A": 0.004}  # learning rates
+
+
+def recipe(design: str) -> Recipe:
+    return Recipe.model_validate({"model": {"design": design}, "optimizer": {"lr": LARGE[design]}})
+
+
+def spreads(found: coordinates.Check, parametrization: str, kind: str) -> dict[str, float]:
+    by_width = found[parametrization].values()
+    return {place: coordinates.spread(c[kind][place] for c in by_width) for place in next(iter(by_width))[kind]}
+
+
+@pytest.mark.parametrize("design", "EA")
+def test_under_mup_nothing_grows_with_the_width_and_under_sp_it_does(design: str) -> None:
+    found = coordinates.check(recipe(design), (64, 256))
+    for kind in ("activation", "change"):
+        flat = spreads(found, "mup", kind)
+        assert max(flat.values()) < 1.5, flat
+    assert max(spreads(found, "sp", "change").values()) > 1.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design", "EA")
+def test_the_same_from_width_64_to_1024(design: str) -> None:
+    found = coordinates.check(recipe(design), (64, 128, 256, 512, 1024))
+    for kind in ("activation", "change"):
+        flat = spreads(found, "mup", kind)
+        assert max(flat.values()) < 1.5, flat
+    assert max(spreads(found, "sp", "change").values()) > 2.5
+
+
+def test_the_command_prints_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "coordinates.png"
+    monkeypatch.setattr(sys, "argv", ["coordinates", "--widths", "32,64", "--lr", "0.01", "-o", str(picture), "--json"])
+    coordinates.main()
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["sp", "mup"]
+    assert set(found["mup"]["32"]["change"]) >= {"block0/mlp/residual", "answer"}
+    assert found["sp"]["64"] == found["mup"]["64"]  # the base width
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        assert image.size[0] > image.size[1]
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
+    with pytest.raises(BadInput, match="--widths 72"):
+        coordinates.check(Recipe(), (72,))

@@ -1,0 +1,161 @@
+"""Records in a bucket, and which driver may write them."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from sweeps.execution.driver_sync import uplinked
+from sweeps.storage import lease
+from sweeps.storage.bucket import open_bucket
+from sweeps.storage.layout import locked
+from sweeps.storage.lease import Busy, acquire, is_held
+from sweeps.storage.ledger import event, read
+from sweeps.storage.open_storage import open_storage
+from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, asked_to_stop
+from tests.bucket_server import bucket_url, elsewhere, s3_server
+from tests.sweeps.conftest import made, plan_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # a server that goes leaves its connections
+fixtures = (bucket_url, s3_server)
+
+PLAN = plan_of({"optimizer.lr": [0.01, 0.02]}, retention={"best": 1})
+
+
+def test_a_ledger_goes_up_in_segments_and_is_the_same_elsewhere(
+    bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(bucket_url)
+    with uplinked(storage, "made") as link:
+        assert link
+        ledger = made(storage, PLAN)
+        for value in range(3):
+            ledger.append(event("progress", "t", value, metrics={}))
+            link.keep_up()
+        link.keep_up()
+        with storage.ledger("made").open("a") as file:
+            file.write('{"torn')
+        assert link.finish() is None
+    bucket = open_bucket(bucket_url)
+    assert len(bucket.entries("sweeps/made/ledger")) == 3
+    other = elsewhere(storage, monkeypatch, tmp_path)
+    assert other.find_sweep(None) == "made"
+    assert read(other.ledger("made")) == ledger.events
+    assert other.spec("made").read_text() == storage.spec("made").read_text()
+    assert not other.is_running("made")
+
+
+def test_what_a_machine_alone_has_reported_is_sent_by_its_next_start(bucket_url: str) -> None:
+    storage = open_storage(bucket_url)
+    with uplinked(storage, "made"):
+        ledger = made(storage, PLAN)
+    ledger.append(event("progress", "t", 1, metrics={}))  # by a driver that was killed before it could send it
+    assert len(read(open_storage(bucket_url).ledger("made"))) == 1
+    with uplinked(open_storage(bucket_url), "made"):
+        pass
+    assert len(open_bucket(bucket_url).entries("sweeps/made/ledger")) == 1
+
+
+def test_a_sweep_that_went_on_elsewhere_leaves_what_was_not_sent_aside(
+    bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = open_storage(bucket_url)
+    with uplinked(storage, "made") as link:
+        ledger = made(storage, PLAN)
+        ledger.append(event("progress", "t", 1, metrics={}))
+    link = None
+    ledger.append(event("progress", "t", 2, metrics={"here": 1}))
+    with monkeypatch.context() as patch:
+        other = elsewhere(storage, patch, tmp_path)
+        with uplinked(other, "made") as link:
+            assert link
+            made(other, PLAN).append(event("progress", "t", 1, metrics={"there": 1}))
+            link.finish()
+    with caplog.at_level(logging.WARNING):
+        again = open_storage(bucket_url)
+    assert [line["metrics"] for line in read(again.ledger("made"))] == [{"there": 1}]
+    assert "went on elsewhere" in caplog.text
+    (aside,) = again.sweep("made").glob("ledger-unsent-*.jsonl")
+    assert len(read(aside)) == 2
+
+
+def test_a_sweep_that_is_gone_from_the_bucket_is_gone_here(bucket_url: str) -> None:
+    storage = open_storage(bucket_url)
+    with uplinked(storage, "made") as link:
+        assert link
+        made(storage, PLAN).append(event("progress", "t", 1, metrics={}))
+        link.finish()
+    assert open_storage(bucket_url).sweep_names() == ["made"]
+    open_bucket(bucket_url).remove_folder("sweeps/made")
+    assert open_storage(bucket_url).sweep_names() == []
+
+
+def test_a_second_driver_elsewhere_is_refused_and_one_here_takes_a_dead_one_s_place(
+    bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LOOK_EVERY", 0.0)
+    bucket = open_bucket(bucket_url)
+    first = acquire(bucket, "made", "here")
+    assert is_held(bucket, "made")
+    entry = lease._entry
+
+    def renewing(*given: object) -> object:
+        assert first.renew()
+        return entry(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lease, "_entry", renewing)
+    with pytest.raises(Busy, match=rf"sweep made is being run(.|\n)*process {os.getpid()} on {os.uname().nodename}"):
+        acquire(bucket, "made", "there")
+    monkeypatch.setattr(lease, "_entry", entry)
+    second = acquire(bucket, "made", "here")  # who holds the lock of the same copy
+    assert not first.renew()
+    first.release()
+    assert is_held(bucket, "made")
+    second.release()
+    assert not is_held(bucket, "made")
+
+
+def test_a_lease_that_is_not_renewed_ends(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(lease, "LASTS", -1.0)  # what was written a moment ago is old
+    bucket = open_bucket(bucket_url)
+    acquire(bucket, "made", "here")
+    assert not is_held(bucket, "made")
+    assert acquire(bucket, "made", "there").renew()
+
+
+def test_a_driver_that_has_lost_its_place_writes_no_more(
+    bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Recorder:
+        halt = fault = None
+
+    monkeypatch.setattr(lease, "LASTS", -1.0)
+    storage = open_storage(bucket_url)
+    with uplinked(storage, "made") as link:
+        assert link
+        link.recorder = Recorder()  # type: ignore[assignment]
+        made(storage, PLAN).append(event("progress", "t", 1, metrics={}))
+        acquire(link.bucket, "made", "elsewhere")
+        link.keep_up()
+        assert "another driver has taken made over" in str(link.recorder.fault)
+        assert not open_bucket(bucket_url).entries("sweeps/made/ledger")
+
+
+def test_a_driver_hears_from_elsewhere_that_it_is_to_stop(
+    bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(bucket_url)
+    with locked(storage.lock("made"), "sweep made"), uplinked(storage, "made") as link:
+        assert link
+        made(storage, PLAN)
+        with monkeypatch.context() as patch:
+            other = elsewhere(storage, patch, tmp_path)
+            assert other.is_running("made")
+            ask_to_stop(other, "made")
+            ask_to_stop(other, "made", "some-trial")
+        link.keep_up()
+        assert asked_to_stop(storage, "made") == {EVERYTHING, "some-trial"}
+        link.keep_up()
+        assert asked_to_stop(storage, "made") == set()

@@ -1,0 +1,160 @@
+"""What a worker does for one trial, called directly: rounds of staged scoring on a real run."""
+
+import errno
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.scoring.evaluation import SCORES
+from pipelines.training.energy import Counter
+from sweeps.execution.worker import run_trial
+from sweeps.planning.plan import Plan
+from sweeps.planning.staged_scoring import missing_cells
+from sweeps.results.ranking import rank
+from sweeps.storage.ledger import Event
+from tests.sweeps.conftest import plan_of
+
+SMALL: dict[str, Any] = {
+    "recipe": {"steps": 8, "batch": 16, "runtime": {"device": "cpu"}},
+    "evaluation": {"samples": 500, "steps": 1, "sampler": "ddim"},
+}
+
+
+def scored_in_rounds(plan: Plan, folder: Path) -> list[list[Event]]:
+    """The events of each round; Ray's part, which only carries them, is left out."""
+    events: list[list[Event]] = []
+    trial = plan.trials[0]
+    while missing := missing_cells(plan, [line for one in events for line in one]):
+        events.append([])
+        cells = missing[trial.id]
+        keep = any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells)
+        run_trial(trial.id, trial.recipe, folder, cells, 1, events[-1].append, keep)
+    return events
+
+
+def test_rounds_end_with_the_winner_and_the_value_of_scoring_in_full(tmp_path: Path) -> None:
+    axes = {"ema.sigma_rel": [0, 0.05, 0.1]}
+    staged, full = plan_of(axes, **SMALL, screening={"samples": 250}), plan_of(axes, **SMALL)
+    first, second = scored_in_rounds(staged, tmp_path)
+    assert [line["drawn"] for line in first if line["event"] == "cell"] == [250, 250, 250]
+    assert [line["drawn"] for line in second if line["event"] == "cell"] == [250]  # on top of the first round's
+    assert [line["outcome"] for line in first + second if line["event"] == "trial_ended"] == ["completed"] * 2
+    assert first[-1]["scoring_work"] == 3 * second[-1]["scoring_work"]
+    assert len(list((tmp_path / SCORES).iterdir())) == 2  # the features of the cells that were screened only
+    (whole,) = scored_in_rounds(full, tmp_path)
+    best, wanted = rank(staged, first + second)[0], rank(full, whole)[0]
+    assert (best.params, best.value, best.stderr) == (wanted.params, wanted.value, wanted.stderr)
+
+
+def test_a_cell_without_finite_samples_is_marked_and_the_rest_is_scored(tmp_path: Path) -> None:
+    from mpdit.run_folder import read_weights, write_weights
+
+    plan = plan_of({"ema.sigma_rel": [0, 0.1]}, **{**SMALL, "evaluation": {"samples": 50, "steps": 1}})
+    trial, events = plan.trials[0], list[Event]()
+    run_trial(trial.id, trial.recipe, tmp_path, [], 1, events.append)
+    denoiser, step = read_weights(tmp_path / "ema" / "raw.safetensors")
+    torch.nn.init.constant_(denoiser.network.final.gain, torch.inf)
+    write_weights(tmp_path / "ema" / "raw.safetensors", dict(denoiser.named_parameters()), denoiser, step)
+    run_trial(trial.id, trial.recipe, tmp_path, [planned.cell for planned in plan.cells], 1, events.append)
+    cells = {line["params"]["ema.sigma_rel"]: line["value"] for line in events if line["event"] == "cell"}
+    assert cells[0] is None
+    assert cells[0.1] > 0
+    assert [row.status for row in rank(plan, events)] == ["completed", "diverged"]
+
+
+def test_a_trial_tells_its_energy_and_shows_its_samples_on_the_way(tmp_path: Path) -> None:
+    plan = plan_of({"ema.sigma_rel": [0.1]}, **{**SMALL, "evaluation": {"samples": 50, "steps": 1}})
+    trial, events, joules = plan.trials[0], list[Event](), itertools.count()
+    counter = Counter(lambda: float(next(joules)), share=0.5)  # the machine's edge: a joule at each look
+    cells = [planned.cell for planned in plan.cells]
+    run_trial(trial.id, trial.recipe, tmp_path, cells, 1, events.append, counting=[counter])
+    told = [line["metrics"]["energy_joules"] for line in events if line["event"] == "progress"]
+    assert told == [0.5 * at for at in range(1, len(told) + 1)]
+    assert events[-1]["energy_joules"] > told[-1]  # with the scoring
+    grown = {line["step"]: line["picture"] for line in events if line["event"] == "growth"}
+    assert list(grown) == [0, 1, 2, 4, 8]
+    assert all((tmp_path / "samples" / picture).exists() for picture in grown.values())
+
+
+def with_room_for(samples: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A device with memory for so many samples at once: the machine's edge, which no test can fill up safely."""
+    import pipelines.training as training
+
+    tried, accumulate = [], training.accumulate
+
+    def limited(loss: Any, batch: Any, micro_batch: int, *rest: Any) -> Any:
+        tried.append(micro_batch)
+        if micro_batch > samples:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return accumulate(loss, batch, micro_batch, *rest)
+
+    monkeypatch.setattr(training, "accumulate", limited)
+    return tried
+
+
+def outcome_of(plan: Plan, folder: Path) -> tuple[str, list[Event]]:
+    trial, events = plan.trials[0], list[Event]()
+    run_trial(trial.id, trial.recipe, folder, [], 1, events.append)
+    return events[-1]["outcome"], events
+
+
+def test_out_of_memory_is_tried_once_more_with_half_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of({"seed": [0]}, **SMALL)
+    tried = with_room_for(8, monkeypatch)
+    outcome, events = outcome_of(plan, tmp_path)
+    assert outcome == "completed"
+    assert tried == [16] + [8] * 8
+    assert events[-1]["runtime"]["micro_batch"] == 8  # and so it goes on after an interruption
+    assert outcome_of(plan, tmp_path)[0] == "completed"  # the folder is still of this trial
+    assert "8 samples at once" in (tmp_path / "log.txt").read_text()
+
+
+def test_out_of_memory_twice_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_room_for(4, monkeypatch)
+    outcome, events = outcome_of(plan_of({"seed": [0]}, **SMALL), tmp_path)
+    assert outcome == "out_of_memory"
+    assert "set runtime.micro_batch: 4" in events[-1]["reason"]
+
+
+def test_a_micro_batch_that_the_recipe_names_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = {**SMALL["recipe"], "runtime": {"device": "cpu", "micro_batch": 16}}
+    tried = with_room_for(8, monkeypatch)
+    assert outcome_of(plan_of({"seed": [0]}, **{**SMALL, "recipe": recipe}), tmp_path)[0] == "out_of_memory"
+    assert tried == [16]
+
+
+def test_a_full_disk_interrupts_the_trial_and_space_lets_it_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipelines.checkpoint as checkpoint
+
+    plan = plan_of({"seed": [0]}, **SMALL)
+    undisturbed = tmp_path / "undisturbed"
+    assert outcome_of(plan, undisturbed)[0] == "completed"
+
+    full, save_file = tmp_path / "full", checkpoint.save_file
+    written: list[Path] = []
+
+    def until_full(tensors: Any, path: Path) -> None:  # the machine's edge: a disk with room for three checkpoints
+        written.append(path)
+        path.write_bytes(b"half")
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", until_full)
+    outcome, events = outcome_of(plan, full)
+    assert outcome == "interrupted"
+    assert events[-1]["disk_full"]
+    assert events[-1]["reason"].startswith("no space is left in")
+    assert not list(full.glob("checkpoints/partial-*"))
+    monkeypatch.undo()
+    outcome, after = outcome_of(plan, full)
+    assert outcome == "completed"
+    assert next(line["step"] for line in after if line["event"] == "progress") == 4
+    one, other = (load_file(folder / "ema" / "raw.safetensors") for folder in (undisturbed, full))
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,52 @@
+"""What a ledger says was spent."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sweeps.planning.budget import affordable, exhausted, spent
+from sweeps.storage.ledger import Event, event
+from tests.sweeps.conftest import plan_of
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(hours: float, kind: str, trial: str | None = None, **facts: Any) -> Event:
+    return event(kind, trial, **facts) | {"time": (START + timedelta(hours=hours)).isoformat()}
+
+
+LEDGER = [
+    at(0, "sweep_started", gpus_per_trial=0.5),
+    at(0, "trial_started", "a"),
+    at(1, "trial_started", "b"),
+    at(2, "trial_ended", "a", outcome="completed"),
+    at(3, "progress", "b"),  # then the driver was killed, and away for seven hours
+    at(10, "sweep_started", gpus_per_trial=1.0),
+    at(10, "trial_started", "b"),
+    at(11, "trial_ended", "b", outcome="completed"),
+    at(11, "sweep_ended"),
+    at(50, "trial_ended", "c", outcome="completed", **{"from": "another"}),
+]
+
+
+def test_hours_are_those_while_the_sweep_ran_and_gpus_those_that_were_held() -> None:
+    assert spent(LEDGER) == {"hours": 4.0, "gpu_hours": 0.5 * 2 + 0.5 * 2 + 1.0}
+
+
+def test_a_budget_of_time_is_reached_or_not() -> None:
+    def told(**budget: float) -> str | None:
+        return exhausted(plan_of({"seed": [0]}, budget=budget).spec, LEDGER)
+
+    assert told() is None
+    assert told(hours=4.5, gpu_hours=3.5) is None
+    assert told(hours=4.0) == "budget.hours: 4 is reached"
+    assert told(gpu_hours=3.0) == "budget.gpu_hours: 3 is reached"
+
+
+def test_a_budget_of_trials_lets_those_go_on_that_have_begun() -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.02, 0.03, 0.04]}, budget={"trials": 2})
+    fourth = plan.trials[3]
+    assert affordable(plan.spec, [], plan.trials) == (plan.trials[:2], "budget.trials: 2 is reached")
+    allowed, cut = affordable(plan.spec, [event("trial_started", fourth.id)], plan.trials)
+    assert [trial.id for trial in allowed] == [plan.trials[0].id, fourth.id]
+    assert cut
+    assert affordable(plan.spec, [], plan.trials[:2])[1] is None

@@ -1,0 +1,132 @@
+import pytest
+
+from mpdit.errors import BadInput
+from mpdit.training.ema import snapshot_bytes
+from pipelines.recipe import Recipe, trial_id
+from sweeps.planning.plan import Plan, estimate, packed, scoring_work, training_work
+from sweeps.storage.ledger import event
+from tests.sweeps.conftest import plan_of
+
+WIDTHS = [0.01 * number for number in range(2, 11)]
+
+
+def test_ema_widths_cost_no_training() -> None:
+    plan = plan_of(
+        {
+            "model.modulation": ["scale", "shift", "rotation", "gate"],
+            "optimizer.lr": [0.005, 0.01, 0.02],
+            "ema.sigma_rel": WIDTHS,
+        }
+    )
+    assert len(plan.trials) == 12
+    assert len(plan.cells) == 9
+    assert plan.steps == 12 * 600
+
+
+def test_every_post_hoc_axis_makes_cells() -> None:
+    plan = plan_of(
+        {"evaluation.guidance": [1.0, 2.0], "evaluation.sampler": ["ddim", "heun"], "evaluation.steps": [4, 8]}
+    )
+    assert len(plan.trials) == 1
+    assert len({planned.cell.key for planned in plan.cells}) == 8
+
+
+def test_a_trial_is_its_recipe() -> None:
+    trial = plan_of({"optimizer.lr": [0.005]}).trials[0]
+    assert trial.id == trial_id(Recipe.model_validate({"optimizer": {"lr": 0.005}}))
+    assert trial.params == {"optimizer.lr": 0.005}
+
+
+def test_the_same_training_in_two_sweeps_is_one_trial() -> None:
+    one, two = plan_of({"optimizer.lr": [0.005, 0.01]}), plan_of({"seed": [0]}, recipe={"optimizer": {"lr": 0.01}})
+    assert one.trials[1].id == two.trials[0].id
+
+
+def test_a_combination_that_cannot_be_built_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"model.patch.*3.*does not divide"):
+        plan_of({"model.patch": [2, 3]})
+
+
+def test_the_estimate_follows_the_work() -> None:
+    plan = plan_of({"steps": [100, 200], "ema.sigma_rel": [0.05, 0.1]})
+    small = plan.trials[0]
+    seen = event(
+        "trial_ended",
+        "another",
+        outcome="completed",
+        training_seconds=10.0,
+        training_work=training_work(small.recipe, small.parameters),
+        scoring_seconds=2.0,
+        scoring_work=scoring_work(plan.cells[0].cell, small.parameters),
+    )
+    cells = [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials]
+    cost = estimate([seen], plan.trials, cells, concurrent=1, gpus=0)
+    assert cost.hours == pytest.approx((10 + 20 + 4 * 2) / 3600, abs=1e-4)
+    longest = (20 + 2 * 2) / 3600  # two at a time: as long as the longer of the two
+    assert estimate([seen], plan.trials, cells, concurrent=2, gpus=0).hours == pytest.approx(longest, abs=1e-4)
+    assert cost.gpu_hours == 0
+    only_scoring = estimate([seen], [], cells[:1], concurrent=1, gpus=0)
+    assert only_scoring.hours == pytest.approx(2 * 2 / 3600, abs=1e-4)
+    assert only_scoring.disk_gb == 0
+
+
+def test_without_anything_timed_the_hours_are_not_known() -> None:
+    plan = plan_of({"seed": [0]})
+    cost = estimate(
+        [],
+        plan.trials,
+        [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials],
+        concurrent=1,
+        gpus=0,
+    )
+    assert cost.hours is None
+    assert cost.gpu_hours is None
+    assert cost.disk_gb > 0
+
+
+def test_checkpoints_take_disk_while_a_trial_runs_and_weights_as_long_as_they_are_kept(small_plan: Plan) -> None:
+    def disk(concurrent: int, kept: int | None = None) -> float:
+        return estimate([], small_plan.trials, [(t, []) for t in small_plan.trials], concurrent, 0.0, 0.0, kept).disk_gb
+
+    parameters = small_plan.trials[0].parameters
+    weights = (snapshot_bytes(600, parameters) + 4 * parameters) / 1e9
+    checkpoints = 4 * 2 * 5 * parameters / 1e9  # two of them; weights, two moments of Adam, two averages
+    assert disk(1) == pytest.approx(4 * weights + checkpoints, rel=0.05)
+    assert disk(2) == pytest.approx(4 * weights + 2 * checkpoints, rel=0.05)
+    assert disk(1, kept=1) == pytest.approx(2 * weights + checkpoints, rel=0.05)
+    assert disk(4, kept=1) == disk(4)
+
+
+def test_work_is_packed_on_slots_in_its_order() -> None:
+    assert packed([3, 1, 1, 4], 2) == 6
+    assert packed([3, 1, 1, 4], 1) == 9
+    assert packed([3, 1], 8) == 3
+    assert packed([], 2) == 0
+
+
+def test_a_search_that_learns_is_planned_with_points_in_the_place_of_its_own() -> None:
+    axes = {"optimizer.lr": {"log_uniform": [0.001, 0.1]}, "seed": [0, 1]}
+    plan = plan_of(axes, search={"algorithm": "tpe", "trials": 3, "first": [{}]})
+    assert (len(plan.trials), plan.open) == (2, 4)
+    assert len({trial.id for trial in plan.expected.trials}) == 6
+    drawn = plan_of(axes, search={"algorithm": "random", "trials": 3})
+    assert (len(drawn.trials), drawn.open) == (6, 0)
+
+
+def test_a_search_draws_the_same_points_again_and_the_first_ones_come_first() -> None:
+    axes = {"optimizer.lr": {"log_uniform": [0.001, 0.1]}, "model.modulation": ["scale", "gate"]}
+    search = {"algorithm": "quasi_random", "trials": 6, "first": [{"optimizer.lr": 0.05, "model.modulation": "gate"}]}
+    ids = [[trial.id for trial in plan_of(axes, search=search).trials] for _ in range(2)]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 6
+    assert plan_of(axes, search=search).trials[0].params == {"optimizer.lr": 0.05, "model.modulation": "gate"}
+
+
+def test_an_axis_without_effect_makes_no_second_training() -> None:
+    beta = {"values": [0.9, 0.95], "when": {"model.modulation": ["gate"]}}
+    plan = plan_of({"model.modulation": ["scale", "gate"], "optimizer.beta1": beta})
+    assert [trial.params for trial in plan.trials] == [
+        {"model.modulation": "scale", "optimizer.beta1": 0.9},
+        {"model.modulation": "gate", "optimizer.beta1": 0.9},
+        {"model.modulation": "gate", "optimizer.beta1": 0.95},
+    ]

@@ -1,0 +1,224 @@
+import csv
+import io
+import math
+from statistics import stdev
+
+import pytest
+
+from mpdit.scoring.frechet import jackknife_error
+from sweeps.planning.plan import Plan
+from sweeps.results.ranking import as_csv, noise_floor, rank
+from tests.sweeps.conftest import ended, plan_of, scored
+
+
+def finished(plan: Plan, values: dict[tuple[int, int], float | None], **facts: float) -> list:
+    events = [scored(plan, trial, cell, value, **facts) for (trial, cell), value in values.items()]
+    return events + [ended(plan, trial) for trial in {trial for trial, _ in values}]
+
+
+def test_the_best_comes_first_and_what_has_no_value_last() -> None:
+    plan = plan_of({"model.modulation": ["scale", "shift", "gate"]})
+    rows = rank(plan, finished(plan, {(0, 0): 3.0, (2, 0): 1.0}))
+    assert [row.params["model.modulation"] for row in rows] == ["gate", "scale", "shift"]
+    assert [row.rank for row in rows] == [1, 2, 3]
+    assert [row.status for row in rows] == ["completed", "completed", "pending"]
+
+
+def test_seeds_are_merged(small_plan: Plan) -> None:
+    events = finished(small_plan, {(0, 0): 4.0, (1, 0): 2.0, (0, 1): 5.0, (1, 1): 5.0, (2, 0): 9.0, (2, 1): 9.0})
+    best = rank(small_plan, events)[0]
+    assert best.value == 3.0
+    assert best.stderr == pytest.approx(math.hypot(0.1, stdev([4, 2]) / math.sqrt(2)))  # samples, and training seeds
+    assert best.trials == [trial.id for trial in small_plan.trials[:2]]
+    assert best.trial == small_plan.trials[1].id
+    assert best.seeds == 2
+    assert "seed" not in best.params
+
+
+def test_a_group_with_a_seed_missing_has_no_value_yet(small_plan: Plan) -> None:
+    rows = rank(small_plan, finished(small_plan, {(2, 0): 9.0}))
+    row = next(row for row in rows if row.params == {"model.modulation": "rotation", "ema.sigma_rel": 0.05})
+    assert row.value is None
+    assert row.status == "pending"
+
+
+@pytest.mark.parametrize(("other", "tied"), [(1.9, True), (1.95, False)])
+def test_ties_are_what_the_errors_cannot_tell_apart(other: float, tied: bool) -> None:
+    """One seed: 0.1·√2 over samples and an assumed 3.2 times that over seeds, together 0.47; 1.96 of them are 0.93."""
+    plan = plan_of({"model.modulation": ["scale", "shift"]})
+    rows = rank(plan, finished(plan, {(0, 0): 1.0, (1, 0): other}, stderr=0.1))
+    assert [row.tied_with_best for row in rows] == [False, tied]
+
+
+def folds(value: float, spread: float, own: float = 0.0) -> list[float]:
+    """Ten distances without a fold each, whose common part moves by `spread` and the cell's own by `own`."""
+    return [value + spread * (at - 4.5) + own * (at % 2 - 0.5) for at in range(10)]
+
+
+def test_differences_are_taken_in_pairs_of_folds() -> None:
+    """Two cells whose noise is common differ surely, though each of them is uncertain by far more."""
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1, 0.2]})
+    events = [
+        scored(plan, 0, 0, 1.0, left_out=folds(1.0, spread=0.2)),
+        scored(plan, 0, 1, 1.1, left_out=folds(1.1, spread=0.2, own=0.01)),
+        scored(plan, 0, 2, 1.2, left_out=folds(1.2, spread=-0.2)),
+        ended(plan, 0),
+    ]
+    rows = rank(plan, events)
+    assert rows[0].stderr == pytest.approx(jackknife_error(folds(1.0, spread=0.2)))
+    assert rows[0].stderr > 1
+    assert [row.tied_with_best for row in rows] == [False, False, True]
+
+
+def test_seeds_are_paired_too(small_plan: Plan) -> None:
+    """A seed that is worse for every cell says nothing against one of them."""
+    alike = {(0, 0): 1.0, (1, 0): 3.0, (2, 0): 1.5, (3, 0): 3.5 + 1e-3}
+    events = [scored(small_plan, trial, 0, value, left_out=folds(value, 0.001)) for (trial, _), value in alike.items()]
+    rows = rank(small_plan, events + [ended(small_plan, trial) for trial in range(4)])
+    known = [row for row in rows if row.value is not None]
+    assert [row.value for row in known] == [2.0, pytest.approx(2.5005)]
+    assert known[0].stderr > 0.9
+    assert not known[1].tied_with_best
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        ({"model.modulation": ["scale", "shift"]}, "more seeds"),  # one seed cannot show what another would do
+        ({"ema.sigma_rel": [0.05, 0.1]}, "about 84,000 samples"),  # 2,000·(2.262·0.2/0.07)²
+    ],
+)
+def test_a_tie_is_told_with_what_would_end_it(axes: dict, says: str) -> None:
+    plan = plan_of(axes)
+    second = (1, 0) if len(plan.trials) == 2 else (0, 1)
+    error = folds(1.07, 0.0, own=0.4 / 3)
+    assert jackknife_error(error) == pytest.approx(0.2)
+    events = [
+        scored(plan, 0, 0, 1.0, left_out=folds(1.0, 0.0)),
+        scored(plan, *second, 1.07, left_out=error),
+        *[ended(plan, trial) for trial in range(len(plan.trials))],
+    ]
+    tied = rank(plan, events)[1]
+    assert (tied.tied_with_best, tied.to_tell_apart) == (True, says)
+
+
+def test_a_difference_of_seeds_asks_for_seeds(small_plan: Plan) -> None:
+    values = {(0, 0): 1.0, (1, 0): 2.0, (2, 0): 2.1, (3, 0): 1.2}
+    events = [scored(small_plan, trial, 0, value, left_out=folds(value, 0.001)) for (trial, _), value in values.items()]
+    tied = rank(small_plan, events + [ended(small_plan, trial) for trial in range(4)])[1]
+    assert tied.tied_with_best
+    assert tied.to_tell_apart == "more than 100 seeds"
+
+
+def test_screened_cells_are_never_among_the_fully_scored() -> None:
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1, 0.2]}, screening={"samples": 250})
+    events = [
+        *[scored(plan, 0, cell, value, samples=250) for cell, value in enumerate((0.5, 0.2, 0.9))],
+        scored(plan, 0, 1, 3.0),
+        ended(plan, 0),
+    ]
+    rows = rank(plan, events)
+    assert [row.status for row in rows] == ["completed", "screened", "screened"]
+    assert [row.value for row in rows] == [3.0, 0.5, 0.9]
+    assert not any(row.tied_with_best for row in rows)
+
+
+@pytest.mark.parametrize("outcome", ["diverged", "failed", "out_of_memory", "interrupted"])
+def test_an_outcome_without_a_value_is_told(outcome: str) -> None:
+    plan = plan_of({"model.modulation": ["scale", "shift"]})
+    rows = rank(plan, [*finished(plan, {(0, 0): 3.0}), ended(plan, 1, outcome)])
+    assert rows[-1].status == outcome
+    assert rows[-1].value is None
+
+
+def test_a_cell_without_finite_samples_is_last() -> None:
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1]})
+    rows = rank(plan, finished(plan, {(0, 0): None, (0, 1): 3.0}))
+    assert [row.status for row in rows] == ["completed", "diverged"]
+
+
+def test_a_running_trial_is_running_only_while_its_driver_lives() -> None:
+    from sweeps.storage.ledger import event
+
+    plan = plan_of({"seed": [0]})
+    started = [event("trial_started", plan.trials[0].id)]
+    assert rank(plan, started, alive=True)[0].status == "running"
+    assert rank(plan, started)[0].status == "interrupted"
+
+
+def test_ranking_by_magnitude_drift() -> None:
+    plan = plan_of({"model.modulation": ["scale", "shift"]})
+    events = [scored(plan, 0, 0, 1.0, drift=0.5), scored(plan, 1, 0, 2.0, drift=0.1), ended(plan, 0), ended(plan, 1)]
+    best = rank(plan, events, by="magnitude_drift")[0]
+    assert (best.params["model.modulation"], best.value, best.metric) == ("shift", 0.1, "magnitude_drift")
+
+
+def test_the_row_has_the_fields_of_the_contract(small_plan: Plan) -> None:
+    assert list(rank(small_plan, [])[0].as_dict()) == [
+        "rank",
+        "trial",
+        "status",
+        "params",
+        "metric",
+        "value",
+        "stderr",
+        "seeds",
+        "trials",
+        "tied_with_best",
+        "magnitude_drift",
+        "to_tell_apart",
+    ]
+
+
+def test_comma_separated_values_have_a_column_an_axis(small_plan: Plan) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(rank(small_plan, [])))))
+    assert len(rows) == 4
+    assert rows[0]["model.modulation"] == "scale"
+
+
+def test_the_noise_floor_is_the_one_that_was_measured(small_plan: Plan) -> None:
+    assert noise_floor([]) is None
+    assert noise_floor(finished(small_plan, {(0, 0): 1.0})) == 0.2
+
+
+def test_several_objectives_have_a_front_and_constraints_come_first() -> None:
+    plan = plan_of(
+        {"optimizer.lr": [0.01, 0.02, 0.03, 0.04]},
+        objective=[{"metric": "frechet"}, {"metric": "magnitude_drift"}],
+        constraints=["magnitude_drift <= 0.5"],
+    )
+    found = [(1.0, 0.9), (2.0, 0.4), (3.0, 0.1), (4.0, 0.2)]  # the first breaks the constraint, the last is beaten
+    events = [scored(plan, at, 0, value, drift=drift) for at, (value, drift) in enumerate(found)]
+    events += [ended(plan, at) for at in range(4)]
+    rows = rank(plan, events)
+    assert [row.params["optimizer.lr"] for row in rows] == [0.02, 0.03, 0.04, 0.01]
+    assert [row.pareto for row in rows] == [True, True, False, False]
+    assert [row.feasible for row in rows] == [True, True, True, False]
+    assert rows[0].as_dict()["values"] == {"frechet": 2.0, "magnitude_drift": 0.4}
+    by_drift = rank(plan, events, by="magnitude_drift")
+    assert [row.params["optimizer.lr"] for row in by_drift] == [0.03, 0.04, 0.02, 0.01]
+
+
+def test_parameters_and_step_time_are_metrics() -> None:
+    plan = plan_of({"model.modulation": ["scale+shift+gate", "none"]})
+    events = [scored(plan, at, 0, 1.0) for at in range(2)]
+    events += [ended(plan, at, training_seconds=seconds) for at, seconds in enumerate((60.0, 90.0))]
+    by_size, by_time = rank(plan, events, by="parameters"), rank(plan, events, by="step_time")
+    assert by_size[0].params == {"model.modulation": "none"}
+    assert by_size[0].value == plan.trials[1].parameters
+    assert [row.value for row in by_time] == [pytest.approx(0.1), pytest.approx(0.15)]
+    assert "pareto" not in by_size[0].as_dict()
+
+
+def test_no_point_on_the_front_is_beaten_and_each_other_is() -> None:
+    import itertools
+    import random
+
+    from sweeps.results.pareto import dominates, front
+
+    source = random.Random(0)
+    points = [[source.random() for _ in range(3)] for _ in range(60)]
+    best = [point for point, is_best in zip(points, front(points), strict=True) if is_best]
+    assert not any(dominates(a, b) for a, b in itertools.permutations(best, 2))
+    assert all(point in best or any(dominates(other, point) for other in best) for point in points)
+    assert front([[1.0], None]) == [True, False]

@@ -1,0 +1,260 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from mpdit.errors import BadInput
+from sweeps.planning.plan import Plan
+from sweeps.spec.model import Tracking
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import Event, Ledger, event
+from sweeps.tracking.mlflow_thread import Mirror
+from sweeps.tracking.mlflow_view import (
+    CELL,
+    GROWTH,
+    KIND,
+    PARENT,
+    TRIAL,
+    View,
+    check_place,
+    create_database,
+    open_view,
+    tracking_uri,
+    without_password,
+)
+from tests.sweeps.conftest import ended, plan_of, scored
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    made = Storage(tmp_path_factory.mktemp("storage"))
+    made.prepare()
+    create_database(made)
+    return made
+
+
+def story(plan: Plan) -> list[Event]:
+    trial = plan.trials[0].id
+    return [
+        event("sweep_started", sweep="s1", max_concurrent=2, axes=plan.spec.axes),
+        event("trial_started", trial),
+        event("progress", trial, 10, metrics={"loss": 0.5, "magnitude/block0/mlp/residual/mean": 1.1}),
+        event("progress", trial, 20, metrics={"loss": 0.4, "magnitude/block0/mlp/residual/mean": 1.2}),
+        scored(plan, 0, 0, 3.0),
+        scored(plan, 0, 1, None),
+        ended(plan, 0, machine={"host": "here"}, runtime={"threads": 1}),
+        event("sweep_ended", outcome="completed"),
+    ]
+
+
+def mirror(storage: Storage, plan: Plan, past: list[Event], new: list[Event], sweep: str = "s1") -> None:
+    thread = Mirror(storage, plan, sweep, past)
+    thread.start()
+    for line in new:
+        thread.show(line)
+    assert thread.close() is None
+
+
+def runs(storage: Storage, sweep: str) -> list[Any]:
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    experiment = client.get_experiment_by_name("made")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.`mpdit.sweep` = '{sweep}'"))
+
+
+def test_a_sweep_shows_as_parent_child_and_grandchildren(storage: Storage, small_plan: Plan) -> None:
+    mirror(storage, small_plan, [], story(small_plan))
+    found = runs(storage, "s1")
+    parent = next(run for run in found if TRIAL not in run.data.tags)
+    child = next(run for run in found if TRIAL in run.data.tags and CELL not in run.data.tags)
+    cells = [run for run in found if CELL in run.data.tags]
+    assert len(found) == 4
+    assert child.data.tags[PARENT] == parent.info.run_id
+    assert {cell.data.tags[PARENT] for cell in cells} == {child.info.run_id}
+    assert parent.info.status == child.info.status == "FINISHED"
+    assert sorted(cell.info.status for cell in cells) == ["FAILED", "FINISHED"]
+    best = next(cell for cell in cells if cell.info.status == "FINISHED")
+    assert best.data.metrics["fd_digits_2k"] == best.data.metrics["frechet"] == 3.0
+    assert best.data.params["model.modulation"] == "scale"
+    assert best.data.params["ema.sigma_rel"] == "0.05"
+    assert best.data.params["evaluation.sampler"] == "dpm++2m"
+    assert best.data.tags["provenance.extractor"] == "digits"
+    assert child.data.metrics["loss"] == 0.4
+    assert child.data.tags["machine.host"] == "here"
+
+
+def test_a_sweep_over_widths_shows_its_pictures_and_what_is_only_screened_apart(storage: Storage) -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.02], "ema.sigma_rel": [0.05, 0.1]}, screening={"samples": 250})
+    cells = [scored(plan, trial, cell, 1.0 + trial + cell) for trial in range(2) for cell in range(2)]
+    few = scored(plan, 0, 0, 9.0, samples=250)
+    events = [event("sweep_started", sweep="wide", max_concurrent=2), few, *cells, ended(plan, 0), ended(plan, 1)]
+    storage.sweep("made").mkdir(parents=True)
+    ledger = Ledger(storage.ledger("made"))
+    for line in events:
+        ledger.append(line)
+    mirror(storage, plan, [], [*events, event("sweep_ended", outcome="completed")], "wide")
+    found = runs(storage, "wide")
+    parent = next(run for run in found if TRIAL not in run.data.tags)
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    pictures = [Path(file.path).name for file in client.list_artifacts(parent.info.run_id, "figures")]
+    assert sorted(pictures) == ["ema_width.png", "ema_width_map.png"]
+    screened = [run for run in found if run.data.tags[KIND] == "screened"]
+    assert [run.data.params["evaluation.samples"] for run in screened] == ["250"]
+    assert "frechet" not in screened[0].data.metrics
+    assert sum(run.data.tags[KIND] == "cell" for run in found) == 4
+    ledger.path.unlink()
+
+
+@pytest.mark.parametrize("shown", range(9))
+def test_wherever_the_driver_was_killed_the_view_becomes_whole(shown: int, storage: Storage, small_plan: Plan) -> None:
+    sweep, events = f"killed-{shown}", story(small_plan)
+    mirror(storage, small_plan, [], events[:shown], sweep)
+    mirror(storage, small_plan, events, [], sweep)
+    mirror(storage, small_plan, events, [], sweep)
+    found = runs(storage, sweep)
+    assert len(found) == 4
+    assert all(run.info.status in ("FINISHED", "FAILED") for run in found)
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    child = next(run for run in found if TRIAL in run.data.tags and CELL not in run.data.tags)
+    history = client.get_metric_history(child.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(10, 0.5), (20, 0.4)]
+
+
+def test_a_store_that_is_away_does_not_hold_the_sweep_up(
+    tmp_path: Path, small_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.mlflow_thread.PATIENCE", 0.2)
+    away = small_plan.spec.model_copy(update={"tracking": Tracking(uri="http://127.0.0.1:9")})
+    thread = Mirror(Storage(tmp_path), dataclasses.replace(small_plan, spec=away), "s1", [])
+    thread.start()
+    thread.show(story(small_plan)[0])
+    assert thread.close() is not None
+
+
+def test_a_database_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.prepare()
+    (tmp_path / ".mlflow.db.partial").write_bytes(b"left by a kill")
+    create_database(storage)
+    assert not (tmp_path / ".mlflow.db.partial").exists()
+    assert MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments()
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "sqlite:///mlflow.db", "file:///tmp/mlruns", "htp://host"])
+def test_a_uri_that_would_differ_between_processes_is_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput):
+        tracking_uri(Storage(tmp_path), uri)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "sqlite:////abs/mlflow.db"])
+def test_an_absolute_uri_is_taken_as_it_is(uri: str, tmp_path: Path) -> None:
+    assert tracking_uri(Storage(tmp_path), uri) == uri
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw 0 0
+server:/home /home nfs4 rw 0 0
+tmpfs /home/local tmpfs rw 0 0
+server:/odd /mnt/with\\040space nfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("root", "uri", "refused"),
+    [
+        ("/var/runs", None, False),
+        ("/home/me/runs", None, True),
+        ("/home/local/runs", None, False),
+        ("/mnt/with space/runs", None, True),
+        ("/home/me/runs", "http://host:5000", False),
+        ("/home/me/runs", "sqlite:////var/mlflow.db", False),
+        ("/var/runs", "sqlite:////home/me/mlflow.db", True),
+    ],
+)
+def test_sqlite_on_a_network_file_system_is_refused(
+    root: str, uri: str | None, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mounts").write_text(MOUNTS)  # the machine's edge: what Linux tells of a machine with such mounts
+    monkeypatch.setattr("sweeps.storage.layout.MOUNTS", tmp_path / "mounts")
+    storage = Storage(tmp_path)
+    storage.root = Path(root)
+    if refused:
+        with pytest.raises(BadInput, match="mlflow server"):
+            check_place(storage, uri)
+    else:
+        check_place(storage, uri)
+
+
+def test_a_run_that_was_created_without_its_parameters_gets_them(storage: Storage, small_plan: Plan) -> None:
+    events = story(small_plan)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(View, "_params", lambda *_: (_ for _ in ()).throw(ConnectionError("killed here")))
+        patch.setattr("sweeps.tracking.mlflow_thread.TRY_AGAIN", 0.0)
+        thread = Mirror(storage, small_plan, "bare", events)
+        thread.start()
+        assert isinstance(thread.close(), ConnectionError)
+    mirror(storage, small_plan, events, [], "bare")
+    found = runs(storage, "bare")
+    assert len(found) == 4
+    assert all(run.data.params for run in found if TRIAL in run.data.tags)
+
+
+def test_the_samples_of_a_training_are_one_row_of_the_viewer_and_are_not_doubled(storage: Storage) -> None:
+    from PIL import Image
+
+    plan = plan_of({"optimizer.lr": [0.01]}, name="grown")
+    trial = plan.trials[0].id
+    pictures = storage.trial(trial) / "samples"
+    pictures.mkdir(parents=True)
+    for step in (0, 600):
+        Image.new("L", (8, 8), step % 256).save(pictures / f"step-{step}.png")
+    events = [event("sweep_started", sweep="grown", max_concurrent=1), event("trial_started", trial)]
+    events += [event("growth", trial, at, picture=f"step-{at}.png") for at in (0, 300, 600)]  # one has been removed
+    events.append(ended(plan, 0, energy_joules=7200.0))
+    mirror(storage, plan, [], events, "grown")
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    for line in events:  # shown again, as after a kill
+        open_view(storage, plan, "grown", tracking_uri(storage, None)).show(line)
+    experiment = client.get_experiment_by_name("grown")
+    assert experiment is not None
+    (child,) = client.search_runs([experiment.experiment_id], f"tags.`{KIND}` = 'trial'")
+    names = [Path(file.path).name for file in client.list_artifacts(child.info.run_id, "images")]
+    assert sorted(name.split("+timestamp")[0] for name in names if name.endswith(".png")) == [
+        f"{GROWTH}+step+{step}" for step in (0, 600)
+    ]
+    assert child.data.params == {"optimizer.lr": "0.01"}  # MLflow writes all of them above each picture
+    assert child.data.metrics["energy_joules"] == 7200.0
+
+
+def test_a_password_is_not_shown() -> None:
+    assert without_password("http://me:secret@host:5000/x") == "http://host:5000/x"
+    assert without_password("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
+
+
+def test_the_description_of_a_sweep_is_its_summary(storage: Storage) -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.03], "ema.sigma_rel": [0.05, 0.1]}, name="told")
+    events = [event("sweep_started", sweep="told", max_concurrent=2), scored(plan, 0, 0, 3.0), scored(plan, 0, 1, 4.0)]
+    events += [scored(plan, 1, 0, 2.0), scored(plan, 1, 1, 5.0), ended(plan, 0), ended(plan, 1)]
+    storage.sweep("told").mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(storage.ledger("told"))
+    for line in events:
+        ledger.append(line)
+    mirror(storage, plan, [], [*events, event("sweep_ended", outcome="completed")], "told")
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    experiment = client.get_experiment_by_name("told")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    parent = next(run for run in found if run.data.tags[KIND] == "sweep")
+    note = parent.data.tags["mlflow.note.content"]
+    assert "Best is lr 0.03, σ_rel 0.05, with fd_digits_2k 2 ±" in note
+    assert f"| 1 | 0.03 | 0.05 | 2 | 0.2262 | {plan.trials[1].id} |" in note
+    assert "Trials: 2 completed." in note
+    assert {run.info.run_name for run in found if run.data.tags[KIND] == "cell"} >= {"lr 0.03, σ_rel 0.05"}
+    assert client.search_registered_models() == []  # its weights are not here
+    ledger.path.unlink()
