@@ -30,7 +30,7 @@ test-sweeps: .venv/installed
 test-beside: .venv/installed
 	$(BIN)/python -m pytest -m slow tests/mpdit tests/pipelines $(WITHOUT_RAY)
 
-lint: .venv/installed  ## format, lint, types, floors
+lint: .venv/installed  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -126,11 +126,11 @@ def encode(
     import torch
 
     from mpdit.data.latents import DTYPES
-    from mpdit.errors import refusal
+    from mpdit.errors import input_error
     from pipelines.data.encode import make_latents
 
     if dtype not in DTYPES:
-        raise refusal(f"no type {dtype!r} for latents", given=f"--dtype {dtype}", allowed=", ".join(DTYPES))
+        raise input_error(f"no type {dtype!r} for latents", given=f"--dtype {dtype}", allowed=", ".join(DTYPES))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     record = make_latents(source, output, vae, dtype, flip, device, _progress("encoded"))
     shape = "×".join(str(side) for side in record.shape[1:])
@@ -143,7 +143,7 @@ def encode(
 def _train_features(kind: str, folder: Path) -> None:
     """The set's own extractor, in its folder, unless it is there; a set that has nothing to tell apart has none."""
     from mpdit.data.registry import load_dataset
-    from mpdit.errors import BadInput
+    from mpdit.errors import InputError
     from mpdit.scoring.extractors import extractor_card
     from pipelines.scoring.train_classifier import STEPS, train_extractor
 
@@ -154,7 +154,7 @@ def _train_features(kind: str, folder: Path) -> None:
         typer.echo(f"training the features {dataset.name!r}, which samples are scored with …", err=True)
         try:
             train_extractor(dataset, place, steps=min(STEPS, 2 * len(dataset)))  # a few hundred epochs at most
-        except BadInput as problem:
+        except InputError as problem:
             typer.echo(f"no features of its own: {problem}", err=True)
             return
     accuracy = extractor_card(dataset.name, place)["held_out_accuracy"]

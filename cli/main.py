@@ -6,9 +6,9 @@ import sys
 import typer
 
 from cli import data, reporting, runs, services, sweeping, upkeep
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 
-BAD_INPUT = 2
+INPUT_ERROR = 2
 
 app = typer.Typer(
     help="Which conditioning, which EMA width, which learning rate? Sweeps over magnitude-preserving "
@@ -52,9 +52,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
-    except BadInput as problem:
+    except InputError as problem:
         print(problem, file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(INPUT_ERROR)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from cli.options import (
     StorageOption,
     name_inception_weights,
 )
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
@@ -111,7 +111,7 @@ def sample(
 
 def _class(text: str, known: int) -> int:
     if not text.strip().isdigit() or int(text) >= known:
-        raise refusal(f"there is no class {text!r}", given=text, allowed=f"0 to {known - 1}, separated by commas")
+        raise input_error(f"there is no class {text!r}", given=text, allowed=f"0 to {known - 1}, separated by commas")
     return int(text)
 
 
@@ -121,7 +121,7 @@ def _widths(text: str | None) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise refusal("--ema takes numbers", given=text, allowed="widths from 0 to 0.288, as 0.05,0.1") from None
+        raise input_error("--ema takes numbers", given=text, allowed="widths from 0 to 0.288, as 0.05,0.1") from None
 
 
 def _progress_line(recipe: "Recipe") -> Any:

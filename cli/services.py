@@ -38,7 +38,7 @@ def doctor(
         Path | None, typer.Option(metavar="FILE", help="Write it to a file for a bug report, without secrets.")
     ] = None,
 ) -> None:
-    """Check that a sweep could run here; every line says ok, warn or fail, and the mend."""
+    """Check that a sweep could run here; every line says ok, warn or fail, and what to do."""
     from sweeps.bug_report import write_report
     from sweeps.doctor import examine
     from sweeps.storage.open_storage import open_storage

@@ -24,7 +24,7 @@ from cli.options import (
     SweepFile,
     name_inception_weights,
 )
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 
 if TYPE_CHECKING:
     from sweeps.execution.driver import Start
@@ -263,12 +263,12 @@ def best(
 
     check_metric(by)
     if (size or patch) and not export:
-        raise refusal("--size and --patch say what to export the winner for", mend="add --export")
+        raise input_error("--size and --patch say what to export the winner for", hint="add --export")
     where = open_storage(storage)
     found, made, events = recorded(where, name)
     rows = rank(made, events, by, where.is_running(found))
     if rows[0].value is None:
-        raise refusal(f"no cell of {found} has a value yet", mend=f"mpdit status {found}")
+        raise input_error(f"no cell of {found} has a value yet", hint=f"mpdit status {found}")
     bundle, moved = None, transfer_winner(made, rows[0], size, patch) if size or patch else None
     if moved and moved.target.model.shape == moved.source.model.shape and patch in (None, moved.source.model.patch):
         moved = None  # the winner as it is, with its weights
@@ -314,7 +314,7 @@ def check_metric(by: str | None) -> None:
     from sweeps.spec.model import METRICS
 
     if by not in (None, *METRICS):
-        raise refusal(
+        raise input_error(
             f"no metric {by!r} to rank by", given=by, nearest=nearest(by, METRICS), allowed=", ".join(METRICS)
         )
 

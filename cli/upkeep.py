@@ -9,7 +9,7 @@ import typer
 
 from cli.options import DEFAULT_STORAGE, AddressOption, StorageOption, SweepArgument
 from cli.sweeping import conduct, recorded
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 
 if TYPE_CHECKING:
     from sweeps.storage.layout import Storage
@@ -31,19 +31,19 @@ def stop(
     where = open_storage(storage)
     found, made, events = recorded(where, name)
     if not where.is_running(found):
-        raise refusal(f"{found} is not running", mend=f"mpdit status {found}")
+        raise input_error(f"{found} is not running", hint=f"mpdit status {found}")
     if trial is None:
         ask_to_stop(where, found)
         _wait_for_the_end(where, found)
         return
     states = trial_states(made, events, alive=True)
     if trial not in states:
-        raise refusal(
+        raise input_error(
             f"{found} has no trial {trial!r}", given=trial, nearest=nearest(trial, states), allowed=", ".join(states)
         )
     status = states[trial].status
     if status not in OPEN:
-        raise refusal(f"trial {trial} is {status} already", mend=f"mpdit status {found}")
+        raise input_error(f"trial {trial} is {status} already", hint=f"mpdit status {found}")
     ask_to_stop(where, found, trial)
     print(f"{trial} stops at its next report; mpdit retry {found} takes it up again", file=sys.stderr)
 
@@ -53,7 +53,7 @@ def _wait_for_the_end(where: "Storage", name: str) -> None:
     while where.is_running(name) and time.monotonic() < deadline:
         time.sleep(0.3)
     if where.is_running(name):
-        raise refusal(f"{name} does not stop", mend="end its process: the same command continues it")
+        raise input_error(f"{name} does not stop", hint="end its process: the same command continues it")
     print(f"{name} is stopped; mpdit retry {name} or the same mpdit sweep continues it", file=sys.stderr)
 
 
@@ -94,7 +94,9 @@ def sync(
     where = open_storage(storage)
     found, made, events = recorded(where, name)
     if where.is_running(found):
-        raise refusal(f"{found} is running: its driver brings MLflow up to date by itself", mend="sync when it is over")
+        raise input_error(
+            f"{found} is running: its driver brings MLflow up to date by itself", hint="sync when it is over"
+        )
     shown, place = synchronise(where, made, events, tracking_uri)
     print(f"{found}: {shown} events shown at {place}")
 

@@ -1,4 +1,4 @@
-"""The one kind of error that a person can mend, and how it reads."""
+"""Errors that a person can correct, and how their messages read."""
 
 import errno
 from collections.abc import Iterable
@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
-class BadInput(ValueError):
-    """Something the user gave cannot be used; the text says what, what is allowed, and the mend.
+class InputError(ValueError):
+    """Something that the user gave cannot be used. The text says what was given, what is allowed and what to do.
 
-    Every floor may raise it. The command line prints it without a traceback and exits with 2.
+    Every layer may raise it. The command line prints it without a traceback and exits with 2.
     """
 
 
@@ -19,17 +19,17 @@ def nearest(given: object, allowed: Iterable[object]) -> str | None:
     return matches[0] if matches else None
 
 
-def refusal(headline: str, **facts: object) -> BadInput:
+def input_error(headline: str, **facts: object) -> InputError:
     """A message to a person: one headline, then one aligned line for each known fact.
 
-    `refusal("no sweep 'x'", given="x", nearest=None)` leaves the unknown fact out.
+    `input_error("no sweep 'x'", given="x", nearest=None)` leaves the unknown fact out.
     """
     known = {name.replace("_", " ") + ":": value for name, value in facts.items() if value is not None}
     width = max((len(name) for name in known), default=0) + 2
-    return BadInput("\n".join([headline, *(f"  {name:<{width}}{value}" for name, value in known.items())]))
+    return InputError("\n".join([headline, *(f"  {name:<{width}}{value}" for name, value in known.items())]))
 
 
-class DiskFull(BadInput):
+class DiskFull(InputError):
     """No space is left where a run or a sweep lies."""
 
 
@@ -42,9 +42,9 @@ def disk_is_full(problem: BaseException) -> bool:
 
 def no_space(folder: Path) -> DiskFull:
     """What a person is told about a full disk."""
-    text = refusal(
+    text = input_error(
         f"no space is left in {folder}",
         lost="nothing that was reported; nothing is half-written",
-        mend="make space (mpdit clean shows what can go), then run the same command again: it continues",
+        hint="make space (mpdit clean shows what can go), then run the same command again: it continues",
     )
     return DiskFull(str(text))

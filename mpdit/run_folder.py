@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mpdit.diffusion.objectives import Denoiser, objective_as_dict, objective_from
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.model.layers import normalize_weights
 from mpdit.model.transformer import Transformer, architecture_from
 from mpdit.training.ema import reconstruct
@@ -34,9 +34,9 @@ def is_bundle(folder: Path) -> bool:
 
 
 def check_weights(folder: Path) -> None:
-    """Raises BadInput for a bundle that is still to be trained."""
+    """Raises InputError for a bundle that is still to be trained."""
     if is_bundle(folder) and not (folder / BUNDLE_WEIGHTS).exists():
-        raise refusal(f"{folder} has no weights yet: it is a recipe for another size", mend=f"mpdit train {folder}")
+        raise input_error(f"{folder} has no weights yet: it is a recipe for another size", hint=f"mpdit train {folder}")
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser, step: int) -> None:
@@ -73,23 +73,23 @@ def load(bundle_or_run: str | Path, ema: float | None = None) -> tuple[Denoiser,
     """The model of a bundle or of a finished run, ready to sample, and its recipe.
 
     ema: σ_rel of the averaged weights; None takes the recipe's own, 0 the raw weights. A bundle has one width
-    only. The model maps (noisy images, σ, labels) to clean images. Raises BadInput where there is none.
+    only. The model maps (noisy images, σ, labels) to clean images. Raises InputError where there is none.
     """
     folder = Path(bundle_or_run)
     if not (folder / RECIPE).exists():
-        raise refusal(f"{folder} is neither a bundle nor a run", given=folder, allowed=f"a folder with a {RECIPE}")
+        raise input_error(f"{folder} is neither a bundle nor a run", given=folder, allowed=f"a folder with a {RECIPE}")
     check_weights(folder)
     recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     own = float(recipe["ema"]["sigma_rel"])
     width = own if ema is None else ema
     if is_bundle(folder):
         if width != own:
-            mend = "score the run that it came from: mpdit evaluate TRIAL --ema WIDTH"
-            raise refusal(f"{folder} holds the weights of one EMA width only", given=width, allowed=own, mend=mend)
+            hint = "score the run that it came from: mpdit evaluate TRIAL --ema WIDTH"
+            raise input_error(f"{folder} holds the weights of one EMA width only", given=width, allowed=own, hint=hint)
         return read_weights(folder / BUNDLE_WEIGHTS)[0], recipe
     raw = folder / EMA / RAW_WEIGHTS
     if not raw.exists():
-        raise refusal(f"the run in {folder} is not finished", mend=f"continue it, or wait for {raw.name}")
+        raise input_error(f"the run in {folder} is not finished", hint=f"continue it, or wait for {raw.name}")
     denoiser, step = read_weights(raw)
     if width:
         set_weights(denoiser, reconstruct(folder / EMA, [width], step)[0])

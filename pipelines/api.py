@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.run_folder import RECIPE, check_weights, is_bundle
 from pipelines.export import bundle_compiled, bundle_evaluation
 from pipelines.recipe import Recipe, trial_id
@@ -53,14 +53,16 @@ def train(
 
     recipe: a Recipe, its fields, or the path of its file, its run or its bundle. output: the run's folder;
     trained/ID by default. settings: changes, as `["optimizer.lr=0.02"]`. report: given the recipe, what is called with
-    {"step", "metrics"} as the training goes. Raises BadInput, Diverged, OutOfMemory.
+    {"step", "metrics"} as the training goes. Raises InputError, Diverged, OutOfMemory.
     """
     asked, source = _read(recipe, settings)
     bundle = source if source is not None and is_bundle(source) else None
     evaluation = bundle_evaluation(bundle) if bundle else Evaluation()
     folder = Path(output) if output is not None else Path("trained") / trial_id(asked)
     if is_bundle(folder):
-        raise refusal(f"{folder} is a bundle, not a place to train in", given=folder, mend="choose another --output")
+        raise input_error(
+            f"{folder} is a bundle, not a place to train in", given=folder, hint="choose another --output"
+        )
     prepare(asked, [evaluation])
     try:
         settled = training.train(asked, folder, report(asked) if report else lambda _line: None)
@@ -100,13 +102,13 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Score a finished run or a bundle at one or more EMA widths (its own by default); 0 is the raw weights.
 
-    run: its folder. Returns a cell's result for each width. Stopped, the same call continues. Raises BadInput.
+    run: its folder. Returns a cell's result for each width. Stopped, the same call continues. Raises InputError.
     """
     folder = Path(run)
     recipe = read_recipe(folder)
     check_weights(folder)
     if not is_bundle(folder) and not is_trained(folder):
-        raise refusal(f"the run in {folder} is not finished", mend=f"mpdit train {folder} --output {folder}")
+        raise input_error(f"the run in {folder} is not finished", hint=f"mpdit train {folder} --output {folder}")
     evaluation = bundle_evaluation(folder) if is_bundle(folder) else Evaluation()
     asked = {"samples": samples, "extractor": extractor, "metrics": None if metrics is None else list(metrics)}
     changed = {name: value for name, value in asked.items() if value is not None}

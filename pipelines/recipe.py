@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from mpdit.data.dataset import Dataset
 from mpdit.data.registry import DATASETS, check_settings, load_dataset
 from mpdit.diffusion.objectives import OBJECTIVES, Objective, objective_as_dict, objective_from
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
 from mpdit.model.modulation import modulation_name, parse_modulation
 from mpdit.model.mup import PARAMETRIZATIONS
@@ -37,7 +37,9 @@ class Settings(BaseModel):
 def known(names: Any, what: str) -> AfterValidator:
     def check(value: str) -> str:
         if value not in names:
-            raise refusal(f"no {what} {value!r}", given=value, nearest=nearest(value, names), allowed=", ".join(names))
+            raise input_error(
+                f"no {what} {value!r}", given=value, nearest=nearest(value, names), allowed=", ".join(names)
+            )
         return value
 
     return AfterValidator(check)
@@ -72,7 +74,7 @@ class Model(Settings):
     layer_norm: bool | None = None
 
     def chosen_design(self) -> Design:
-        """The design with its single switches set. Raises BadInput where they contradict each other."""
+        """The design with its single switches set. Raises InputError where they contradict each other."""
         switches = {name: value for name in SWITCHES if (value := getattr(self, name)) is not None}
         return choose_design(self.design, switches, self.variant)
 
@@ -91,7 +93,7 @@ class Model(Settings):
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "Model":
         if self.width is not None and (self.width < 1 or self.width % self.head_channels):
-            raise refusal(
+            raise input_error(
                 f"width {self.width} is not a whole number of {self.size}'s attention heads",
                 given=self.width,
                 allowed=f"multiples of {self.head_channels}",
@@ -136,10 +138,10 @@ class Prediction(Settings):
     def _only_edm_has_levels_to_choose(self) -> "Prediction":
         given = [name for name in ("p_mean", "p_std", "uncertainty") if getattr(self, name) not in (None, False)]
         if self.name != "edm" and given:
-            raise refusal(
+            raise input_error(
                 f"{' and '.join(given)} belong to objective edm, not to {self.name}",
                 given=f"name: {self.name}, " + ", ".join(f"{name}: {getattr(self, name)}" for name in given),
-                mend="leave them out, or name: edm",
+                hint="leave them out, or name: edm",
             )
         return self
 
@@ -195,11 +197,11 @@ class Recipe(Settings):
         base, part = self.optimizer.base_width, self.model.head_channels
         shipped = {width for _, width, _ in SIZES.values()}
         if self.optimizer.parametrization == "mup" and base % part and base not in shipped:
-            raise refusal(
+            raise input_error(
                 f"base width {base} is not a whole number of {self.model.size}'s attention heads",
                 given=f"base_width: {base}",
                 allowed=f"multiples of {part}, or a size's own width: {', '.join(map(str, sorted(shipped)))}",
-                mend="base_width: 64, which suits every size",
+                hint="base_width: 64, which suits every size",
             )
         return self
 
@@ -215,13 +217,13 @@ class Recipe(Settings):
 
     @property
     def dataset(self) -> Dataset:
-        """The data, opened once a process. Raises BadInput where there is none."""
+        """The data, opened once a process. Raises InputError where there is none."""
         return load_dataset(self.data.name, **self.data.given)
 
     def architecture(self, dataset: Dataset) -> Architecture:
-        """The network for this data. Raises BadInput where recipe and data do not fit."""
+        """The network for this data. Raises InputError where recipe and data do not fit."""
         if self.batch > len(dataset):
-            raise refusal(
+            raise input_error(
                 f"a batch of {self.batch} is more than the {len(dataset)} samples of {dataset.name}",
                 given=f"batch: {self.batch}",
                 allowed=f"1 to {len(dataset)}",
@@ -277,8 +279,8 @@ def resolve_runtime(recipe: Recipe, threads: int | None = None) -> Recipe:
     asked = recipe.runtime
     device = asked.device if asked.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise refusal(
-            "the recipe asks for a GPU and this machine shows none", given="device: cuda", mend="device: auto"
+        raise input_error(
+            "the recipe asks for a GPU and this machine shows none", given="device: cuda", hint="device: auto"
         )
     compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
     settled = Runtime(

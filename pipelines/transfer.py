@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.data.registry import load_dataset
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from mpdit.model.mup import rule
 from mpdit.model.transformer import SIZES, parameter_count
 from mpdit.run_folder import BUNDLE_WEIGHTS, PROVENANCE, RECIPE
@@ -43,10 +43,10 @@ class Transfer:
 def transfer(source: Recipe, size: str | None, patch: int | None) -> Transfer:
     """The recipe for another size or patch: `lr`, base width, EMA width and all the rest stay what they are.
 
-    Raises BadInput for a size or patch that cannot be, and for another width where `lr` belongs to the source's.
+    Raises InputError for a size or patch that cannot be, and for another width where `lr` belongs to the source's.
     """
     if size is not None and size not in SIZES:
-        raise refusal(f"no model size {size!r}", given=size, nearest=nearest(size, SIZES), allowed=", ".join(SIZES))
+        raise input_error(f"no model size {size!r}", given=size, nearest=nearest(size, SIZES), allowed=", ".join(SIZES))
     fields = source.model_dump()
     if size is not None:
         fields["model"] |= {"size": size, "width": None}
@@ -62,11 +62,11 @@ def transfer(source: Recipe, size: str | None, patch: int | None) -> Transfer:
 def _check_rates_transfer(source: Recipe, target: Recipe) -> None:
     here, there = source.model.shape[1], target.model.shape[1]
     if source.optimizer.parametrization == "sp" and here != there:
-        raise refusal(
+        raise input_error(
             f"a learning rate found under sp at width {here} does not hold at width {there}",
             given="optimizer.parametrization: sp",
             reason="under sp the best learning rate moves with the width; under mup it stays",
-            mend="sweep with recipe.optimizer.parametrization=mup, under a new name, and export from there",
+            hint="sweep with recipe.optimizer.parametrization=mup, under a new name, and export from there",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mpdit.errors import BadInput, nearest, refusal
+from mpdit.errors import InputError, input_error, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 Where = tuple[str | int, ...]
@@ -56,7 +56,7 @@ def _record_lines(node: yaml.Node, where: Where, document: Document) -> None:
         for key, value in node.value:
             here = (*where, key.value)
             if here in document.lines:
-                raise refusal(
+                raise input_error(
                     f"{document.name}, line {key.start_mark.line + 1}: {key.value!r} is written twice",
                     given=key.value,
                     first=f"line {document.lines[here]}",
@@ -70,13 +70,13 @@ def _record_lines(node: yaml.Node, where: Where, document: Document) -> None:
 
 
 def read_yaml(path: Path) -> Document:
-    """The document in a file. Raises BadInput for a missing file, broken YAML or a key written twice."""
+    """The document in a file. Raises InputError for a missing file, broken YAML or a key written twice."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise refusal(f"there is no file {path}", given=path, mend="check the path") from None
+        raise input_error(f"there is no file {path}", given=path, hint="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise refusal(f"{path} cannot be read", given=path, reason=error) from None
+        raise input_error(f"{path} cannot be read", given=path, reason=error) from None
     document = Document(None, str(path))
     try:
         loader = _Loader(text)
@@ -86,12 +86,12 @@ def read_yaml(path: Path) -> Document:
             document.data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise refusal(f"{path}{line}: this is not YAML", reason=error.problem) from None
+        raise input_error(f"{path}{line}: this is not YAML", reason=error.problem) from None
     except yaml.YAMLError as error:
-        raise refusal(f"{path}: this is not YAML", reason=error) from None
+        raise input_error(f"{path}: this is not YAML", reason=error) from None
     if not isinstance(document.data, dict):
         given = "nothing" if document.data is None else f"a {type(document.data).__name__}"
-        raise refusal(f"{path} holds no settings", given=given, allowed="lines of `key: value`")
+        raise input_error(f"{path} holds no settings", given=given, allowed="lines of `key: value`")
     return document
 
 
@@ -100,7 +100,7 @@ def parse_value(text: str) -> Any:
     try:
         return _Loader(text).get_single_data()
     except yaml.YAMLError as error:
-        raise refusal(f"{text!r} is not a YAML value", reason=str(error).splitlines()[0]) from None
+        raise input_error(f"{text!r} is not a YAML value", reason=str(error).splitlines()[0]) from None
 
 
 def apply_settings(document: Document, settings: list[str]) -> Document:
@@ -109,7 +109,7 @@ def apply_settings(document: Document, settings: list[str]) -> Document:
     for setting in settings:
         path, separator, text = setting.partition("=")
         if not separator or not path:
-            raise refusal(f"--set {setting!r} says no value", given=setting, allowed="PATH=VALUE, as seed=1")
+            raise input_error(f"--set {setting!r} says no value", given=setting, allowed="PATH=VALUE, as seed=1")
         keys = path.split(".")
         if keys[0] == "axes" and len(keys) > 1:
             keys = ["axes", ".".join(keys[1:])]  # an axis is one key with dots in it
@@ -117,7 +117,7 @@ def apply_settings(document: Document, settings: list[str]) -> Document:
         for key in keys[:-1]:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise refusal(f"--set {setting!r}: {key} holds no fields", given=setting)
+                raise input_error(f"--set {setting!r}: {key} holds no fields", given=setting)
         place[keys[-1]] = parse_value(text)
         lines = {where: line for where, line in lines.items() if where[: len(keys)] != tuple(keys)}
         lines[tuple(keys)] = 0
@@ -163,14 +163,14 @@ def field_names(model: type[BaseModel], where: Where = ()) -> list[str]:
 
 
 def validate(model: type[Model], document: Document) -> Model:
-    """The document as a model. Raises BadInput that names the file, line, key, what was given and what is allowed."""
+    """The document as a model. Raises InputError that names the file, line, key, what was given and what is allowed."""
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
         raise _explain(model, document, error) from None
 
 
-def _explain(model: type[BaseModel], document: Document, error: ValidationError) -> BadInput:
+def _explain(model: type[BaseModel], document: Document, error: ValidationError) -> InputError:
     # a field that is missing has often been written under another name: tell that name first
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
@@ -180,7 +180,7 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
     if first["type"] == "extra_forbidden":
         fields = field_names(model, where[:-1])
         owner = ".".join(str(part) for part in where[:-1]) or "the file"
-        return refusal(
+        return input_error(
             f"{place}: {owner} has no field {str(where[-1])!r}",
             given=f"{where[-1]}: {first['input']}",
             nearest=nearest(where[-1], fields),
@@ -188,11 +188,11 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
             then=more,
         )
     if first["type"] == "missing":
-        return refusal(f"{place}: {key} is missing", mend=f"write a line `{where[-1]}: …`", then=more)
+        return input_error(f"{place}: {key} is missing", hint=f"write a line `{where[-1]}: …`", then=more)
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, BadInput):
-        return BadInput(f"{place}: {key + ': ' if key else ''}{cause}")
-    return refusal(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(first), then=more)
+    if isinstance(cause, InputError):
+        return InputError(f"{place}: {key + ': ' if key else ''}{cause}")
+    return input_error(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(first), then=more)
 
 
 RULES = {  # pydantic's own words where they are plain, ours where they are not

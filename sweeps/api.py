@@ -32,7 +32,7 @@ def run(
     """Run a sweep, or continue it: what is done is reused, what is new is run.
 
     sweep: its fields, the path of its file, or the name of one that comes with mpdit. settings: changes, as
-    `["recipe.steps=100"]`. listener: called with each ledger event. Raises BadInput for what must not start.
+    `["recipe.steps=100"]`. listener: called with each ledger event. Raises InputError for what must not start.
     """
     if isinstance(sweep, (str, Path)):
         spec = read_spec(sweep_file(str(sweep)), list(settings))
@@ -51,7 +51,7 @@ def run(
 def rank(
     sweep: str | None = None, storage: str | Path = DEFAULT_STORAGE, *, by: str | None = None, top: int | None = None
 ) -> list[Row]:
-    """The cells of a sweep (the newest by default), best first. Raises BadInput where there is none."""
+    """The cells of a sweep (the newest by default), best first. Raises InputError where there is none."""
     where = open_storage(storage)
     name = where.find_sweep(sweep)
     events = read(where.ledger(name))

@@ -1,4 +1,4 @@
-"""Could a sweep run here? One finding a line, with the mend."""
+"""Could a sweep run here? One finding a line, with a hint."""
 
 import importlib
 import os
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.provenance import CODE, device_name, installed, source_files, versions
 from pipelines.recipe import Recipe, resolve_runtime
 from sweeps.storage.layout import Storage
@@ -27,16 +27,16 @@ BF16_PAYS_FROM = 1.2  # times the rate of fp32
 
 @dataclass(frozen=True)
 class Finding:
-    """grade: ok, warn or fail; what was found; how to mend it, when there is something to mend."""
+    """One result. grade: ok, warn or fail; what: what was found; hint: what to do about it, if anything."""
 
     grade: str
     what: str
-    mend: str | None = None
+    hint: str | None = None
 
     @property
     def text(self) -> str:
-        """As it is shown: a line, and a line for the mend."""
-        return f"{self.grade:<4}  {self.what}" + (f"\n      → {self.mend}" if self.mend else "")
+        """As it is shown: one line, and a second one for the hint."""
+        return f"{self.grade:<4}  {self.what}" + (f"\n      → {self.hint}" if self.hint else "")
 
 
 def examine(storage: Storage) -> Iterator[Finding]:
@@ -93,8 +93,8 @@ def _pins() -> Finding:
             other.append(f"{name} {found}, tested with {wanted}")
     if other:
         more = f" and {len(other) - 5} more" if len(other) > 5 else ""
-        mend = "pip install -c constraints.txt -e ."
-        return Finding("warn", f"{len(other)} other versions than tested: " + "; ".join(other[:5]) + more, mend)
+        hint = "pip install -c constraints.txt -e ."
+        return Finding("warn", f"{len(other)} other versions than tested: " + "; ".join(other[:5]) + more, hint)
     return Finding("ok", "the versions are those that were tested")
 
 
@@ -164,7 +164,7 @@ def _storage(storage: Storage) -> Finding:
         probe = existing / ".mpdit-doctor"
         probe.touch()
         probe.unlink()
-    except (BadInput, OSError) as error:
+    except (InputError, OSError) as error:
         return Finding("fail", f"storage {storage.name}: {error}", "choose another with --storage or MPDIT_STORAGE")
     return Finding("ok", f"storage {storage.name} is " + ("there" if storage.bucket else "writable"))
 
@@ -195,7 +195,7 @@ def _data_and_features() -> Finding:
     try:
         counts = [f"{len(load_dataset(name)):,} {name}" for name in SHIPPED]
         accuracies = [(load_extractor(name), extractor_card(name)["held_out_accuracy"])[1] for name in SHIPPED]
-    except (BadInput, OSError) as error:
+    except (InputError, OSError) as error:
         return Finding("fail", f"data: {str(error).splitlines()[0]}", "reinstall mpdit and scikit-learn")
     told = [f"{count} (features name {right:.1%} right)" for count, right in zip(counts, accuracies, strict=True)]
     return Finding("ok", "data: " + ", ".join(told))
@@ -207,8 +207,8 @@ def _inception() -> Finding:
 
     path, wanted = weights_file("inception"), DOWNLOADS["inception"]
     if not path.is_file():
-        mend = f"get {wanted.url} and name it in {wanted.variable}; needed for fid_10k alone"
-        return Finding("warn", f"no Inception weights at {path}", mend)
+        hint = f"get {wanted.url} and name it in {wanted.variable}; needed for fid_10k alone"
+        return Finding("warn", f"no Inception weights at {path}", hint)
     found = sha256(path)
     if found != wanted.sha256:
         return Finding("warn", f"{path} holds other Inception weights (sha256 {found[:12]}…)", f"get {wanted.url}")

@@ -1,4 +1,4 @@
-"""The lines that hold the house up: floors, pins, file sizes."""
+"""What holds the architecture: layers, pins, file sizes."""
 
 import re
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("mpdit", "pipelines", "sweeps", "cli")
-SOURCES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
+LAYERS = ("mpdit", "pipelines", "sweeps", "cli")
+SOURCES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 
 
 def test_a_floor_imports_only_from_itself_and_those_below() -> None:

@@ -9,7 +9,7 @@ import torch
 from mpdit.data import registry as datasets
 from mpdit.data.dataset import Dataset
 from mpdit.data.registry import Kind, load_dataset
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.scoring import extractors
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
@@ -34,7 +34,7 @@ def test_a_data_set_that_is_added_can_be_trained_on_and_scored(tmp_path: Path, m
         monkeypatch.setattr(f"{module}.WEIGHTS", tmp_path / "weights")
     evaluation, results = Evaluation(samples=20, steps=1), list[dict[str, Any]]()
     recipe = Recipe.model_validate({**SMALL, "steps": 2, "data": {"name": "stripes"}})
-    with pytest.raises(BadInput, match=r"python -m pipelines\.extractor NAME"):
+    with pytest.raises(InputError, match=r"python -m pipelines\.extractor NAME"):
         prepare(recipe, [evaluation])
     train_extractor(load_dataset("stripes"), extractors.WEIGHTS, steps=2)
     settled = train(recipe, tmp_path / "run", lambda line: None, threads=1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mpdit.data.dataset import Dataset
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 
 
 def load_digits() -> Dataset:
@@ -36,5 +36,5 @@ def _bundled_with_scikit_learn(name: str) -> Path:
     """A file of scikit-learn's data; found without importing it, which would take seconds."""
     package = find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
-        raise refusal("the digits come with scikit-learn, which is not installed", mend="pip install scikit-learn")
+        raise input_error("the digits come with scikit-learn, which is not installed", hint="pip install scikit-learn")
     return Path(package.submodule_search_locations[0], "datasets", "data", name)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mpdit.errors import BadInput, refusal
+from mpdit.errors import InputError, input_error
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_BYTES = 2**28  # of one file
@@ -54,13 +54,13 @@ class Unusable(Exception):
 def open_images(source: str) -> Iterator[list[Entry | Problem] | Iterator[Entry | Problem]]:
     """All images of a source in a fixed order: listed, or one by one where they come as a stream.
 
-    While open, the entries can be read. Raises BadInput for a source that cannot be used at all.
+    While open, the entries can be read. Raises InputError for a source that cannot be used at all.
     """
     path = Path(source)
     if source.startswith(HUGGING_FACE):
         yield _hugging_face(source.removeprefix(HUGGING_FACE))
     elif not path.exists():
-        raise refusal(
+        raise input_error(
             f"there is nothing at {path}",
             given=path,
             allowed=f"a folder, a .zip, a .tar, a folder of .tar shards, or {HUGGING_FACE}NAME",
@@ -124,12 +124,12 @@ def _differ_in_case_only(names: Iterable[str]) -> dict[str, str]:
 
 
 def read_labels(text: bytes, name: str) -> dict[str, int] | None:
-    """{file name: class} of EDM2's dataset.json, {"labels": [[name, class], …] or null}. Raises BadInput."""
+    """{file name: class} of EDM2's dataset.json, {"labels": [[name, class], …] or null}. Raises InputError."""
     try:
         rows = json.loads(text)["labels"]
         labels = None if rows is None else {str(file): checked_class(number) for file, number in rows}
     except (ValueError, KeyError, TypeError, Unusable) as error:
-        raise refusal(
+        raise input_error(
             f"{name} is not a file of labels", reason=error, allowed='{"labels": [[file, class], …]}'
         ) from None
     return labels
@@ -190,10 +190,10 @@ def _leads_out(name: str) -> bool:
 
 def _refuse_leading_out(archive: Path, name: str) -> None:
     if _leads_out(name):
-        raise refusal(
+        raise input_error(
             f"{archive} is not safe to read: it holds a path that leads out of it",
             given=name,
-            mend="get the archive from a source that you trust, or pack it anew",
+            hint="get the archive from a source that you trust, or pack it anew",
         )
 
 
@@ -201,7 +201,7 @@ def _opened_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise refusal(f"{path} cannot be read as a zip", given=path, reason=error) from None
+        raise input_error(f"{path} cannot be read as a zip", given=path, reason=error) from None
 
 
 def _zipped(path: Path, archive: zipfile.ZipFile) -> Iterator[Entry | Problem]:
@@ -258,7 +258,7 @@ def _sharded(shards: list[Path]) -> Iterator[Entry | Problem]:
             with tarfile.open(shard) as archive:
                 yield from _samples(shard, archive)
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise refusal(f"{shard} cannot be read as a tar", given=shard, reason=error) from None
+            raise input_error(f"{shard} cannot be read as a tar", given=shard, reason=error) from None
 
 
 def _samples(shard: Path, archive: tarfile.TarFile) -> Iterator[Entry | Problem]:
@@ -316,19 +316,19 @@ def _hugging_face(name: str) -> Iterator[Entry | Problem]:
     try:
         import datasets
     except ImportError:
-        raise refusal(
+        raise input_error(
             "reading from the Hugging Face hub needs the package `datasets`",
             given=HUGGING_FACE + name,
-            mend="pip install datasets",
+            hint="pip install datasets",
         ) from None
     try:
         rows = datasets.load_dataset(name, split="train")
     except Exception as error:  # whatever the hub, the network or the package says
-        raise refusal(f"{name!r} cannot be loaded", given=HUGGING_FACE + name, reason=error) from None
+        raise input_error(f"{name!r} cannot be loaded", given=HUGGING_FACE + name, reason=error) from None
     kinds = {column: type(feature).__name__ for column, feature in rows.features.items()}
     images = [column for column, kind in kinds.items() if kind == "Image"]
     if not images:
-        raise BadInput(f"{name!r} has no column of images\n  its columns: {', '.join(kinds)}")
+        raise InputError(f"{name!r} has no column of images\n  its columns: {', '.join(kinds)}")
     labels = [column for column, kind in kinds.items() if kind == "ClassLabel"]
     rows = rows.cast_column(images[0], datasets.Image(decode=False))
     names = rows.features[labels[0]].names if labels else []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mpdit.data.dataset import Dataset, Stored
 from mpdit.data.prepared_images import FEATURES, LABELS, MANIFEST, load_image_folder, map_file
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.randomness import Draws
 
 VERSION = 1
@@ -112,7 +112,7 @@ def measured(
     mean = total / places
     std = (variance / places + squares / places - mean**2).sqrt()
     if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
-        raise refusal(f"the latents in {folder} are not usable", given=f"mean {mean.tolist()}, std {std.tolist()}")
+        raise input_error(f"the latents in {folder} are not usable", given=f"mean {mean.tolist()}, std {std.tolist()}")
     data = labels.numpy().tobytes()
     digest.update(data)
     (folder / LABELS).write_bytes(data)
@@ -142,25 +142,25 @@ def write_record(folder: Path, record: LatentSet) -> None:
 
 
 def read_latent_record(folder: Path) -> LatentSet:
-    """What is recorded about the set in a folder. Raises BadInput where there is none, or half of one."""
+    """What is recorded about the set in a folder. Raises InputError where there is none, or half of one."""
     try:
         fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         if (folder / STARTED).exists():
-            raise refusal(
-                f"{folder} is half encoded", given=folder, mend="run the same `mpdit data encode` again: it continues"
+            raise input_error(
+                f"{folder} is half encoded", given=folder, hint="run the same `mpdit data encode` again: it continues"
             ) from None
-        mend = "make one with `mpdit data encode`, or say where it lies: --set recipe.data.path=FOLDER"
-        raise refusal(f"there is no set of latents at {folder}", given=folder, mend=mend) from None
+        hint = "make one with `mpdit data encode`, or say where it lies: --set recipe.data.path=FOLDER"
+        raise input_error(f"there is no set of latents at {folder}", given=folder, hint=hint) from None
     except (OSError, ValueError) as error:
-        raise refusal(f"{folder / MANIFEST} cannot be read", reason=error, mend="encode the set again") from None
+        raise input_error(f"{folder / MANIFEST} cannot be read", reason=error, hint="encode the set again") from None
     if fields.get("kind") != "latents":
-        raise refusal(
-            f"{folder} holds {fields.get('kind')}, not latents", mend=f"data: {{name: folder, path: {folder}}}"
+        raise input_error(
+            f"{folder} holds {fields.get('kind')}, not latents", hint=f"data: {{name: folder, path: {folder}}}"
         )
     if fields.get("version") != VERSION:
         given = f"version {fields.get('version')}"
-        raise refusal(f"{folder} was encoded by another mpdit", given=given, allowed=f"version {VERSION}")
+        raise input_error(f"{folder} was encoded by another mpdit", given=given, allowed=f"version {VERSION}")
     return LatentSet(**fields)
 
 
@@ -224,22 +224,22 @@ def _images(folder: Path) -> Dataset:
             found = load_image_folder(str(place), flips=False)
             if found.fingerprint == wanted["fingerprint"]:
                 return found
-    raise refusal(
+    raise input_error(
         f"the images that {folder} was encoded from are not at {recorded}",
         why="samples are measured against them",
-        mend=f"put them there, or at {folder.resolve().parent / recorded.name}",
+        hint=f"put them there, or at {folder.resolve().parent / recorded.name}",
     )
 
 
 def load_vae(source: str, device: str = "cpu") -> Any:
     """diffusers' AutoencoderKL from a local folder, a .safetensors with its config.json beside it, or a hub's name.
 
-    Only safetensors are read. Raises BadInput.
+    Only safetensors are read. Raises InputError.
     """
     try:
         from diffusers import AutoencoderKL
     except ImportError:
-        raise refusal("VAEs need the package `diffusers`", mend="pip install 'mpdit[latents]'") from None
+        raise input_error("VAEs need the package `diffusers`", hint="pip install 'mpdit[latents]'") from None
     path = Path(source)
     try:
         if path.suffix == ".safetensors":
@@ -249,7 +249,7 @@ def load_vae(source: str, device: str = "cpu") -> Any:
         else:
             raise FileNotFoundError(f"there is no folder {source}")
     except Exception as error:  # whatever the hub, the network, the file or the package says
-        raise refusal(
+        raise input_error(
             f"the VAE {source!r} cannot be loaded",
             given=source,
             reason=str(error).splitlines()[0] if str(error) else type(error).__name__,
@@ -271,11 +271,11 @@ def _from_file(path: Path, kind: Any) -> Any:
 
 @cache
 def stored_vae(folder: Path, device: str) -> Any:
-    """The VAE that lies with a set of latents. Raises BadInput where its weights are not the recorded ones."""
+    """The VAE that lies with a set of latents. Raises InputError where its weights are not the recorded ones."""
     vae = load_vae(str(folder / VAE), device)
     found, recorded = weights_hash(vae), read_latent_record(folder).vae
     if found != recorded:
-        raise refusal(f"{folder / VAE} is not the VAE of these latents", given=found, allowed=recorded)
+        raise input_error(f"{folder / VAE} is not the VAE of these latents", given=found, allowed=recorded)
     return vae
 
 

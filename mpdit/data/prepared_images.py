@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mpdit.data.dataset import Dataset, from_bytes, from_bytes_flipped
 from mpdit.data.image_sources import Unusable
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 
 MANIFEST, IMAGES, LABELS, FEATURES = "set.json", "images.bin", "labels.bin", "features"
 VERSION = 1
@@ -154,29 +154,29 @@ class ImageWriter:
 
 
 def read_record(folder: Path) -> ImageSet:
-    """What is recorded about the prepared set in a folder. Raises BadInput where there is none, or half of one."""
+    """What is recorded about the prepared set in a folder. Raises InputError where there is none, or half of one."""
     try:
         fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        mend = f"mpdit data prepare {folder} -o FOLDER --resolution 64" if folder.exists() else "check the path"
-        raise refusal(f"there is no prepared set of images at {folder}", given=folder, mend=mend) from None
+        hint = f"mpdit data prepare {folder} -o FOLDER --resolution 64" if folder.exists() else "check the path"
+        raise input_error(f"there is no prepared set of images at {folder}", given=folder, hint=hint) from None
     except (OSError, ValueError) as error:
-        raise refusal(f"{folder / MANIFEST} cannot be read", reason=error, mend="prepare the set again") from None
+        raise input_error(f"{folder / MANIFEST} cannot be read", reason=error, hint="prepare the set again") from None
     if fields.get("kind") != "images":
-        raise refusal(f"{folder} holds {fields.get('kind')}", mend=f"data: {{name: {fields.get('kind')}, path: …}}")
+        raise input_error(f"{folder} holds {fields.get('kind')}", hint=f"data: {{name: {fields.get('kind')}, path: …}}")
     if fields.get("version") != VERSION:
         given = f"version {fields.get('version')}"
-        raise refusal(f"{folder} was prepared by another mpdit", given=given, allowed=f"version {VERSION}")
+        raise input_error(f"{folder} was prepared by another mpdit", given=given, allowed=f"version {VERSION}")
     return ImageSet(**fields)
 
 
 def map_file(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A file as a tensor that the system reads when it is looked at. Raises BadInput for a file of another size."""
+    """A file as a tensor that the system reads when it is looked at. Raises InputError for a file of another size."""
     wanted = math.prod(shape) * dtype.itemsize
     size = path.stat().st_size if path.exists() else 0
     if size != wanted:
-        raise refusal(
-            f"{path} is not whole", given=f"{size:,} bytes", allowed=f"{wanted:,} bytes", mend="make the set again"
+        raise input_error(
+            f"{path} is not whole", given=f"{size:,} bytes", allowed=f"{wanted:,} bytes", hint="make the set again"
         )
     return torch.from_file(str(path), shared=False, size=math.prod(shape), dtype=dtype).reshape(shape)
 

@@ -6,7 +6,7 @@ from functools import cache
 
 from mpdit.data.dataset import Dataset
 from mpdit.data.digits import load_digits
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 
 
 def load_shapes(resolution: int = 32, count: int = 50_000) -> Dataset:
@@ -50,20 +50,22 @@ DATASETS = {
 
 @cache
 def load_dataset(name: str, **settings: int | bool | str) -> Dataset:
-    """The data set of that name, opened once a process. Raises BadInput where there is none, or for a wrong setting."""
+    """The data set of that name, opened once a process. Raises InputError for an unknown name or a wrong setting."""
     check_settings(name, settings)
     return DATASETS[name].load(**settings)
 
 
 def check_settings(name: str, settings: Mapping[str, object]) -> None:
-    """Raises BadInput for an unknown data set, a setting that it does not take, or one that it needs and lacks."""
+    """Raises InputError for an unknown data set, a setting that it does not take, or one that it needs and lacks."""
     if name not in DATASETS:
-        raise refusal(f"no data set {name!r}", given=name, nearest=nearest(name, DATASETS), allowed=", ".join(DATASETS))
+        raise input_error(
+            f"no data set {name!r}", given=name, nearest=nearest(name, DATASETS), allowed=", ".join(DATASETS)
+        )
     kind = DATASETS[name]
     for setting, value in settings.items():
         if setting not in kind.settings:
             allowed = ", ".join(kind.settings) or "its name alone"
-            raise refusal(f"the data set {name!r} has no {setting}", given=f"{setting}: {value}", allowed=allowed)
+            raise input_error(f"the data set {name!r} has no {setting}", given=f"{setting}: {value}", allowed=allowed)
     for setting in kind.needs:
         if setting not in settings:
-            raise refusal(f"the data set {name!r} needs a {setting}", mend=f"data: {{name: {name}, {setting}: …}}")
+            raise input_error(f"the data set {name!r} needs a {setting}", hint=f"data: {{name: {name}, {setting}: …}}")

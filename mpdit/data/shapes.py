@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset, Stored, from_bytes
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 
 VERSION = 1  # raised when an index comes to mean another picture
 STD = 0.365  # of the pixels in −1 … 1, within 4 % from 16 pixels a side on
@@ -147,13 +147,13 @@ def _drawn(outline: Callable[[Tensor, Tensor], Tensor], seen: Scene, resolution:
 def shapes(resolution: int, count: int) -> Dataset:
     """The first `count` pictures; each is drawn when it is first read, and kept where all fit in memory."""
     if not SMALLEST <= resolution <= LARGEST:
-        raise refusal(
+        raise input_error(
             f"shapes of {resolution} pixels a side cannot be drawn",
             given=f"resolution: {resolution}",
             allowed=f"{SMALLEST} to {LARGEST}",
         )
     if count < len(NAMES):
-        raise refusal(
+        raise input_error(
             f"{count} shapes are fewer than the classes", given=f"count: {count}", allowed=f"{len(NAMES)} or more"
         )
     sample_bytes = 3 * resolution**2

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from mpdit.model.layers import FourierFeatures
 from mpdit.model.transformer import Architecture, Transformer, build_transformer
 from mpdit.schedules import DDPM_STEPS, FLOW_EDGE, ddpm_schedule, ddpm_sigmas, edm_schedule, flow_schedule
@@ -120,10 +120,12 @@ def objective_as_dict(objective: Objective) -> dict[str, Any]:
 
 
 def objective_from(fields: dict[str, Any]) -> Objective:
-    """The objective of which `objective_as_dict` gave the fields. Raises BadInput for an unknown name."""
+    """The objective of which `objective_as_dict` gave the fields. Raises InputError for an unknown name."""
     name = fields["name"]
     if name not in OBJECTIVES:
-        raise refusal(f"no objective {name!r}", given=name, nearest=nearest(name, OBJECTIVES), allowed=list(OBJECTIVES))
+        raise input_error(
+            f"no objective {name!r}", given=name, nearest=nearest(name, OBJECTIVES), allowed=list(OBJECTIVES)
+        )
     return OBJECTIVES[name](**{key: value for key, value in fields.items() if key != "name"})
 
 

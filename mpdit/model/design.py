@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Design:
 
     def __post_init__(self) -> None:
         if self.forced_normalization and not self.weight_normalization:
-            raise refusal(
+            raise input_error(
                 "forced weight normalisation keeps normalised weights normalised, and these are not",
                 given="forced_normalization: true, weight_normalization: false",
-                mend="weight_normalization: true",
+                hint="weight_normalization: true",
             )
 
     @property
@@ -49,9 +49,11 @@ VARIANTS = ("map-dit",)
 
 
 def choose_design(name: str, switches: dict[str, bool] | None = None, variant: str | None = None) -> Design:
-    """The design of that name on the ladder, with single switches set otherwise. Raises BadInput."""
+    """The design of that name on the ladder, with single switches set otherwise. Raises InputError."""
     if name not in DESIGNS:
-        raise refusal(f"no design {name!r}", given=name, allowed=", ".join(DESIGNS))
+        raise input_error(f"no design {name!r}", given=name, allowed=", ".join(DESIGNS))
     if variant is not None and variant not in VARIANTS:
-        raise refusal(f"no variant {variant!r}", given=variant, nearest=nearest(variant, VARIANTS), allowed=VARIANTS)
+        raise input_error(
+            f"no variant {variant!r}", given=variant, nearest=nearest(variant, VARIANTS), allowed=VARIANTS
+        )
     return dataclasses.replace(DESIGNS[name], **(switches or {}), map_dit=variant == "map-dit")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from mpdit.model.design import Design
 from mpdit.model.layers import Linear, MPLinear, WNLinear, mp_silu
 
@@ -22,15 +22,15 @@ KINDS = ("scale", "shift", "rotation", "gate")
 def parse_modulation(text: str) -> tuple[str, ...]:
     """`"gate+scale"` → ("scale", "gate"): the kinds named, each once, in canonical order; `"none"` → ().
 
-    Raises BadInput for an unknown or repeated kind.
+    Raises InputError for an unknown or repeated kind.
     """
     given = [] if text.strip() == "none" else [part.strip() for part in text.split("+")]
     allowed = "any of " + ", ".join(KINDS) + " joined by +, or none"
     for part in given:
         if part not in KINDS:
-            raise refusal(f"unknown modulation {part!r}", given=text, nearest=nearest(part, KINDS), allowed=allowed)
+            raise input_error(f"unknown modulation {part!r}", given=text, nearest=nearest(part, KINDS), allowed=allowed)
         if given.count(part) > 1:
-            raise refusal(f"modulation {part!r} is named twice", given=text, allowed=allowed)
+            raise input_error(f"modulation {part!r} is named twice", given=text, allowed=allowed)
     return tuple(kind for kind in KINDS if kind in given)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.model.attention import Attention
 from mpdit.model.design import Design, E
 from mpdit.model.layers import (
@@ -71,15 +71,15 @@ class Architecture:
         parse_modulation(self.modulation)
         if self.resolution % self.patch:
             divisors = [n for n in range(1, self.resolution + 1) if self.resolution % n == 0]
-            raise refusal(
+            raise input_error(
                 f"patch {self.patch} does not divide the images' {self.resolution} pixels",
                 given=self.patch,
                 allowed=divisors,
             )
         if self.width % (2 * self.heads):
-            raise refusal(f"{self.heads} heads do not divide width {self.width} into even parts", given=self.heads)
+            raise input_error(f"{self.heads} heads do not divide width {self.width} into even parts", given=self.heads)
         if self.width % 4:
-            raise refusal(f"2-D positions need a width divisible by 4, not {self.width}", given=self.width)
+            raise input_error(f"2-D positions need a width divisible by 4, not {self.width}", given=self.width)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values."""

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 SHIPPED = ("digits", "shapes")
@@ -80,7 +80,7 @@ class Extractor:
 
     @torch.inference_mode()
     def features(self, images: Tensor, batch: int = 500) -> Tensor:
-        """uint8 (count, channels, height, width) → fp32 (count, dimensions). Raises BadInput for other images."""
+        """uint8 (count, channels, height, width) → fp32 (count, dimensions). Raises InputError for other images."""
         self.check(images)
         device = next(self.network.parameters()).device
         parts = []
@@ -92,22 +92,22 @@ class Extractor:
         return torch.cat(parts)
 
     def check(self, images: Tensor) -> None:
-        """Raises BadInput for images of a size or type that the network was not made for."""
+        """Raises InputError for images of a size or type that the network was not made for."""
         if images.dtype != torch.uint8 or images.dim() != 4:
-            raise refusal(
+            raise input_error(
                 f"the features of {self.name!r} are those of bytes",
                 given=f"{images.dtype} {tuple(images.shape)}",
                 allowed="uint8 (count, channels, height, width)",
             )
         channels, size = images.shape[1], tuple(images.shape[2:])
         if channels != self.channels and not (self.channels is None and channels in (1, 3)):
-            raise refusal(
+            raise input_error(
                 f"{self.name!r} cannot see images of {channels} channels",
                 given=channels,
                 allowed=self.channels or "1, 3",
             )
         if self.resolution is not None and size != (self.resolution, self.resolution):
-            raise refusal(
+            raise input_error(
                 f"{self.name!r} cannot see images of {size[0]}×{size[1]} pixels",
                 given=f"{size[0]}×{size[1]}",
                 allowed=f"{self.resolution}×{self.resolution}",
@@ -158,7 +158,7 @@ def weights_file(name: str) -> Path:
 def find_weights(name: str) -> Path:
     """The file of a published extractor's weights: named by its variable, in torch's cache, or downloaded into it.
 
-    Raises BadInput, saying where to get the file, when there is none. Called before a sweep trains anything.
+    Raises InputError, saying where to get the file, when there is none. Called before a sweep trains anything.
     """
     path, variable = weights_file(name), DOWNLOADS[name].variable
     if path.is_file():
@@ -185,12 +185,12 @@ def _download(name: str, path: Path) -> None:
 def _missing(name: str, reason: str) -> Exception:
     download = DOWNLOADS[name]
     option = " or with --inception-weights FILE" if name == "inception" else ""
-    return refusal(
+    return input_error(
         f"the weights of the {name} features are missing",
         reason=reason,
         file=download.url,
         sha256=download.sha256,
-        mend=f"name a copy in {download.variable}{option}, or put it into torch's cache",
+        hint=f"name a copy in {download.variable}{option}, or put it into torch's cache",
         or_else="go on without it: --set evaluation.extractor=auto",
     )
 
@@ -199,7 +199,7 @@ def load_extractor(name: str, weights_folder: Path | None = None, device: str = 
     """The named extractor on a device, loaded once a process.
 
     `inception` and `dinov2` are found by `find_weights`; a small classifier lies in `weights_folder` (the package's own
-    when None) as NAME.safetensors with its card NAME.json. Raises BadInput where it is missing or not what its card
+    when None) as NAME.safetensors with its card NAME.json. Raises InputError where it is missing or not what its card
     says.
     """
     if name in DOWNLOADS:
@@ -207,15 +207,15 @@ def load_extractor(name: str, weights_folder: Path | None = None, device: str = 
     folder = WEIGHTS if weights_folder is None or name in SHIPPED else Path(weights_folder)
     if not (folder / f"{name}.json").is_file():
         known = [*SHIPPED, *DOWNLOADS]
-        mend = "for a data set of your own making: python -m pipelines.scoring.train_classifier NAME"
+        hint = "for a data set of your own making: python -m pipelines.scoring.train_classifier NAME"
         if weights_folder:
-            mend = f"mpdit data prepare and encode make one in {folder}, without --no-features"
-        raise refusal(
+            hint = f"mpdit data prepare and encode make one in {folder}, without --no-features"
+        raise input_error(
             f"no feature extractor {name!r}",
             given=name,
             nearest=nearest(name, known),
             allowed=", ".join(known),
-            mend=mend,
+            hint=hint,
         )
     return _load_classifier(name, folder, device)
 
@@ -226,8 +226,8 @@ def _load_classifier(name: str, folder: Path, device: str) -> Extractor:
     found = sha256(path)
     if found != card["sha256"]:
         given, allowed = f"sha256 {found}", f"sha256 {card['sha256']}"
-        mend = "reinstall mpdit" if folder == WEIGHTS else "prepare the data again"
-        raise refusal(f"{path} is damaged", given=given, allowed=allowed, mend=mend)
+        hint = "reinstall mpdit" if folder == WEIGHTS else "prepare the data again"
+        raise input_error(f"{path} is damaged", given=given, allowed=allowed, hint=hint)
     channels, resolution = int(card["channels"]), int(card["resolution"])
     network = SmallClassifier(channels, resolution, int(card["classes"]))
     network.load_state_dict(load_file(path))
@@ -246,7 +246,7 @@ def _load_published(name: str, path: Path, device: str) -> Extractor:
     try:
         network, dimensions, logits = makers[name](path)
     except Exception as problem:  # whatever is wrong with a file that a user named
-        raise refusal(
+        raise input_error(
             f"{path} does not hold the weights of the {name} features",
             reason=f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}",
             given=f"sha256 {found}",

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 
 TRACKED_WIDTHS = (0.05, 0.10)
 WIDEST = 1 / 12**0.5  # σ_rel of γ = 0, the uniform average
@@ -26,10 +26,10 @@ MISFIT_LIMIT = 0.1  # of a reconstructed profile; what is beyond is refused
 def width_exponent(width: float) -> float:
     """σ_rel → γ, the exponent of the profile p_t(τ) ∝ τ^γ. Eq. 126–127 of arXiv 2312.02696.
 
-    γ is the largest root of γ³ + 7γ² + (16 − σ_rel⁻²)γ + (12 − σ_rel⁻²). Raises BadInput outside (0, 0.2886).
+    γ is the largest root of γ³ + 7γ² + (16 − σ_rel⁻²)γ + (12 − σ_rel⁻²). Raises InputError outside (0, 0.2886).
     """
     if not 0 < width < WIDEST:
-        raise refusal(f"no EMA has the width {width}", given=width, allowed="0 (raw weights) to 0.288")
+        raise input_error(f"no EMA has the width {width}", given=width, allowed="0 (raw weights) to 0.288")
     s = float(width) ** -2
     return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
 
@@ -106,7 +106,7 @@ def _last_good(fit: Callable[[float], Fit], good: float, bad: float) -> float:
 
 
 def fit_width(snapshots: Sequence[int], target_step: int, width: float) -> tuple[list[tuple[int, float]], Fit]:
-    """The (step, tracked width) of each average that is used, and the fit. Raises BadInput for a width out of reach."""
+    """The (step, tracked width) of each average that is used, and the fit. Raises InputError where it is too poor."""
     pairs = [(step, tracked) for step in snapshots if step <= target_step for tracked in TRACKED_WIDTHS]
 
     def fit(wanted: float) -> Fit:
@@ -115,11 +115,11 @@ def fit_width(snapshots: Sequence[int], target_step: int, width: float) -> tuple
     found = fit(width)
     if found.misfit > MISFIT_LIMIT:
         low, high = _last_good(fit, TRACKED_WIDTHS[0], 0.001), _last_good(fit, TRACKED_WIDTHS[-1], 0.288)
-        raise refusal(
+        raise input_error(
             f"the snapshots of {target_step} steps cannot give the EMA width {width}",
             given=f"{width}: {found.misfit:.0%} of its profile would be wrong",
             allowed=f"0 (raw weights), {math.ceil(1000 * low) / 1000} to {math.floor(1000 * high) / 1000}",
-            mend="train for more steps" if len(snapshots) < SNAPSHOTS else None,
+            hint="train for more steps" if len(snapshots) < SNAPSHOTS else None,
         )
     return pairs, found
 
@@ -153,7 +153,7 @@ def write_snapshot(folder: Path, step: int, averages: Sequence[dict[str, Tensor]
 
 
 def tracked_average(folder: Path, width: float, step: int) -> dict[str, Tensor]:
-    """A tracked average as its snapshot keeps it: {name: fp32 tensor}. Raises BadInput when that is damaged."""
+    """A tracked average as its snapshot keeps it: {name: fp32 tensor}. Raises InputError when that is damaged."""
     found = _read_snapshot(folder, step, {})
     return {name: tensor.float() for (tracked, name), tensor in found if tracked == width}
 
@@ -166,7 +166,8 @@ def snapshot_bytes(steps: int, parameters: int) -> int:
 def reconstruct(folder: Path, widths: Sequence[float], target_step: int) -> list[dict[str, Tensor]]:
     """The averages of the given widths at `target_step`, each as {name: fp32 tensor}; every snapshot is read once.
 
-    Raises BadInput when a width cannot be had, the snapshots do not reach the step, or one is damaged or another run's.
+    Raises InputError when a width cannot be had, when the snapshots do not reach the step, or when one of them is
+    damaged or belongs to another run.
     """
     steps = kept_steps(folder, target_step)
     fits = [fit_width(steps, target_step, width) for width in widths]
@@ -193,13 +194,13 @@ def reconstruction_error(folder: Path, width: float, target_step: int) -> float:
 
 
 def kept_steps(folder: Path, target_step: int) -> list[int]:
-    """The steps up to `target_step` of which there are snapshots. Raises BadInput when it is not among them."""
+    """The steps up to `target_step` of which there are snapshots. Raises InputError when it is not among them."""
     found = sorted(int(path.stem.split("-")[1]) for path in folder.glob("step-*.safetensors"))
     if not found:
-        mend = "train the run to its end; a bundle has one width only"
-        raise refusal(f"there are no EMA snapshots in {folder}", given=f"step {target_step}", mend=mend)
+        hint = "train the run to its end; a bundle has one width only"
+        raise input_error(f"there are no EMA snapshots in {folder}", given=f"step {target_step}", hint=hint)
     if target_step not in found:
-        raise refusal(f"no EMA snapshot of step {target_step} in {folder}", given=target_step, allowed=found)
+        raise input_error(f"no EMA snapshot of step {target_step} in {folder}", given=target_step, allowed=found)
     return [step for step in found if step <= target_step]
 
 
@@ -208,7 +209,7 @@ def _read_snapshot(
 ) -> Iterator[tuple[tuple[float, str], Tensor]]:
     """((tracked width, name), float64 tensor) of one snapshot; `shapes`, filled by the first, binds the others."""
     path = snapshot_path(folder, step)
-    mend = "delete it: the widths are then made of the other snapshots"
+    hint = "delete it: the widths are then made of the other snapshots"
     try:
         with safe_open(path, framework="pt") as snapshot:
             told = (snapshot.metadata() or {}).get("step", str(step))
@@ -219,9 +220,9 @@ def _read_snapshot(
             if told != str(step) or len(names) != len(expected) or not same:
                 given = f"step {told}, {len(names)} tensors"
                 allowed = f"step {step}, the {len(expected)} tensors of the last snapshot"
-                raise refusal(f"{path} is a snapshot of another run", given=given, allowed=allowed, mend=mend)
+                raise input_error(f"{path} is a snapshot of another run", given=given, allowed=allowed, hint=hint)
             for key in names:
                 width, name = key.split("/", 1)
                 yield (float(width), name), snapshot.get_tensor(key).double()
     except SafetensorError as problem:
-        raise refusal(f"{path} is damaged", reason=problem, mend=mend) from None
+        raise input_error(f"{path} is damaged", reason=problem, hint=hint) from None

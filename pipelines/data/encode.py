@@ -16,7 +16,7 @@ from mpdit.data import latents
 from mpdit.data.image_sources import LABELS, read_labels
 from mpdit.data.latents import LatentSet
 from mpdit.data.prepared_images import FEATURES, MANIFEST, load_image_folder, read_record
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.randomness import uniform
 from pipelines.data.prepare import Progress, check_output, number_classes, set_name, told
 
@@ -67,7 +67,7 @@ def make_latents(
     started = {"source": str(path.resolve()), "vae": latents.weights_hash(coder), "dtype": dtype, "flip": flip}
     if path.suffix.lower() == ".zip" or (path / REFERENCE[0]).exists():
         if flip:
-            raise refusal("latents that are ready cannot be flipped", given="--flip", mend="leave --flip out")
+            raise input_error("latents that are ready cannot be flipped", given="--flip", hint="leave --flip out")
         found = _edm2(path, set_name(output)) if path.suffix.lower() == ".zip" else _reference(path, set_name(output))
     else:
         found = _encoded(path, coder, flip, device)
@@ -111,7 +111,7 @@ def _reference(folder: Path, name: str) -> Ready:
     shape = tuple(means.shape) if isinstance(means, Tensor) else ()
     fits = isinstance(stds, Tensor) and isinstance(labels, Tensor) and isinstance(stats, dict)
     if not fits or len(shape) != 4 or stds.shape != means.shape or labels.shape != shape[:1]:
-        raise refusal(
+        raise input_error(
             f"{folder} does not hold the reference's latents",
             given=", ".join(str(tuple(getattr(part, "shape", ()))) for part in (means, stds, labels)),
             allowed="means and stds (count, channels, side, side), labels (count,), stats {mean, std}",
@@ -130,9 +130,9 @@ def _loaded(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
-        raise refusal(f"{path} is missing", given=path.parent, allowed=", ".join(REFERENCE)) from None
+        raise input_error(f"{path} is missing", given=path.parent, allowed=", ".join(REFERENCE)) from None
     except Exception as error:  # a file of another kind may fail anywhere in torch's reader
-        raise refusal(f"{path} cannot be read as tensors", reason=str(error).splitlines()[0]) from None
+        raise input_error(f"{path} cannot be read as tensors", reason=str(error).splitlines()[0]) from None
 
 
 def _of_files(folder: Path) -> str:
@@ -144,14 +144,14 @@ def _edm2(path: Path, name: str) -> Ready:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise refusal(f"{path} cannot be read as a zip", given=path, reason=error) from None
+        raise input_error(f"{path} cannot be read as a zip", given=path, reason=error) from None
     names = sorted(name for name in archive.namelist() if name.endswith(".npy"))
     if not names or LABELS not in archive.namelist():
-        raise refusal(f"{path} holds no latents of EDM2", allowed=f"files img-mean-std-….npy and {LABELS}")
+        raise input_error(f"{path} holds no latents of EDM2", allowed=f"files img-mean-std-….npy and {LABELS}")
     known = read_labels(archive.read(LABELS), f"{path}/{LABELS}")
     unknown = [name for name in names if known is not None and name not in known]
     if unknown:
-        raise refusal(f"{path}/{unknown[0]} has no label in {LABELS}", given=unknown[0])
+        raise input_error(f"{path}/{unknown[0]} has no label in {LABELS}", given=unknown[0])
     numbers, classes = number_classes([known[name] if known is not None else None for name in names], str(path))
     shape = _posterior(archive, path, names[0]).shape
 
@@ -159,7 +159,7 @@ def _edm2(path: Path, name: str) -> Ready:
         for name in names[first : first + count]:
             found = _posterior(archive, path, name)
             if found.shape != shape:
-                raise refusal(f"{path}/{name} has another shape", given=tuple(found.shape), allowed=tuple(shape))
+                raise input_error(f"{path}/{name} has another shape", given=tuple(found.shape), allowed=tuple(shape))
             yield found[None]
 
     fingerprint = f"{len(names)} files, {path.stat().st_size} bytes"
@@ -173,7 +173,7 @@ def _posterior(archive: zipfile.ZipFile, path: Path, name: str) -> Tensor:
         if values.ndim != 3 or values.shape[0] % 2:
             raise ValueError(f"its shape is {values.shape}, not (2·channels, side, side)")
     except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise refusal(f"{path}/{name} cannot be read as a latent", reason=error) from None
+        raise input_error(f"{path}/{name} cannot be read as a latent", reason=error) from None
     return torch.from_numpy(values.astype(np.float32)).unflatten(0, (2, -1))
 
 
@@ -219,7 +219,7 @@ def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, pr
 
 
 def _begin(output: Path, started: dict[str, Any], coder: Any) -> None:
-    """A new folder, or one that the same encoding has begun. Raises BadInput for any other."""
+    """A new folder, or one that the same encoding has begun. Raises InputError for any other."""
     file = output / latents.STARTED
     if (output / MANIFEST).exists() or not file.exists():
         check_output(output)
@@ -230,10 +230,10 @@ def _begin(output: Path, started: dict[str, Any], coder: Any) -> None:
     before = json.loads(file.read_text(encoding="utf-8"))
     differs = [f"{key} was {before.get(key)}, is {value}" for key, value in started.items() if before.get(key) != value]
     if differs:
-        raise refusal(
+        raise input_error(
             f"{output} was begun otherwise",
             differs="; ".join(differs),
-            mend="give the same options to continue it, or choose another -o",
+            hint="give the same options to continue it, or choose another -o",
         )
     coder.save_pretrained(output / latents.VAE)
 
@@ -242,9 +242,9 @@ def _check_statistics(output: Path, record: LatentSet, mean: Tensor, std: Tensor
     found = torch.tensor([record.mean, record.std], dtype=torch.float64)
     given = torch.stack([mean, std]) if mean.shape == std.shape == found[0].shape else torch.full_like(found, torch.nan)
     if not ((found - given).abs() <= AGREE * found[1]).all():
-        raise refusal(
+        raise input_error(
             f"{REFERENCE[3]} does not belong to these latents",
             given=f"mean {mean.tolist()}, std {std.tolist()}",
             allowed=f"mean {record.mean}, std {record.std}, which the latents have",
-            mend=f"check the files, and remove {output}",
+            hint=f"check the files, and remove {output}",
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from mpdit.data.dataset import READ_AT_ONCE, Dataset
 from mpdit.data.prepared_images import MANIFEST
 from mpdit.data.registry import DATASETS, load_dataset
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from mpdit.randomness import generator
 from pipelines.scoring.pictures import write_grid
 
@@ -19,7 +19,7 @@ COLUMNS, ROWS = 10, 8  # of the contact sheet: classes, samples of each
 
 
 def open_set(name: str, resolution: int | None = None) -> Dataset:
-    """The data set of a name, or of a prepared set's folder. Raises BadInput where there is none."""
+    """The data set of a name, or of a prepared set's folder. Raises InputError where there is none."""
     folder = Path(name)
     settings = {} if resolution is None else {"resolution": resolution}
     if folder.is_dir() and name not in DATASETS:
@@ -33,7 +33,7 @@ def open_set(name: str, resolution: int | None = None) -> Dataset:
     if name in DATASETS and not DATASETS[name].needs:
         return load_dataset(name, **settings)
     known = [known for known, kind in DATASETS.items() if not kind.needs]
-    raise refusal(
+    raise input_error(
         f"there is no data set {name!r}",
         given=name,
         nearest=nearest(name, known),

@@ -14,7 +14,7 @@ import torch
 
 from mpdit.data.image_sources import Class, Entry, Problem, Unusable, open_images
 from mpdit.data.prepared_images import FEWEST, MANIFEST, ImageSet, ImageWriter, decode, guarded, read_record
-from mpdit.errors import disk_is_full, refusal
+from mpdit.errors import disk_is_full, input_error
 from mpdit.randomness import generator
 
 AHEAD = 4  # images in work for each thread
@@ -62,7 +62,7 @@ def _prepared(source: str, output: Path, resolution: int, skip_bad: bool, progre
         if writer.count < FEWEST:
             few = f"{writer.count} image" + ("" if writer.count == 1 else "s")
             left_out = len(skipped) or None
-            raise refusal(f"{source} holds {few} only", given=few, allowed=f"{FEWEST} or more", skipped=left_out)
+            raise input_error(f"{source} holds {few} only", given=few, allowed=f"{FEWEST} or more", skipped=left_out)
         numbers, classes = number_classes(labels, source)
         record = writer.finish(numbers, classes, str(source), skipped, dict(notes))
     partial.rename(output)
@@ -76,17 +76,19 @@ def told(output: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         if disk_is_full(problem):
-            raise refusal(
-                f"no space is left for {output}", mend="make space, then run the same command again"
+            raise input_error(
+                f"no space is left for {output}", hint="make space, then run the same command again"
             ) from None
-        raise refusal(f"{output} cannot be written", given=output, reason=problem, mend="choose another -o") from None
+        raise input_error(
+            f"{output} cannot be written", given=output, reason=problem, hint="choose another -o"
+        ) from None
 
 
 def set_name(output: Path) -> str:
-    """A set is named for its folder. Raises BadInput where that makes no part of a metric's name."""
+    """A set is named for its folder. Raises InputError where that makes no part of a metric's name."""
     name = output.resolve().name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name in RESERVED:
-        raise refusal(
+        raise input_error(
             f"a data set cannot be named {name!r}",
             given=output,
             allowed="letters, digits and . _ - (64 at most, a letter or digit first), not " + ", ".join(RESERVED),
@@ -95,9 +97,9 @@ def set_name(output: Path) -> str:
 
 
 def check_output(output: Path) -> None:
-    """Raises BadInput for a folder that holds something already."""
+    """Raises InputError for a folder that holds something already."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise refusal(f"{output} is there already", given=output, mend="choose another -o, or remove it")
+        raise input_error(f"{output} is there already", given=output, hint="choose another -o, or remove it")
     if output.exists():
         output.rmdir()
 
@@ -108,11 +110,11 @@ def _bad(problems: list[Problem], skipped: dict[str, str], skip_bad: bool) -> No
         others = [f"{problem.name}: {problem.reason}" for problem in problems[1:TOLD]]
         more = f"{len(problems) - TOLD} more" if len(problems) > TOLD else None
         facts = {f"and {number}": text for number, text in enumerate(others, start=2)}
-        raise refusal(
+        raise input_error(
             f"{first.name} {first.reason}",
             **facts,
             then=more,
-            mend="mend or remove what is named, or leave it out with --skip-bad",
+            hint="hint or remove what is named, or leave it out with --skip-bad",
         )
     skipped |= {problem.name: problem.reason for problem in problems}
 
@@ -176,7 +178,9 @@ def number_classes(labels: list[Class], source: str) -> tuple[list[int], list[st
         numbers = [label for label in labels if isinstance(label, int)]
         return numbers, [str(number) for number in range(max(numbers) + 1)]
     if not all(isinstance(label, str) for label in labels):
-        raise refusal(f"{source}: some images have a class and some have none", mend="give all of them one, or none")
+        raise input_error(
+            f"{source}: some images have a class and some have none", hint="give all of them one, or none"
+        )
     names = sorted({str(label) for label in labels})
     number = {name: place for place, name in enumerate(names)}
     return [number[str(label)] for label in labels], names

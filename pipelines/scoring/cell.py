@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 from torch import Tensor
 
 from mpdit.diffusion.samplers import SAMPLERS, evaluations
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from mpdit.schedules import edm_schedule
 from mpdit.scoring.frechet import FOLDS, MORE
 from pipelines.recipe import Settings, known
@@ -19,7 +19,7 @@ from pipelines.recipe import Settings, known
 def _known_metrics(names: list[str]) -> list[str]:
     for name in names:
         if name not in MORE:
-            raise refusal(f"no metric {name!r}", given=name, nearest=nearest(name, MORE), allowed=", ".join(MORE))
+            raise input_error(f"no metric {name!r}", given=name, nearest=nearest(name, MORE), allowed=", ".join(MORE))
     return sorted(set(names))
 
 
@@ -43,7 +43,7 @@ class Evaluation(Settings):
             return None
         numbers = isinstance(value, (list, tuple)) and all(type(bound) in (int, float) for bound in value)
         if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
-            raise refusal(
+            raise input_error(
                 "a guidance interval is two noise levels, the lower one first",
                 given=value,
                 allowed="[σ low, σ high], as [0.3, 5.0]; null guides at every level",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mpdit.data.dataset import Dataset
 from mpdit.diffusion.objectives import Denoiser
-from mpdit.errors import disk_is_full, no_space, refusal
+from mpdit.errors import disk_is_full, input_error, no_space
 from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
 from mpdit.scoring.frechet import FOLDS, MORE, folds_of, jackknife_error, left_out_distances, metric_name, more_metrics
 from mpdit.training.ema import reconstruct
@@ -51,12 +51,12 @@ def compiling_pays(cells: Iterable[Cell]) -> bool:
 
 
 def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
-    """See that everything an evaluation needs is there, before anything is trained. Raises BadInput where it is not."""
+    """Check, before anything is trained, that all that an evaluation needs is there. Raises InputError."""
     dataset = recipe.dataset
     for asked in {evaluation.extractor: evaluation for evaluation in evaluations}.values():
         extractor = extractor_for(dataset, asked.extractor)
         if "inception_score" in asked.metrics and extractor.logits is None:
-            raise refusal(
+            raise input_error(
                 f"the {extractor.name} features have no classes, of which an Inception score is made",
                 given="evaluation.metrics: [inception_score]",
                 allowed=", ".join(name for name in MORE if name != "inception_score"),

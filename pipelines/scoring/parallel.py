@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.provenance import cores
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
@@ -23,7 +23,7 @@ from pipelines.scoring.evaluation import Report, evaluate
 from pipelines.scoring.reference import extractor_for, reference
 from pipelines.scoring.samples import Progress
 
-BAD_INPUT = 2  # a helper's exit code
+INPUT_ERROR = 2  # a helper's exit code
 
 
 def room(recipe: Recipe, cells: Sequence[Cell]) -> int:
@@ -38,7 +38,7 @@ def evaluate_side_by_side(
 ) -> None:
     """`evaluate` with `keep`, in as many processes as there is room for; results are reported as they come.
 
-    Interrupted, every process keeps what it has drawn. Raises BadInput, and RuntimeError where a helper has failed.
+    Interrupted, every process keeps what it has drawn. Raises InputError, and RuntimeError where a helper has failed.
     """
     count = room(recipe, cells)
     for name in {cell.evaluation.extractor for cell in cells} if count > 1 else ():
@@ -84,8 +84,8 @@ def helped(tasks: Sequence[dict[str, Any]], report: Report, progress: Progress) 
         for helper, reader in zip(helpers, readers, strict=True):
             helper.wait()
             reader.join()
-    if BAD_INPUT in codes:
-        raise BadInput(problems[0])
+    if INPUT_ERROR in codes:
+        raise InputError(problems[0])
     if any(codes):
         raise RuntimeError(f"a process that scored cells has ended with {max(codes, key=abs)}; its own words are above")
 
@@ -125,9 +125,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is drawn is kept
     try:
         _help(json.loads(sys.argv[1]))
-    except BadInput as problem:
+    except InputError as problem:
         _tell(problem=str(problem))
-        sys.exit(BAD_INPUT)
+        sys.exit(INPUT_ERROR)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mpdit.data.dataset import Dataset
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.randomness import generator
 from mpdit.scoring.extractors import DOWNLOADS, SHIPPED, Extractor, load_extractor
 from mpdit.scoring.frechet import Statistics, floor_slope, folds_of, noise_floor
@@ -52,7 +52,7 @@ def cache_folder() -> Path:
 def extractor_for(dataset: Dataset, asked: str, device: str = "cpu") -> Extractor:
     """The extractor that an evaluation asks for; `auto` is the classifier of the data itself.
 
-    Raises BadInput, before anything is trained, when its weights are missing or it cannot see the data's images.
+    Raises InputError, before anything is trained, when its weights are missing or it cannot see the data's images.
     """
     name = dataset.name if asked == "auto" else asked
     own = name not in SHIPPED and name not in DOWNLOADS
@@ -100,7 +100,7 @@ def _key(facts: dict[str, Any]) -> str:
 def _compute(dataset: Dataset, extractor: Extractor) -> tuple[Statistics, float]:
     index = torch.arange(len(dataset))
     if len(index) < 8:
-        raise refusal(
+        raise input_error(
             f"{dataset.name!r} is too small to measure anything against", given=len(index), allowed="8 images"
         )
     parts = []

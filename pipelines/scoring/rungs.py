@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mpdit.diffusion.objectives import build_denoiser
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.run_folder import EMA, set_weights
 from mpdit.scoring.frechet import folds_of, jackknife_error, left_out_distances
 from mpdit.training.ema import TRACKED_WIDTHS, fit_width, reconstruct, snapshot_steps
@@ -46,7 +46,7 @@ def rung_widths(steps: int, step: int, widths: Iterable[float]) -> list[float]:
 def _is_reached(snapshots: Sequence[int], step: int, width: float) -> bool:
     try:
         fit_width(snapshots, step, width)
-    except BadInput:
+    except InputError:
         return False
     return True
 

@@ -167,7 +167,7 @@ class Kept:
             self.write()
 
     def write(self) -> None:
-        """Bring all rows to disk, whole or not at all. Raises BadInput when the disk is full."""
+        """Bring all rows to disk, whole or not at all. Raises InputError when the disk is full."""
         if not self.parts or not self.writing:
             return
         partial = self.path.with_suffix(".partial")

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mpdit.data.dataset import Dataset
 from mpdit.data.registry import load_dataset
-from mpdit.errors import BadInput, refusal
+from mpdit.errors import InputError, input_error
 from mpdit.randomness import generator, sample_order
 from mpdit.scoring.extractors import WEIGHTS, SmallClassifier, sha256
 
@@ -42,13 +42,13 @@ def shifted(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 def train_classifier(dataset: Dataset, seed: int = SEED, steps: int = STEPS) -> tuple[SmallClassifier, float]:
-    """The classifier and its accuracy on held-out images. Raises BadInput for a set that has nothing to tell apart."""
+    """The classifier and its accuracy on held-out images. Raises InputError for a set of fewer than two classes."""
     if dataset.classes < 2 or len(dataset) < 10:
-        raise refusal(
+        raise input_error(
             f"no classifier can be trained on {dataset.name!r}",
             given=f"{len(dataset)} images in {dataset.classes} classes",
             allowed="10 labelled images or more, in 2 classes or more",
-            mend="score it with --set evaluation.extractor=inception",
+            hint="score it with --set evaluation.extractor=inception",
         )
     learn, held_out = split(len(dataset), seed)
     _, channels, resolution, _ = dataset.pixels(learn[:1]).shape
@@ -80,7 +80,7 @@ def accuracy(network: SmallClassifier, dataset: Dataset, index: Tensor) -> float
 def train_extractor(dataset: Dataset, folder: Path, seed: int = SEED, steps: int = STEPS) -> Path:
     """Train a classifier of the data and write NAME.safetensors and its card NAME.json into `folder`, the card last.
 
-    Returns the weights' path; `load_extractor(NAME, folder)` reads it. Raises BadInput for data without two
+    Returns the weights' path; `load_extractor(NAME, folder)` reads it. Raises InputError for data without two
     classes.
     """
     network, held_out_accuracy = train_classifier(dataset, seed, steps)
@@ -113,7 +113,7 @@ def main(name: str = "digits") -> int:
     """Train a data set's extractor into the package."""
     try:
         path = train_extractor(load_dataset(name), WEIGHTS)
-    except BadInput as problem:
+    except InputError as problem:
         log.error("%s", problem)
         return 2
     log.info("%s: %s", path, path.with_suffix(".json").read_text())

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mpdit.diffusion.objectives import Denoiser, DenoisingLoss, build_denoiser
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.model.mup import PARAMETRIZATIONS
 from mpdit.training.magnitude import observed
 from mpdit.training.step import Batch, draw_batch, new_state, train_step
@@ -88,7 +88,7 @@ def spread(by_width: Iterable[float]) -> float:
 def check(recipe: Recipe, widths: Sequence[int], parametrizations: Sequence[str] = PARAMETRIZATIONS) -> Check:
     """{parametrisation: {width: coordinates}} of the recipe; the base width is its own.
 
-    Raises BadInput for a width that its heads do not divide.
+    Raises InputError for a width that its heads do not divide.
     """
     found: Check = {}
     for name in parametrizations:
@@ -147,6 +147,6 @@ def _options() -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         main()
-    except BadInput as problem:
+    except InputError as problem:
         sys.stderr.write(f"{problem}\n")
         sys.exit(2)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mpdit.diffusion.objectives import build_denoiser
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.run_folder import load
 from mpdit.training.magnitude import activation_magnitudes
 from pipelines.recipe import Recipe
@@ -22,7 +22,7 @@ Magnitudes = dict[str, list[tuple[float, float]]]  # {"start" or "end": for each
 
 
 def magnitudes(run: Path) -> Magnitudes:
-    """Of a finished run's residual stream, block by block. Raises BadInput where there is none."""
+    """Of a finished run's residual stream, block by block. Raises InputError where there is none."""
     recipe = read_recipe(run)
     dataset = recipe.dataset
     start = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed)
@@ -64,6 +64,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BadInput as problem:
+    except InputError as problem:
         sys.stderr.write(f"{problem}\n")
         sys.exit(2)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mpdit.data.dataset import Dataset, held_near
 from mpdit.diffusion.objectives import Denoiser, DenoisingLoss, build_denoiser
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.inference.compilation import compile_blocks
 from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, write_weights
 from mpdit.training.ema import snapshot_steps, write_snapshot
@@ -89,14 +89,16 @@ def read_recipe(path: Path) -> Recipe:
 def settle_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> Recipe:
     """The recipe as this folder trains it: what was settled at its first start, or settled and written now.
 
-    Raises BadInput when the folder belongs to another training.
+    Raises InputError when the folder belongs to another training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / RECIPE).exists():
         kept = read_recipe(folder)
         if trial_id(kept.model_copy(update={"runtime": recipe.runtime})) != trial_id(recipe):
             there, asked = trial_id(kept), trial_id(recipe)
-            raise refusal(f"{folder} holds another training", there=there, given=asked, mend="choose another --output")
+            raise input_error(
+                f"{folder} holds another training", there=there, given=asked, hint="choose another --output"
+            )
         if kept.runtime.device != "cuda" or torch.cuda.is_available():
             if recipe.runtime.micro_batch != "auto":  # it changes no result, and may have been chosen since
                 kept = _with_micro_batch(kept, recipe.runtime.micro_batch)
@@ -109,18 +111,18 @@ def settle_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> R
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """While open, what the four floors log goes to this file too."""
+    """While open, what the four layers log goes to this file too."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    floors = [logging.getLogger(name) for name in ("mpdit", "pipelines", "sweeps")]
-    for floor in floors:
-        floor.addHandler(handler)
-        floor.setLevel(logging.INFO)
+    layers = [logging.getLogger(name) for name in ("mpdit", "pipelines", "sweeps")]
+    for layer in layers:
+        layer.addHandler(handler)
+        layer.setLevel(logging.INFO)
     try:
         yield
     finally:
-        for floor in floors:
-            floor.removeHandler(handler)
+        for layer in layers:
+            layer.removeHandler(handler)
         handler.close()
 
 
@@ -145,7 +147,7 @@ def train(
     report: called with {"step", "metrics"} before the first step (the magnitudes alone, step 0) and before each
     checkpoint. A run that is finished reports nothing. at_snapshot: called on the main process; see
     pipelines/scoring/rungs.py.
-    Raises Diverged; BadInput when the folder holds another training.
+    Raises Diverged; InputError when the folder holds another training.
     """
     recipe = settle_recipe(recipe, folder, threads)
     if is_trained(folder):
@@ -218,10 +220,10 @@ def _run(recipe: Recipe, folder: Path, report: Report, at_snapshot: AtSnapshot) 
 
 
 def _share(batch: int, accelerator: Accelerator) -> slice:
-    """This process's part of the global batch. Raises BadInput where it cannot be shared."""
+    """This process's part of the global batch. Raises InputError where it cannot be shared."""
     processes = accelerator.num_processes
     if batch % processes:
-        raise refusal(f"a batch of {batch} cannot be shared by {processes} processes", given=batch)
+        raise input_error(f"a batch of {batch} cannot be shared by {processes} processes", given=batch)
     size = batch // processes
     return slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from mpdit.errors import BadInput, refusal
+from mpdit.errors import InputError, input_error
 from pipelines.provenance import cores
 from sweeps.spec.model import SweepSpec
 
@@ -134,7 +134,7 @@ def local_ray() -> Iterator[Cluster]:
 def joined_ray(address: str, scratch: str, clear: Callable[[], None]) -> Iterator[Cluster]:
     """A cluster that runs already, on a node of which this is; our code travels to its nodes with the work.
 
-    scratch: a place of our own that every node sees. clear: removes it. Raises BadInput where no cluster answers.
+    scratch: a place of our own that every node sees. clear: removes it. Raises InputError where no cluster answers.
     """
     _check_address(address)
     _quiet_ray()
@@ -154,32 +154,32 @@ def joined_ray(address: str, scratch: str, clear: Callable[[], None]) -> Iterato
         yield Cluster(_living_nodes(), scratch, {})
     finally:
         ray.shutdown()
-        with suppress(BadInput):  # a bucket that is lost: nobody reads what is left there
+        with suppress(InputError):  # a bucket that is lost: nobody reads what is left there
             clear()
 
 
 def _check_address(address: str) -> None:
     """See that somebody answers before Ray does, which would try for half a minute."""
     if address.startswith("ray://"):
-        raise refusal(
+        raise input_error(
             "a sweep's driver runs on a node of the cluster",
             given=address,
-            mend="run mpdit there with --address auto, or ray job submit -- mpdit sweep … --address auto",
+            hint="run mpdit there with --address auto, or ray job submit -- mpdit sweep … --address auto",
         )
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
     if not host or not port.isdigit():
-        raise refusal("this is no address of a Ray cluster", given=address, allowed="HOST:PORT, or auto")
+        raise input_error("this is no address of a Ray cluster", given=address, allowed="HOST:PORT, or auto")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN).close()
     except (OSError, OverflowError) as problem:
         raise _no_cluster(address, str(problem)) from None
 
 
-def _no_cluster(address: str, reason: str) -> BadInput:
-    return refusal(
-        "no Ray cluster answers there", given=address, reason=reason, mend="ray start --head, and its HOST:PORT"
+def _no_cluster(address: str, reason: str) -> InputError:
+    return input_error(
+        "no Ray cluster answers there", given=address, reason=reason, hint="ray start --head, and its HOST:PORT"
     )
 
 
@@ -214,12 +214,12 @@ def slots_here(spec: SweepSpec) -> int:
     """How many trials this machine would take at a time; 1 where it would take none."""
     try:
         return slots(spec, this_machine())
-    except BadInput:
+    except InputError:
         return 1
 
 
 def slots(spec: SweepSpec, nodes: Nodes) -> int:
-    """How many trials run at a time without waiting for each other's parts. Raises BadInput where not even one could.
+    """How many trials run at a time without waiting for each other's parts. Raises InputError where not even one could.
 
     A worker lies on one node; the workers of a trial may lie on several.
     """
@@ -228,12 +228,12 @@ def slots(spec: SweepSpec, nodes: Nodes) -> int:
     if sum(fitting) >= workers:
         return sum(fitting) // workers
     there = ", ".join(f"{node.get('CPU', 0):g} CPU cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
-    raise refusal(
+    raise input_error(
         "no trial could start: it asks for more than there is",
         given=f"workers_per_trial: {workers}, each with cpus_per_trial: {cpus} and gpus_per_trial: {gpus:g}",
         there_are=there,
         allowed=f"workers_per_trial: {sum(fitting)}" if sum(fitting) else None,
-        mend="ask for less in resources:, or for a larger machine or --address",
+        hint="ask for less in resources:, or for a larger machine or --address",
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from mpdit.errors import DiskFull, refusal
+from mpdit.errors import DiskFull, input_error
 from pipelines.scoring.evaluation import prepare
 from pipelines.yaml_file import write_yaml
 from sweeps.execution.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
@@ -63,7 +63,7 @@ class Start:
 def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = None) -> SweepEnd:
     """Bring a sweep to its end: continue what is unfinished, run what is new, reuse what is done.
 
-    listener: called with each event once it is on disk. Raises BadInput for what must not start.
+    listener: called with each event once it is on disk. Raises InputError for what must not start.
     """
     spec, how = plan.spec, how or Start()
     check_place(storage, spec.tracking.uri)
@@ -117,7 +117,7 @@ def _affordable(plan: Plan, events: list[Event], todo: list[Trial], searching: b
 
 
 def _cluster(plan: Plan, storage: Storage, how: Start) -> AbstractContextManager[Cluster]:
-    """The Ray that the sweep runs on. Raises BadInput where not even one trial would find room."""
+    """The Ray that the sweep runs on. Raises InputError where not even one trial would find room."""
     if how.address:
         scratch = storage.sweep(plan.spec.name) / "ray"
         there = f"{storage.name}/{scratch.relative_to(storage.root).as_posix()}"
@@ -225,13 +225,13 @@ def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str
 
 
 def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[Event]) -> None:
-    """See that what is to do can be scored and kept, before anything is trained. Raises BadInput where it cannot."""
+    """See that what is to do can be scored and kept, before anything is trained. Raises InputError where it cannot."""
     for recipe in {trial.recipe.data: trial.recipe for trial in todo}.values():
         prepare(recipe, [planned.cell.evaluation for planned in plan.cells])
     workers = plan.spec.resources.workers_per_trial
     for trial in todo:
         if trial.recipe.batch % workers:
-            raise refusal(
+            raise input_error(
                 f"a batch of {trial.recipe.batch} cannot be shared by {workers} workers",
                 given=f"resources.workers_per_trial: {workers}",
                 allowed=", ".join(str(n) for n in range(1, trial.recipe.batch + 1) if trial.recipe.batch % n == 0),
@@ -239,8 +239,8 @@ def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[E
     needed = cost_of(plan, storage, events).disk_gb
     limit, free = plan.spec.budget.disk_gb, shutil.disk_usage(storage.root).free / 1e9
     if todo and needed > min(free, limit or free):
-        mend = "retention: {best: 3}, fewer trials at a time, mpdit clean, or another --storage"
+        hint = "retention: {best: 3}, fewer trials at a time, mpdit clean, or another --storage"
         allowed = f"{free:.1f} GB are free" + (f", budget.disk_gb allows {limit:g}" if limit else "")
-        raise refusal(
-            "the sweep's snapshots and checkpoints do not fit", given=f"{needed:.1f} GB", allowed=allowed, mend=mend
+        raise input_error(
+            "the sweep's snapshots and checkpoints do not fit", given=f"{needed:.1f} GB", allowed=allowed, hint=hint
         )

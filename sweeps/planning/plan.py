@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.model.transformer import parameter_count
 from mpdit.training.ema import TRACKED_WIDTHS, fit_width, snapshot_bytes, snapshot_steps
 from pipelines.recipe import Recipe, trial_id
@@ -76,7 +76,7 @@ class Plan:
 def make_plan(spec: SweepSpec, events: Iterable[Event] = ()) -> Plan:
     """Every point of the search with every seed; of a search that learns, those that the ledger's events name.
 
-    Raises BadInput for a point that cannot be trained.
+    Raises InputError for a point that cannot be trained.
     """
     known = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point)}
     trials, cells = list(known.values()), []
@@ -109,7 +109,7 @@ def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:
 
 
 def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
-    """One trial a seed. Raises BadInput where the point cannot be trained."""
+    """One trial a seed. Raises InputError where the point cannot be trained."""
     whole = spec.space.whole(point)
     found = []
     for seed in spec.seeds:
@@ -120,14 +120,14 @@ def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
             for path, value in params.items():
                 recipe = with_value(recipe, path, value)
             recipe.architecture(recipe.dataset)
-        except BadInput as problem:
-            raise BadInput(f"{params}: {problem}" if params else str(problem)) from None
+        except InputError as problem:
+            raise InputError(f"{params}: {problem}" if params else str(problem)) from None
         found.append(Trial(trial_id(recipe), params, recipe))
     return found
 
 
 def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
-    """Raises BadInput for an EMA width that the snapshots of one of the trainings will not give."""
+    """Raises InputError for an EMA width that the snapshots of one of the trainings will not give."""
     for steps in {trial.recipe.steps for trial in trials}:
         for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
             fit_width(snapshot_steps(steps), steps, width)

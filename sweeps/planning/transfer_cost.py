@@ -49,7 +49,7 @@ class Saving:
 
 
 def saving(plan: Plan, storage: Storage, size: str | None, patch: int | None) -> Saving:
-    """What a transfer to that size or patch would cost and save. Raises BadInput where it cannot be."""
+    """What a transfer to that size or patch would cost and save. Raises InputError where it cannot be."""
     moved = [transfer(trial.recipe, size, patch) for trial in plan.trials]
     targets = list({trial_id(one.target): one.target for one in moved}.values())
     dearest = max(targets, key=_petaflop)

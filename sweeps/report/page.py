@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES
 from sweeps.planning.known_work import OPEN
 from sweeps.planning.plan import Plan, PlannedCell
@@ -39,9 +39,9 @@ SHOWN = 15  # rows of the ranking that are not folded away
 
 
 def write_report(storage: Storage, plan: Plan, rows: list[Row], events: list[Event], output: Path) -> Path:
-    """Write the report of a sweep's ranking and ledger to `output`. Raises BadInput when nothing has been reported."""
+    """Write the report of a sweep's ranking and ledger to `output`. Raises InputError when there are no events."""
     if not any(line["event"] in ("progress", "cell") for line in events):
-        raise refusal(f"nothing of {plan.spec.name} has been reported yet", mend=f"mpdit status {plan.spec.name}")
+        raise input_error(f"nothing of {plan.spec.name} has been reported yet", hint=f"mpdit status {plan.spec.name}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(render(storage, plan, rows, events), encoding="utf-8")
     return output

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from sweeps.planning.plan import Plan
 from sweeps.results.ranking import Row
 
@@ -43,14 +43,14 @@ def importances(plan: Plan, rows: Sequence[Row]) -> dict[str, float]:
 def write_study(plan: Plan, rows: Sequence[Row], path: Path) -> None:
     """The scored cells as an Optuna study in a journal file, as optuna-dashboard opens it; an older file goes.
 
-    Raises BadInput where no cell is scored.
+    Raises InputError where no cell is scored.
     """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     known = [row for row in rows if row.status == "completed" and row.value is not None]
     if not known:
-        raise refusal(f"no cell of {plan.spec.name} has been scored yet", mend=f"mpdit status {plan.spec.name}")
+        raise input_error(f"no cell of {plan.spec.name} has been scored yet", hint=f"mpdit status {plan.spec.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     study_of(plan, known, JournalStorage(JournalFileBackend(str(path))))

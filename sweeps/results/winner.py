@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from pipelines.export import export
 from pipelines.training.trainer import is_trained
 from pipelines.transfer import Transfer, export_transfer, transfer
@@ -13,7 +13,7 @@ from sweeps.storage.ledger import Event
 
 
 def transfer_winner(plan: Plan, row: Row, size: str | None, patch: int | None) -> Transfer:
-    """The row's recipe, at its EMA width, for another size or patch. Raises BadInput where the rules forbid it."""
+    """The row's recipe, at its EMA width, for another size or patch. Raises InputError where the rules forbid it."""
     recipe = next(trial.recipe for trial in plan.trials if trial.id == row.trial)
     width = _planned(plan, row).cell.sigma_rel
     return transfer(recipe.model_copy(update={"ema": recipe.ema.model_copy(update={"sigma_rel": width})}), size, patch)
@@ -24,13 +24,13 @@ def export_winner(
 ) -> Path:
     """Write the bundle of the first row's best seed, or of what was made of it for another size.
 
-    Raises BadInput when its weights are no longer there.
+    Raises InputError when its weights are no longer there.
     """
     row = rows[0]
     storage.bring(row.trial)
     run = storage.trial(row.trial)
     if moved is None and not is_trained(run):
-        raise refusal(f"the weights of trial {row.trial} are not in {storage.name}", given=run)
+        raise input_error(f"the weights of trial {row.trial} are not in {storage.name}", given=run)
     planned = _planned(plan, row)
     results = {line["trial"]: line for line in events if line["event"] == "cell" and line["cell"] == planned.cell.key}
     kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")

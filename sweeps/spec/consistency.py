@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from typing import Any
 
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from pipelines.yaml_file import Document
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.space import SEED, Domain
@@ -13,13 +13,13 @@ UNCONDITIONAL = ("gp", "cmaes")
 
 
 def check_consistency(document: Document, spec: SweepSpec) -> None:
-    """Raises BadInput, with its line, for the first contradiction."""
+    """Raises InputError, with its line, for the first contradiction."""
     _check_ranges(document, spec)
     _check_conditions(document, spec)
     _check_search(document, spec)
     _check_first(document, spec)
     if len(set(spec.metrics)) < len(spec.metrics):
-        raise refusal(f"{document.place(('objective',))}: a metric is named twice", given=", ".join(spec.metrics))
+        raise input_error(f"{document.place(('objective',))}: a metric is named twice", given=", ".join(spec.metrics))
     _check_scheduler(document, spec)
     _check_budget(document, spec)
 
@@ -36,15 +36,15 @@ def _check_ranges(document: Document, spec: SweepSpec) -> None:
             continue
         if path == SEED or path in spec.post_hoc_axes:
             why = "a repetition" if path == SEED else "answered from finished trainings"
-            raise refusal(
+            raise input_error(
                 f"{place}: {path} is {why}, and is not searched", given=axis.model_dump(), allowed="a list of values"
             )
         if spec.search.algorithm == "grid" and axis.kind != "values":
-            raise refusal(
+            raise input_error(
                 f"{place}: a grid cannot take a range",
                 given=f"{path}: {axis.model_dump()}",
                 allowed="a list of values",
-                mend="search: {algorithm: random, trials: 20}, or quasi_random, tpe, gp …",
+                hint="search: {algorithm: random, trials: 20}, or quasi_random, tpe, gp …",
             )
 
 
@@ -54,7 +54,7 @@ def _check_conditions(document: Document, spec: SweepSpec) -> None:
         for other, values in (domain.when or {}).items():
             place = document.place(("axes", path))
             if other not in before:
-                raise refusal(
+                raise input_error(
                     f"{place}: {path} counts only when {other} has a value, and that is no axis before it",
                     given=f"when: {{{other}: {values}}}",
                     nearest=nearest(other, before),
@@ -62,7 +62,7 @@ def _check_conditions(document: Document, spec: SweepSpec) -> None:
                 )
             wrong = [value for value in values if not spec.space.domains[other].holds(value)]
             if wrong:
-                raise refusal(
+                raise input_error(
                     f"{place}: {path} waits for a value that {other} never has",
                     given=wrong[0],
                     allowed=spec.space.domains[other].model_dump(),
@@ -75,29 +75,33 @@ def _check_search(document: Document, spec: SweepSpec) -> None:
     search, domains = spec.search, spec.space.domains
     name, place = search.algorithm, document.place(("search", "algorithm"))
     if name == "grid" and search.trials is not None:
-        mend = "leave it out; budget.trials ends a sweep early"
+        hint = "leave it out; budget.trials ends a sweep early"
         place = document.place(("search", "trials"))
-        raise refusal(f"{place}: a grid tries every combination", given=f"trials: {search.trials}", mend=mend)
+        raise input_error(f"{place}: a grid tries every combination", given=f"trials: {search.trials}", hint=hint)
     if name != "grid" and search.trials is None:
-        raise refusal(
-            f"{place}: {name} needs to know how many points to try", mend=f"{{algorithm: {name}, trials: 20}}"
+        raise input_error(
+            f"{place}: {name} needs to know how many points to try", hint=f"{{algorithm: {name}, trials: 20}}"
         )
     if not search.learns:
         return
     if not domains:
-        raise refusal(f"{place}: {name} has nothing to search", given=", ".join(spec.axes), mend="add a training axis")
+        raise input_error(
+            f"{place}: {name} has nothing to search", given=", ".join(spec.axes), hint="add a training axis"
+        )
     conditional = [path for path, domain in domains.items() if domain.when]
     if name in UNCONDITIONAL and conditional:
-        raise refusal(f"{place}: {name} cannot take an axis with a condition", given=conditional[0], allowed="tpe")
+        raise input_error(f"{place}: {name} cannot take an axis with a condition", given=conditional[0], allowed="tpe")
     words = [path for path, domain in domains.items() if not all(map(is_number, domain.values or []))]
     if name == "cmaes" and words:
-        raise refusal(f"{place}: cmaes takes numbers only", given=f"{words[0]}, of words", allowed="tpe, gp, nsga2")
+        raise input_error(f"{place}: cmaes takes numbers only", given=f"{words[0]}, of words", allowed="tpe, gp, nsga2")
     if name == "cmaes" and len(domains) < 2:
-        raise refusal(f"{place}: cmaes needs two axes or more", given=next(iter(domains)), allowed="tpe, gp")
+        raise input_error(f"{place}: cmaes needs two axes or more", given=next(iter(domains)), allowed="tpe, gp")
     if name == "cmaes" and len(spec.objective) > 1:
-        raise refusal(f"{place}: cmaes follows one objective", given=", ".join(spec.metrics), allowed="nsga2, tpe, gp")
+        raise input_error(
+            f"{place}: cmaes follows one objective", given=", ".join(spec.metrics), allowed="nsga2, tpe, gp"
+        )
     if name == "cmaes" and find_spec("cmaes") is None:
-        raise refusal(f"{place}: cmaes is not installed", mend="pip install 'mpdit[cma]'")
+        raise input_error(f"{place}: cmaes is not installed", hint="pip install 'mpdit[cma]'")
 
 
 def _check_first(document: Document, spec: SweepSpec) -> None:
@@ -107,10 +111,10 @@ def _check_first(document: Document, spec: SweepSpec) -> None:
         for path in point:
             if path not in domains:
                 near, allowed = nearest(path, domains), ", ".join(domains)
-                raise refusal(f"{place}: {path} is no searched axis", given=path, nearest=near, allowed=allowed)
+                raise input_error(f"{place}: {path} is no searched axis", given=path, nearest=near, allowed=allowed)
         for path, value in spec.space.active(spec.space.whole(point)).items():
             if not domains[path].holds(value):
-                raise refusal(
+                raise input_error(
                     f"{place}: the axis {path} does not hold {value!r}"
                     + ("" if path in point else ", the recipe's own value"),
                     given=value,
@@ -123,14 +127,14 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
     if scheduler.kind == "none":
         return
     if not scheduler.rungs:
-        mend = "rungs: [0.5], the default"
-        raise refusal(f"{place}: {scheduler.kind} has no rungs to stop a trial at", given="rungs: []", mend=mend)
+        hint = "rungs: [0.5], the default"
+        raise input_error(f"{place}: {scheduler.kind} has no rungs to stop a trial at", given="rungs: []", hint=hint)
     if len(spec.objective) > 1:
         given = ", ".join(spec.metrics)
-        raise refusal(f"{place}: a scheduler stops by one objective", given=given, mend="scheduler: {kind: none}")
+        raise input_error(f"{place}: a scheduler stops by one objective", given=given, hint="scheduler: {kind: none}")
     allowed = RUNG_METRICS if scheduler.kind != "paired" else RUNG_METRICS[:1]
     if spec.metrics[0] not in allowed:
-        raise refusal(
+        raise input_error(
             f"{place}: {scheduler.kind} cannot stop a training by {spec.metrics[0]}",
             given=f"objective: {spec.metrics[0]}",
             allowed=", ".join(allowed),
@@ -141,21 +145,21 @@ def _check_budget(document: Document, spec: SweepSpec) -> None:
     budget, seeds = spec.budget, len(spec.seeds)
     trials = document.place(("budget", "trials"))
     if budget.gpu_hours is not None and spec.resources.gpus_per_trial == 0:
-        raise refusal(
+        raise input_error(
             f"{document.place(('budget', 'gpu_hours'))}: a budget of GPU-hours, and trials without a GPU, contradict",
             given=f"gpu_hours: {budget.gpu_hours:g}, gpus_per_trial: 0",
-            mend="budget.hours, or gpus_per_trial: auto",
+            hint="budget.hours, or gpus_per_trial: auto",
         )
     if budget.trials is not None and budget.trials < seeds:
-        raise refusal(
+        raise input_error(
             f"{trials}: not one point could be tried with all its seeds",
             given=f"trials: {budget.trials}, {seeds} seeds",
-            mend=f"trials: {seeds} or more, or fewer seeds",
+            hint=f"trials: {seeds} or more, or fewer seeds",
         )
     if budget.trials is not None and spec.search.trials is not None and budget.trials < spec.search.trials * seeds:
         each = f" × {seeds} seeds" if seeds > 1 else ""
-        raise refusal(
+        raise input_error(
             f"{trials}: search.trials and budget.trials contradict each other",
             given=f"search.trials: {spec.search.trials}{each}, budget.trials: {budget.trials}",
-            mend="leave one of them out",
+            hint="leave one of them out",
         )

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer
 
-from mpdit.errors import BadInput, nearest, refusal
+from mpdit.errors import InputError, input_error, nearest
 from mpdit.scoring.frechet import FOLDS
 from pipelines.recipe import Recipe, Settings, known
 from pipelines.scoring.cell import Evaluation
@@ -40,7 +40,7 @@ class Search(Settings):
 
 def _in_order(rungs: list[float]) -> list[float]:
     if any(not 0 < share < 1 for share in rungs) or rungs != sorted(set(rungs)):
-        raise refusal("rungs are shares of a training, in order", given=rungs, allowed="as [0.5, 0.75]")
+        raise input_error("rungs are shares of a training, in order", given=rungs, allowed="as [0.5, 0.75]")
     return rungs
 
 
@@ -84,11 +84,11 @@ def _constraint(text: Any) -> str:
     try:
         return f"{metric} <= {float(limit):g}" if metric in METRICS else _refuse_constraint(text, metric)
     except ValueError as problem:
-        raise problem if isinstance(problem, BadInput) else _refuse_constraint(text, metric) from None
+        raise problem if isinstance(problem, InputError) else _refuse_constraint(text, metric) from None
 
 
 def _refuse_constraint(text: Any, metric: str) -> Any:
-    raise refusal(
+    raise input_error(
         "a constraint is a metric and the most that it may be",
         given=text,
         nearest=None if metric in METRICS else nearest(metric, METRICS),

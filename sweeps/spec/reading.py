@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mpdit.errors import BadInput, nearest, refusal
+from mpdit.errors import InputError, input_error, nearest
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation
 from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, rule, validate
@@ -20,17 +20,17 @@ FIXED = ("recipe", "evaluation", "objective")  # what one name stands for
 def check_unchanged(path: Path, spec: SweepSpec) -> bool:
     """Whether the spec is the one kept at `path`; False also where there is none yet.
 
-    Raises BadInput when its recipe, evaluation or objective is another: one name stands for one of each.
+    Raises InputError when its recipe, evaluation or objective is another: one name stands for one of each.
     """
     if not path.exists():
         return False
     old, new = read_yaml(path).data, spec.model_dump()
     changed = [line for part in FIXED for line in _differences(old[part], new[part], part)]
     if changed:
-        raise refusal(
+        raise input_error(
             f"there is another sweep named {spec.name!r} in this storage",
             differs="; ".join(changed),
-            mend="give it a new name: in the file, or with --set name=NAME",
+            hint="give it a new name: in the file, or with --set name=NAME",
         )
     return bool(old == new)
 
@@ -43,14 +43,14 @@ def _differences(old: Any, new: Any, path: str) -> list[str]:
 
 
 def sweep_file(name_or_path: str) -> Path:
-    """The file of that path, or the shipped sweep of that name. Raises BadInput where there is neither."""
+    """The file of that path, or the shipped sweep of that name. Raises InputError where there is neither."""
     path = Path(name_or_path)
     if path.exists():
         return path
     shipped = {found.stem: found for found in SHIPPED.glob("*.yaml")}
     if name_or_path in shipped:
         return shipped[name_or_path]
-    raise refusal(
+    raise input_error(
         f"there is no sweep file {name_or_path}",
         given=name_or_path,
         nearest=nearest(path.stem, shipped),
@@ -59,7 +59,7 @@ def sweep_file(name_or_path: str) -> Path:
 
 
 def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
-    """The sweep in a file, every axis value checked and in canonical form. Raises BadInput for anything wrong."""
+    """The sweep in a file, every axis value checked and in canonical form. Raises InputError for anything wrong."""
     return checked_spec(read_yaml(path), settings or [])
 
 
@@ -70,7 +70,7 @@ def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
         document = anchored(document, where)
     spec = validate(SweepSpec, document)
     if not spec.axes:
-        raise refusal(f"{document.place(('axes',))}: the sweep has no axes", allowed="axes: {PATH: [VALUE, …], …}")
+        raise input_error(f"{document.place(('axes',))}: the sweep has no axes", allowed="axes: {PATH: [VALUE, …], …}")
     axes = {name: _checked_axis(document, spec, name, values) for name, values in spec.axes.items()}
     spec = spec.model_copy(update={"axes": axes})
     check_consistency(document, spec)
@@ -80,14 +80,14 @@ def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
 def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) -> Axis:
     place = document.place(("axes", path))
     if path not in axis_paths():
-        raise refusal(
+        raise input_error(
             f"{place}: axes has no field {path!r}",
             given=f"{path}: {values}",
             nearest=_nearest_path(path),
             allowed=", ".join(_paths_like(path)),
         )
     if not values:
-        raise refusal(f"{place}: the axis {path} is empty", given=f"{path}: []", allowed="at least one value")
+        raise input_error(f"{place}: the axis {path} is empty", given=f"{path}: []", allowed="at least one value")
     owner, inner = split_axis(path)
     settings = spec.recipe if owner is Recipe else spec.evaluation
     if isinstance(values, Domain):
@@ -95,11 +95,11 @@ def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) 
     canonical = [_checked_value(document, settings, path, inner, at, value) for at, value in enumerate(values)]
     for at, value in enumerate(canonical):
         if value in canonical[:at]:
-            raise refusal(
+            raise input_error(
                 f"{document.place(('axes', path, at))}: {path} has a value twice",
                 given=values[at],
                 same_as=value,
-                mend="write it once",
+                hint="write it once",
             )
     return canonical
 
@@ -124,9 +124,11 @@ def _checked_value(
     except ValidationError as error:
         place = document.place(("axes", path, at))
         cause = error.errors()[0].get("ctx", {}).get("error")
-        if isinstance(cause, BadInput):
-            raise BadInput(f"{place}: {path}: {cause}") from None
-        raise refusal(f"{place}: {path} cannot be {value!r}", given=value, allowed=rule(error.errors()[0])) from None
+        if isinstance(cause, InputError):
+            raise InputError(f"{place}: {path}: {cause}") from None
+        raise input_error(
+            f"{place}: {path} cannot be {value!r}", given=value, allowed=rule(error.errors()[0])
+        ) from None
 
 
 def _nearest_path(path: str) -> str | None:

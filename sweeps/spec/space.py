@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_serializer
 
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from pipelines.recipe import Settings
 from pipelines.yaml_file import rule
 
@@ -101,15 +101,15 @@ Axis = list[Any] | Domain
 
 
 def parse_axis(given: Any) -> Axis:
-    """A list as it is, a mapping as a Domain. Raises BadInput for anything else."""
+    """A list as it is, a mapping as a Domain. Raises InputError for anything else."""
     if isinstance(given, (list, Domain)):
         return given
     if not isinstance(given, dict):
-        raise refusal("an axis is a list of values, or a range", given=repr(given), allowed=EXAMPLE)
+        raise input_error("an axis is a list of values, or a range", given=repr(given), allowed=EXAMPLE)
     unknown = [name for name in given if name not in Domain.model_fields]
     if unknown:
         fields = list(Domain.model_fields)
-        raise refusal(
+        raise input_error(
             f"an axis has no field {str(unknown[0])!r}",
             given=f"{unknown[0]}: {given[unknown[0]]}",
             nearest=nearest(unknown[0], fields),
@@ -118,7 +118,7 @@ def parse_axis(given: Any) -> Axis:
     kinds = [name for name in KINDS if given.get(name) is not None]
     if len(kinds) != 1:
         headline = "an axis is one of " + ", ".join(KINDS)
-        raise refusal(headline, given=", ".join(kinds) or "none of them", allowed=EXAMPLE)
+        raise input_error(headline, given=", ".join(kinds) or "none of them", allowed=EXAMPLE)
     if isinstance(given.get("when"), dict):
         listed = {name: value if isinstance(value, list) else [value] for name, value in given["when"].items()}
         given = {**given, "when": listed}
@@ -127,26 +127,30 @@ def parse_axis(given: Any) -> Axis:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise refusal(f"{where} cannot be used", given=repr(problem["input"]), allowed=rule(problem)) from None
+        raise input_error(f"{where} cannot be used", given=repr(problem["input"]), allowed=rule(problem)) from None
     if domain.kind in RANGES:
         _check_range(domain, given)
     elif domain.step:
-        raise refusal("a list of values has no step", given=f"step: {domain.step:g}", mend="leave it out")
+        raise input_error("a list of values has no step", given=f"step: {domain.step:g}", hint="leave it out")
     return domain
 
 
 def _check_range(domain: Domain, given: Any) -> None:
     low, high = getattr(domain, domain.kind)
     if not low < high:
-        raise refusal(f"{domain.kind} goes from a lower end to a higher one", given=f"{domain.kind}: [{low}, {high}]")
+        raise input_error(
+            f"{domain.kind} goes from a lower end to a higher one", given=f"{domain.kind}: [{low}, {high}]"
+        )
     if domain.kind == "log_uniform" and low <= 0:
-        raise refusal("log_uniform begins above 0", given=f"log_uniform: [{low}, {high}]", mend="uniform takes 0")
+        raise input_error("log_uniform begins above 0", given=f"log_uniform: [{low}, {high}]", hint="uniform takes 0")
     if domain.kind == "log_uniform" and domain.step:
-        raise refusal("log_uniform has no step", given=f"step: {domain.step:g}", mend="write the values as a list")
+        raise input_error("log_uniform has no step", given=f"step: {domain.step:g}", hint="write the values as a list")
     if domain.kind == "int" and domain.step and domain.step % 1:
-        raise refusal("the step between whole numbers is a whole number", given=f"step: {domain.step}")
+        raise input_error("the step between whole numbers is a whole number", given=f"step: {domain.step}")
     if domain.step and domain.step > high - low:
-        raise refusal("the step leaves one value only", given=f"step: {domain.step:g}", allowed=f"up to {high - low:g}")
+        raise input_error(
+            "the step leaves one value only", given=f"step: {domain.step:g}", allowed=f"up to {high - low:g}"
+        )
 
 
 class Space:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.reading import read_spec
 
@@ -52,9 +52,9 @@ resources: {{gpus_per_trial: auto, cpus_per_trial: 1}}   # auto: one GPU if ther
 
 
 def write_sweep_file(path: Path, answers: Answers) -> SweepSpec:
-    """Write the file and return what it says. Raises BadInput, and leaves nothing, for answers that cannot be used."""
+    """Write the file and return its spec. Raises InputError, and writes nothing, for answers that cannot be used."""
     if path.exists():
-        raise refusal(f"{path} is there already", given=path, mend="give another FILE")
+        raise input_error(f"{path} is there already", given=path, hint="give another FILE")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(sweep_text(answers), encoding="utf-8")
     try:

@@ -13,14 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpdit.errors import BadInput, disk_is_full, refusal
+from mpdit.errors import InputError, disk_is_full, input_error
 
 SCHEME = "s3://"
 AT_ONCE = 1000  # objects that one request removes, at most
 THEIRS = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs")  # whose errors, besides OSError, are the bucket's
 
 
-class BucketLost(BadInput):
+class BucketLost(InputError):
     """A bucket does not answer, or no longer lets us in."""
 
 
@@ -133,7 +133,7 @@ class Bucket:
         """What goes wrong, as one kind of error that says what to do."""
         try:
             yield
-        except BadInput:
+        except InputError:
             raise
         except Exception as problem:
             foreign = isinstance(problem, OSError) or type(problem).__module__.split(".")[0] in THEIRS
@@ -142,17 +142,19 @@ class Bucket:
             raise BucketLost(str(_refused(self.url, problem))) from None
 
 
-def _refused(url: str, problem: Exception) -> BadInput:
+def _refused(url: str, problem: Exception) -> InputError:
     """What a person is told of a bucket that cannot be used."""
     reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
     facts = {"given": url, "endpoint": _endpoint() or None, "reason": reason[:300]}
     if type(problem).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
-        return refusal("there are no credentials for the bucket", **facts, mend="AWS_ACCESS_KEY_ID and its secret")
+        return input_error("there are no credentials for the bucket", **facts, hint="AWS_ACCESS_KEY_ID and its secret")
     if isinstance(problem, PermissionError):
-        return refusal("the bucket does not let us in", **facts, mend="AWS_ACCESS_KEY_ID and its secret, or its policy")
+        return input_error(
+            "the bucket does not let us in", **facts, hint="AWS_ACCESS_KEY_ID and its secret, or its policy"
+        )
     if isinstance(problem, FileNotFoundError):
-        return refusal("there is no such bucket", **facts, mend="make it, or look at AWS_ENDPOINT_URL")
-    return refusal("the bucket does not answer", **facts, mend="look at AWS_ENDPOINT_URL and the network")
+        return input_error("there is no such bucket", **facts, hint="make it, or look at AWS_ENDPOINT_URL")
+    return input_error("the bucket does not answer", **facts, hint="look at AWS_ENDPOINT_URL and the network")
 
 
 def _endpoint() -> str:
@@ -165,14 +167,14 @@ def identity(url: str) -> str:
 
 
 def open_bucket(url: str) -> Bucket:
-    """The place that `s3://bucket/prefix` names. Raises BadInput: no s3fs, no bucket, no credentials, no answer."""
+    """The place that `s3://bucket/prefix` names. Raises InputError: no s3fs, no bucket, no credentials, no answer."""
     try:
         import s3fs  # noqa: F401
     except ModuleNotFoundError as missing:
-        mend = "pip install 'mpdit[s3]'"
-        raise refusal("a storage in a bucket needs more packages", missing=missing.name, mend=mend) from None
+        hint = "pip install 'mpdit[s3]'"
+        raise input_error("a storage in a bucket needs more packages", missing=missing.name, hint=hint) from None
     if not url.removeprefix(SCHEME).partition("/")[0]:
-        raise refusal("this names no bucket", given=url, allowed="s3://BUCKET/PREFIX")
+        raise input_error("this names no bucket", given=url, allowed="s3://BUCKET/PREFIX")
     bucket = Bucket(url.rstrip("/"), _files(tuple((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))))
     bucket.now()
     return bucket

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
-from mpdit.errors import nearest, refusal
+from mpdit.errors import input_error, nearest
 from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, is_bundle
 from sweeps.storage.bucket import Bucket, Entry
 from sweeps.storage.folder_sync import pull
@@ -40,10 +40,10 @@ class Storage:
 
     @property
     def database(self) -> Path:
-        """MLflow's own database. Raises BadInput for a bucket, which cannot hold one."""
+        """MLflow's own database. Raises InputError for a bucket, which cannot hold one."""
         if self.bucket:
-            mend = "start `mlflow server` and name it: tracking: {uri: http://HOST:5000}"
-            raise refusal("a storage in a bucket has no MLflow database of its own", given=self.name, mend=mend)
+            hint = "start `mlflow server` and name it: tracking: {uri: http://HOST:5000}"
+            raise input_error("a storage in a bucket has no MLflow database of its own", given=self.name, hint=hint)
         return self.root / "mlflow.db"
 
     @property
@@ -56,7 +56,7 @@ class Storage:
         return path.read_text()
 
     def prepare(self) -> None:
-        """Create the folders. Raises BadInput where that cannot be, or where another layout's data lie."""
+        """Create the folders. Raises InputError where that cannot be, or where another layout's data lie."""
         try:
             for folder in (self.sweeps, self.trials, self.artifacts):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -68,20 +68,20 @@ class Storage:
                 if self.bucket:
                     self.bucket.create("VERSION", f"{LAYOUT}\n".encode())
         except OSError as error:
-            raise refusal(
-                f"the storage {self.root} is not writable", reason=error.strerror, mend="--storage DIR or MPDIT_STORAGE"
+            raise input_error(
+                f"the storage {self.root} is not writable", reason=error.strerror, hint="--storage DIR or MPDIT_STORAGE"
             ) from None
         self.check()
 
     def check(self) -> None:
-        """Raises BadInput where another version's layout lies here."""
+        """Raises InputError where another version's layout lies here."""
         version = self.root / "VERSION"
         if version.exists() and version.read_text().strip() != LAYOUT:
-            raise refusal(
+            raise input_error(
                 f"{self.name} has another layout",
                 given=version.read_text().strip(),
                 allowed=LAYOUT,
-                mend="--storage DIR",
+                hint="--storage DIR",
             )
 
     def sweep(self, name: str) -> Path:
@@ -119,15 +119,17 @@ class Storage:
         return [path.parent.name for path in newest_first]
 
     def find_sweep(self, name: str | None) -> str:
-        """The named sweep, or the newest. Raises BadInput where there is none."""
+        """The named sweep, or the newest. Raises InputError where there is none."""
         self.check()
         names = self.sweep_names()
         if not names:
-            raise refusal(f"there is no sweep in {self.name}", mend=f"mpdit sweep conditioning --storage {self.name}")
+            raise input_error(
+                f"there is no sweep in {self.name}", hint=f"mpdit sweep conditioning --storage {self.name}"
+            )
         if name is None:
             return names[0]
         if name not in names:
-            raise refusal(
+            raise input_error(
                 f"there is no sweep {name!r} in {self.name}",
                 given=name,
                 nearest=nearest(name, names),
@@ -144,7 +146,7 @@ class Storage:
             self.bring(run)
             return self.trial(run)
         known = [trial for trial in self.trial_names() if self.holds(self.trial(trial) / RECIPE)]
-        raise refusal(
+        raise input_error(
             f"there is no run {run!r}",
             given=run,
             nearest=nearest(run, known),
@@ -214,7 +216,7 @@ def locked(path: Path, what: str, patience: float = 0) -> Iterator[None]:
                 file.seek(0)
                 holder = file.read().strip()
                 headline = f"{what} is being run by another process"
-                raise Busy(str(refusal(headline, holder=holder, mend="wait for it, or stop it")))
+                raise Busy(str(input_error(headline, holder=holder, hint="wait for it, or stop it")))
             time.sleep(0.2)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from mpdit.errors import BadInput, refusal
+from mpdit.errors import InputError, input_error
 from sweeps.storage.bucket import Bucket, Entry
 
 RENEWED_EVERY = 10.0  # seconds
@@ -16,7 +16,7 @@ LASTS = 60.0  # seconds without renewal after which a driver counts as dead
 LOOK_EVERY = 1.0  # seconds between two looks at a lease that may be a dead driver's
 
 
-class Busy(BadInput):
+class Busy(InputError):
     """Another live process holds the lock, or the lease."""
 
 
@@ -92,4 +92,4 @@ def acquire(bucket: Bucket, sweep: str, copy: str) -> Lease:
 def _busy(sweep: str, holder: dict[str, Any]) -> Busy:
     who = f"process {holder.get('process')} on {holder.get('host')}"
     headline = f"sweep {sweep} is being run by another process"
-    return Busy(str(refusal(headline, holder=who, mend="wait for it, or stop it: mpdit stop")))
+    return Busy(str(input_error(headline, holder=who, hint="wait for it, or stop it: mpdit stop")))

@@ -44,9 +44,9 @@ class Ledger:
         self.path = path
         self.events: list[Event] = read(path) if path.exists() else []
         self._known = {identity(line) for line in self.events}
-        self._mend_end()
+        self._end_torn_line()
 
-    def _mend_end(self) -> None:
+    def _end_torn_line(self) -> None:
         """End a line that a kill left torn, so that the next one starts on its own."""
         if self.path.exists() and self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n":
             with self.path.open("a", encoding="utf-8") as file:

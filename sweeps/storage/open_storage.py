@@ -8,7 +8,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from pipelines.scoring.reference import cache_folder
 from sweeps.storage.bucket import SCHEME, identity, open_bucket
 from sweeps.storage.folder_sync import pull
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 def open_storage(place: str | Path) -> Storage:
     """The storage in a folder or, `s3://bucket/prefix`, in a bucket.
 
-    Raises BadInput where there is no such bucket, where it does not let us in or does not answer.
+    Raises InputError where there is no such bucket, where it does not let us in or does not answer.
     """
     scheme, _, rest = str(place).partition(":/")
     if not rest or not re.fullmatch(r"[a-z][a-z0-9+]+", scheme):
         return Storage(Path(place))
     if scheme != "s3":
-        raise refusal("this is no storage", given=place, allowed="a folder, or s3://BUCKET/PREFIX")
+        raise input_error("this is no storage", given=place, allowed="a folder, or s3://BUCKET/PREFIX")
     url = SCHEME + rest.strip("/")
     bucket = open_bucket(url)
     storage = Storage(copy_of(url), bucket)

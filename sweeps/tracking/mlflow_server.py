@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from sweeps.storage.layout import Storage
 from sweeps.tracking.mlflow_view import quiet, tracking_uri
 
@@ -21,12 +21,12 @@ HOST = "127.0.0.1"
 def served(storage: Storage, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's server: answering when this opens, ended when it closes.
 
-    Its own words go to `mlflow-ui.log` in the storage. Raises BadInput when there is nothing to show, when the port is
-    taken, or when it does not start.
+    Its output goes to `mlflow-ui.log` in the storage. Raises InputError when there is nothing to show, when the port
+    is taken, or when it does not start.
     """
     if not storage.database.exists():
-        mend = f"mpdit sweep conditioning --storage {storage.root}"
-        raise refusal(f"there is nothing to show in {storage.root}", mend=mend)
+        hint = f"mpdit sweep conditioning --storage {storage.root}"
+        raise input_error(f"there is nothing to show in {storage.root}", hint=hint)
     _check_free(port)
     path = storage.root / "mlflow-ui.log"
     with path.open("wb") as words:
@@ -38,7 +38,7 @@ def served(storage: Storage, port: int) -> Iterator[subprocess.Popen[bytes]]:
         while not _answers(port):
             if server.poll() is not None:
                 last = path.read_text(errors="replace").strip().splitlines()[-1:]
-                raise refusal("MLflow did not start", reason=" ".join(last), log=path)
+                raise input_error("MLflow did not start", reason=" ".join(last), log=path)
             time.sleep(0.3)
         yield server
     finally:
@@ -61,7 +61,7 @@ def _check_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise refusal(f"port {port} cannot be used", reason=error.strerror, mend="--port N") from None
+            raise input_error(f"port {port} cannot be used", reason=error.strerror, hint="--port N") from None
 
 
 def _answers(port: int) -> bool:

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES, RECIPE
 from sweeps.planning.plan import Plan
 from sweeps.storage.layout import Storage
@@ -107,7 +107,7 @@ def _told(problem: Exception, uri: str) -> str:
 def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | None = None) -> tuple[int, str]:
     """Show what a store has not seen of a sweep; returns how many events that were, and where.
 
-    uri: another store than the sweep's own. Raises BadInput where it does not answer.
+    uri: another store than the sweep's own. Raises InputError where it does not answer.
     """
     place = tracking_uri(storage, uri or plan.spec.tracking.uri)
     sweep = next(line["sweep"] for line in events if line["event"] == "sweep_started")
@@ -119,10 +119,10 @@ def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | No
             view.show(line)
         view.remember(len(events))
     except Exception as problem:
-        raise refusal(
+        raise input_error(
             "MLflow cannot be brought up to date",
             given=without_password(place),
             reason=_told(problem, place),
-            mend="start it, then run the same command again",
+            hint="start it, then run the same command again",
         ) from None
     return len(events) - known, without_password(place)

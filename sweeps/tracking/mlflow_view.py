@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpdit.errors import refusal
+from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES
 from pipelines.provenance import git_state, versions
 from sweeps.planning.plan import Plan, trials_of
@@ -51,33 +51,33 @@ def quiet() -> None:
 
 
 def tracking_uri(storage: Storage, uri: str | None) -> str:
-    """The absolute URI: the storage's own database unless another is given. Raises BadInput for a relative one."""
+    """The absolute URI: the storage's own database unless another is given. Raises InputError for a relative one."""
     if uri is None:
         return f"sqlite:///{storage.database}"
     scheme = uri.split("://", 1)[0] if "://" in uri else ""
     if scheme not in ("http", "https", "sqlite", "postgresql", "mysql", "databricks"):
-        raise refusal(
+        raise input_error(
             "this tracking URI cannot be used", given=uri, allowed="http(s)://host:port or sqlite:////absolute/path"
         )
     if scheme == "sqlite" and not uri.startswith("sqlite:////"):
-        raise refusal(
-            "a relative database would be another one in every process", given=uri, mend="sqlite:////ABSOLUTE"
+        raise input_error(
+            "a relative database would be another one in every process", given=uri, hint="sqlite:////ABSOLUTE"
         )
     return uri
 
 
 def check_place(storage: Storage, uri: str | None) -> None:
-    """Raises BadInput where the tracking database would be SQLite on a network file system, whose locks it breaks."""
+    """Raises InputError where the tracking database would be SQLite on a network file system, whose locks it breaks."""
     place = tracking_uri(storage, uri)
     if not place.startswith("sqlite:"):
         return
     path = Path(place.removeprefix("sqlite:///"))
     kind = file_system(path)
     if kind in NETWORK_FILE_SYSTEMS:
-        raise refusal(
+        raise input_error(
             "SQLite does not work on a network file system: its locks fail there, and the database breaks",
             given=f"{path} on {kind}",
-            mend="tracking: {uri: http://HOST:5000} with `mlflow server` running there, or a database on a local disk",
+            hint="tracking: {uri: http://HOST:5000} with `mlflow server` running there, or a database on a local disk",
         )
 
 

@@ -4,7 +4,7 @@ import logging
 import shutil
 from typing import Any
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.planning.plan import Plan
 from sweeps.results.ranking import Row
 from sweeps.results.winner import export_winner
@@ -31,7 +31,7 @@ def register_best(client: Any, storage: Storage, plan: Plan, rows: list[Row], ru
     shutil.rmtree(folder, ignore_errors=True)
     try:
         export_winner(storage, plan, read(storage.ledger(name)), rows, folder)
-    except (BadInput, OSError) as problem:
+    except (InputError, OSError) as problem:
         log.info("the winner is not registered: %s", problem)
         return
     client.log_artifacts(run, str(folder), BUNDLE)

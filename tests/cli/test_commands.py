@@ -338,7 +338,7 @@ def test_plan_shows_what_tuning_small_saves(tuned: Path, mpdit: Command) -> None
         (["best", "--export", "--size", "Bb"], ["no model size 'Bb'", "nearest"]),
         (["best", "--export", "--patch", "3"], ["patch 3 does not divide"]),
         (["plan", "tuned.yaml", "--size", "B", "--patch", "3"], ["patch 3 does not divide"]),
-        (["plan", "conditioning", "--size", "B"], ["found under sp at width 64", "mend"]),
+        (["plan", "conditioning", "--size", "B"], ["found under sp at width 64", "hint"]),
         (["plan", "tuned.yaml", "--set", "recipe.optimizer.base_width=72"], ["attention heads", "multiples of 16"]),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines import evaluate, train
 from pipelines.recipe import Recipe
 from tests.conftest import SMALL
@@ -23,9 +23,9 @@ def test_a_training_from_fields_is_scored_and_scored_again(tmp_path: Path) -> No
 
 
 def test_what_cannot_be_used_is_told_in_one_message(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="stepz"):
+    with pytest.raises(InputError, match="stepz"):
         train({"stepz": 4}, tmp_path)
-    with pytest.raises(BadInput, match="lrr"):
+    with pytest.raises(InputError, match="lrr"):
         train(Recipe.model_validate(FIELDS), tmp_path, settings=["optimizer.lrr=1"])
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         evaluate(tmp_path / "nowhere")

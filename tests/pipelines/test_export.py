@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import mpdit
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.export import bundle_evaluation, export
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
@@ -51,7 +51,7 @@ def test_training_a_bundle_again_reaches_the_same_result(exported: tuple[Path, d
 
 def test_a_bundle_has_one_width_only(exported: tuple[Path, dict[str, Any]]) -> None:
     assert mpdit.load(exported[0], ema=0.05)[1]["ema"]["sigma_rel"] == 0.05
-    with pytest.raises(BadInput, match="one EMA width only"):
+    with pytest.raises(InputError, match="one EMA width only"):
         mpdit.load(exported[0], ema=0.1)
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.recipe import Recipe, resolve_runtime, trial_id
 from pipelines.yaml_file import Document, validate
 
@@ -91,7 +91,7 @@ def test_what_is_asked_for_stays() -> None:
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # the edge of the machine
-    with pytest.raises(BadInput, match="this machine shows none"):
+    with pytest.raises(InputError, match="this machine shows none"):
         resolve_runtime(changed(runtime={"device": "cuda"}))
 
 
@@ -121,7 +121,7 @@ def test_the_public_code_s_variant_clips_as_it_does_unless_told_otherwise() -> N
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(InputError, match=says):
         validate(Recipe, Document(fields, "recipe.yaml"))
 
 

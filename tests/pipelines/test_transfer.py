@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import mpdit
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.recipe import Recipe
 from pipelines.training.trainer import is_trained, read_recipe, train
 from pipelines.transfer import export_transfer, transfer
@@ -59,7 +59,7 @@ def test_from_nano_every_size_can_be_reached(size: str) -> None:
     ],
 )
 def test_what_does_not_transfer_is_refused(recipe: Recipe, size: str, patch: int | None, says: str) -> None:
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(InputError, match=says):
         transfer(recipe, size, patch)
 
 
@@ -74,7 +74,7 @@ def test_a_transferred_bundle_has_no_weights_says_so_and_trains(tmp_path: Path) 
     moved = transfer(source(model={"width": 32}, steps=2, batch=8, runtime={"device": "cpu"}), "nano", 4)
     export_transfer(moved, RESULT, bundle, SOURCE)
     assert sorted(path.name for path in bundle.iterdir()) == ["README.md", "provenance.json", "recipe.yaml"]
-    with pytest.raises(BadInput, match="no weights yet"):
+    with pytest.raises(InputError, match="no weights yet"):
         mpdit.load(bundle)
     card = (bundle / "README.md").read_text()
     for part in (

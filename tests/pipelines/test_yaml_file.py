@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.recipe import Recipe
 from pipelines.yaml_file import anchored, apply_settings, parse_value, read_yaml, validate, write_yaml
 
@@ -14,7 +14,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def message(folder: Path, text: str) -> str:
-    with pytest.raises(BadInput) as problem:
+    with pytest.raises(InputError) as problem:
         validate(Recipe, read_yaml(written(folder, text)))
     return str(problem.value)
 
@@ -70,12 +70,12 @@ def test_a_file_without_settings_is_refused(text: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_yaml(path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there is no file"):
+    with pytest.raises(InputError, match="there is no file"):
         read_yaml(tmp_path / "none.yaml")
 
 
@@ -93,7 +93,7 @@ def test_settings_are_laid_over_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", ["steps", "=1", "steps.more=1", "steps=[1"])
 def test_a_setting_that_says_nothing_is_refused(setting: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         apply_settings(read_yaml(written(tmp_path, "steps: 10\n")), [setting])
 
 

@@ -19,7 +19,7 @@ def test_another_version_than_tested_is_a_warning(tmp_path: Path, monkeypatch: p
     assert "torch" in found.what
     assert "tested with 0.0.1" in found.what
     assert "not-installed" not in found.what
-    assert found.mend
+    assert found.hint
 
 
 def test_a_clock_behind_the_files_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

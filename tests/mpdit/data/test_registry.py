@@ -3,7 +3,7 @@ import torch
 
 from mpdit.data.dataset import held_near, to_bytes
 from mpdit.data.registry import load_dataset
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.randomness import Draws
 
 
@@ -24,7 +24,7 @@ def test_bytes_are_rounded_and_clamped() -> None:
 
 
 def test_an_unknown_data_set_is_refused() -> None:
-    with pytest.raises(BadInput, match="digits"):
+    with pytest.raises(InputError, match="digits"):
         load_dataset("digit")
 
 

@@ -4,7 +4,7 @@ import torch
 from mpdit.data.dataset import to_bytes
 from mpdit.data.registry import load_dataset
 from mpdit.data.shapes import DRAWN, NAMES, OUTLINES, attributes, colour, render, scene
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 
 
 def test_an_index_is_the_same_picture_alone_and_among_others() -> None:
@@ -81,11 +81,11 @@ def test_a_set_is_the_first_pictures_in_turn_of_classes() -> None:
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(BadInput, match="8 to 1024"):
+    with pytest.raises(InputError, match="8 to 1024"):
         load_dataset("shapes", resolution=4)
-    with pytest.raises(BadInput, match="10 or more"):
+    with pytest.raises(InputError, match="10 or more"):
         load_dataset("shapes", count=3)
-    with pytest.raises(BadInput, match="no path"):
+    with pytest.raises(InputError, match="no path"):
         load_dataset("shapes", path="x")
 
 

@@ -18,7 +18,7 @@ from mpdit.diffusion.objectives import (
     step_back,
     variational_bound,
 )
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.randomness import normal
 from mpdit.schedules import ddpm_sigmas
 from tests.conftest import small_architecture
@@ -170,5 +170,5 @@ def test_an_objective_survives_its_plain_values(objective: Objective) -> None:
 
 
 def test_an_unknown_objective_is_refused() -> None:
-    with pytest.raises(BadInput, match="flow"):
+    with pytest.raises(InputError, match="flow"):
         objective_from({"name": "flwo", "sigma_data": 1.0})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.model.design import DESIGNS, choose_design
 from mpdit.model.layers import initialize_weights
 from mpdit.model.modulation import (
@@ -51,7 +51,7 @@ def test_any_order_has_one_canonical_name(kinds: tuple[str, ...]) -> None:
     ("text", "says"), [("scale+shfit", "shift"), ("scale+scale", "twice"), ("", "allowed"), ("+", "any")]
 )
 def test_a_typo_is_refused_with_the_nearest_name(text: str, says: str) -> None:
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(InputError, match=says):
         parse_modulation(text)
 
 

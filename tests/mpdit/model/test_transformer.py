@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.model.attention import Attention
 from mpdit.model.design import DESIGNS, SWITCHES, choose_design
 from mpdit.model.layers import magnitude, normalised_weights
@@ -116,12 +116,12 @@ def test_rotation_needs_five_percent_fewer_parameters_than_shift() -> None:
 
 
 def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"patch 3 does not divide"):
+    with pytest.raises(InputError, match=r"patch 3 does not divide"):
         small_architecture(patch=3)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(BadInput, match="heads do not divide"):
+    with pytest.raises(InputError, match="heads do not divide"):
         small_architecture(heads=5)
 
 
@@ -161,15 +161,15 @@ def test_every_switch_can_be_set_by_itself(design: str, switch: str) -> None:
 
 
 def test_forced_normalisation_of_weights_that_are_not_normalised_is_refused() -> None:
-    with pytest.raises(BadInput, match="forced weight normalisation"):
+    with pytest.raises(InputError, match="forced weight normalisation"):
         choose_design("A", {"forced_normalization": True})
 
 
 def test_an_unknown_variant_is_refused_with_the_nearest() -> None:
-    with pytest.raises(BadInput, match="map-dit"):
+    with pytest.raises(InputError, match="map-dit"):
         choose_design("E", variant="mapdit")
 
 
 def test_a_width_that_two_dimensions_cannot_share_is_refused() -> None:
-    with pytest.raises(BadInput, match="divisible by 4"):
+    with pytest.raises(InputError, match="divisible by 4"):
         small_architecture(width=30, heads=3, modulation="rotation")

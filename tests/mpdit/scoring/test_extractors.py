@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mpdit.data.registry import load_dataset
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.randomness import uniform
 from mpdit.scoring import extractors
 from mpdit.scoring.extractors import DOWNLOADS, find_weights, load_extractor
@@ -46,7 +46,7 @@ def test_changed_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         file.seek(-1, 2)
         file.write(b"\x00")
     monkeypatch.setattr(extractors, "WEIGHTS", tmp_path)
-    with pytest.raises(BadInput, match="is damaged"):
+    with pytest.raises(InputError, match="is damaged"):
         load_extractor("digits")
 
 
@@ -60,12 +60,12 @@ def test_changed_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_images_of_the_wrong_size_or_type_are_refused(images: torch.Tensor, says: str) -> None:
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(InputError, match=says):
         load_extractor("digits").features(images)
 
 
 def test_an_unknown_extractor_is_refused_with_the_nearest() -> None:
-    with pytest.raises(BadInput, match=r"nearest:\s+digits"):
+    with pytest.raises(InputError, match=r"nearest:\s+digits"):
         load_extractor("digit")
 
 
@@ -139,13 +139,13 @@ def test_missing_weights_are_told_with_where_to_get_them(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv(DOWNLOADS[name].variable, raising=False)
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(BadInput) as problem:
+    with pytest.raises(InputError) as problem:
         load_extractor(name)
     text = str(problem.value)
     for part in (DOWNLOADS[name].url, DOWNLOADS[name].sha256, DOWNLOADS[name].variable, "evaluation.extractor=auto"):
         assert part in text
     monkeypatch.setenv(DOWNLOADS[name].variable, str(tmp_path / "nowhere.pth"))
-    with pytest.raises(BadInput, match="where there is no file"):
+    with pytest.raises(InputError, match="where there is no file"):
         load_extractor(name)
 
 
@@ -162,7 +162,7 @@ def test_a_file_that_holds_other_weights_is_refused(tmp_path: Path, monkeypatch:
     torch.save({"first.weight": torch.zeros(2)}, tmp_path / "other.pth")
     for name in ("inception", "dinov2"):
         monkeypatch.setenv(DOWNLOADS[name].variable, str(tmp_path / "other.pth"))
-        with pytest.raises(BadInput, match=f"does not hold the weights of the {name} features"):
+        with pytest.raises(InputError, match=f"does not hold the weights of the {name} features"):
             load_extractor(name)
 
 

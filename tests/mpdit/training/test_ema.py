@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.training import ema
 
 WIDTHS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25)
@@ -46,7 +46,7 @@ def test_the_exponent_gives_back_its_width(width: float) -> None:
 
 @pytest.mark.parametrize("width", [-0.1, 0.0, 0.2887, 0.5, float("nan")])
 def test_a_width_that_no_profile_has_is_refused(width: float) -> None:
-    with pytest.raises(BadInput, match="no EMA has the width"):
+    with pytest.raises(InputError, match="no EMA has the width"):
         ema.width_exponent(width)
 
 
@@ -132,10 +132,10 @@ def test_the_cadence_ends_at_the_last_step_and_is_denser_early(steps: int) -> No
 
 
 def test_a_step_without_a_snapshot_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there are no EMA snapshots"):
+    with pytest.raises(InputError, match="there are no EMA snapshots"):
         ema.reconstruct(tmp_path, [0.1], 7)
     keep_snapshots(tmp_path, walk(10))
-    with pytest.raises(BadInput, match="no EMA snapshot of step 11"):
+    with pytest.raises(InputError, match="no EMA snapshot of step 11"):
         ema.reconstruct(tmp_path, [0.1], 11)
 
 
@@ -144,7 +144,7 @@ def test_a_width_that_the_snapshots_cannot_give_is_refused_with_those_that_they_
     width: float, tmp_path: Path
 ) -> None:
     steps = keep_snapshots(tmp_path, walk(300))
-    with pytest.raises(BadInput, match=r"0 \(raw weights\), 0.014 to 0.287"):
+    with pytest.raises(InputError, match=r"0 \(raw weights\), 0.014 to 0.287"):
         ema.reconstruct(tmp_path, [width], steps)
 
 
@@ -166,7 +166,7 @@ def test_a_truncated_snapshot_is_refused_by_name(tmp_path: Path) -> None:
     steps = keep_snapshots(tmp_path, walk(200))
     path = ema.snapshot_path(tmp_path, ema.snapshot_steps(steps)[20])
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(BadInput, match=rf"{path.name} is damaged"):
+    with pytest.raises(InputError, match=rf"{path.name} is damaged"):
         ema.reconstruct(tmp_path, [0.1], steps)
     path.unlink()  # as the message says
     assert ema.reconstruct(tmp_path, [0.1], steps)[0]["w"].isfinite().all()
@@ -176,10 +176,10 @@ def test_a_snapshot_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
     steps = keep_snapshots(tmp_path, walk(200))
     kept = ema.snapshot_steps(steps)
     ema.write_snapshot(tmp_path, kept[20], [{"v": torch.zeros(64)} for _ in ema.TRACKED_WIDTHS])
-    with pytest.raises(BadInput, match="is a snapshot of another run"):
+    with pytest.raises(InputError, match="is a snapshot of another run"):
         ema.reconstruct(tmp_path, [0.1], steps)
     ema.snapshot_path(tmp_path, kept[21]).replace(ema.snapshot_path(tmp_path, kept[20]))  # under a false name
-    with pytest.raises(BadInput, match="is a snapshot of another run"):
+    with pytest.raises(InputError, match="is a snapshot of another run"):
         ema.reconstruct(tmp_path, [0.1], steps)
 
 

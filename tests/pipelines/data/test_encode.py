@@ -13,7 +13,7 @@ from PIL import Image
 from mpdit.data import latents
 from mpdit.data.prepared_images import load_image_folder
 from mpdit.data.registry import load_dataset
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.randomness import Draws
 from pipelines.data.encode import make_latents
 from pipelines.data.prepare import prepare
@@ -128,9 +128,9 @@ def test_a_stopped_encoding_is_refused_and_continues(
 
     with pytest.raises(Stopped):
         encoded(images, vae, tmp_path / "set", progress=stop)
-    with pytest.raises(BadInput, match="half encoded"):
+    with pytest.raises(InputError, match="half encoded"):
         load_dataset("latents", path=str(tmp_path / "set"))
-    with pytest.raises(BadInput, match="dtype was fp32, is bf16"):
+    with pytest.raises(InputError, match="dtype was fp32, is bf16"):
         encoded(images, vae, tmp_path / "set", dtype="bf16")
     seen: list[int] = []
     encoded(images, vae, tmp_path / "set", progress=lambda done, _total: seen.append(done))
@@ -140,7 +140,7 @@ def test_a_stopped_encoding_is_refused_and_continues(
     torch.testing.assert_close(one.plain(index), other.plain(index), atol=1e-5, rtol=1e-5)
     assert torch.equal(one.labels, other.labels)
     encoded(images, vae, tmp_path / "set")  # is there already
-    with pytest.raises(BadInput, match="is there already"):
+    with pytest.raises(InputError, match="is there already"):
         encoded(images, vae, tmp_path / "set", flip=True)
 
 
@@ -205,7 +205,7 @@ def test_another_layout_is_refused(
     changes: dict[str, object], says: str, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(InputError, match=says):
         encoded(reference_layout(tmp_path / "theirs", **changes), vae, tmp_path / "set")
     assert not (tmp_path / "ran").exists()
 
@@ -232,7 +232,7 @@ def test_edm2s_zip_is_taken_as_it_is(vae: Path, tmp_path: Path) -> None:
     assert np.array_equal(data.read(torch.arange(9))[0].flatten(1, 2).numpy(), values)
     assert data.labels.tolist() == [0, 1, 2] * 3
     edm2_zip(tmp_path / "bad.zip", broken=b"nothing")
-    with pytest.raises(BadInput, match=r"00000004.npy cannot be read as a latent"):
+    with pytest.raises(InputError, match=r"00000004.npy cannot be read as a latent"):
         encoded(tmp_path / "bad.zip", vae, tmp_path / "other")
 
 
@@ -245,7 +245,7 @@ def test_a_vae_that_cannot_be_loaded_is_refused(images: Path, vae: Path, tmp_pat
         latents.load_vae(str(vae))
     )
     for source in (str(tmp_path / "none"), str(images), "none"):
-        with pytest.raises(BadInput, match="cannot be loaded"):
+        with pytest.raises(InputError, match="cannot be loaded"):
             latents.load_vae(source)
 
 
@@ -256,11 +256,11 @@ def test_a_changed_vae_or_missing_images_are_refused(images: Path, vae: Path, tm
     encoded(tmp_path / "set", vae, tmp_path / "latents")
     data = load_dataset("latents", path=str(tmp_path / "latents"))
     shutil.rmtree(tmp_path / "set")
-    with pytest.raises(BadInput, match="are not at"):
+    with pytest.raises(InputError, match="are not at"):
         data.pixels(torch.arange(2))
     weights = tmp_path / "latents" / "vae" / "diffusion_pytorch_model.safetensors"
     with weights.open("r+b") as file:
         file.seek(-4, 2)
         file.write(b"\x00\x00\x80\x3f")
-    with pytest.raises(BadInput, match="is not the VAE of these latents"):
+    with pytest.raises(InputError, match="is not the VAE of these latents"):
         data.to_pixels(data.plain(torch.arange(2)))

@@ -20,7 +20,7 @@ from PIL import Image
 
 from mpdit.data.prepared_images import read_record
 from mpdit.data.registry import load_dataset
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.randomness import Draws
 from pipelines.data.prepare import prepare
 
@@ -159,7 +159,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_file_is_named_and_can_be_left_out(kind: str, images: Path, tmp_path: Path) -> None:
     spoil(images, kind)
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(InputError) as refused:
         prepare(str(images), tmp_path / "set", 8)
     assert all(part in str(refused.value) for part in [*BAD[kind], "--skip-bad"]), refused.value
     assert not (tmp_path / "set").exists()
@@ -189,7 +189,7 @@ def test_a_cmyk_jpeg_is_turned_to_rgb_and_counted(images: Path, tmp_path: Path) 
 def test_one_image_is_too_few(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     picture(1).save(tmp_path / "in" / "only.png")
-    with pytest.raises(BadInput, match="holds 1 image only"):
+    with pytest.raises(InputError, match="holds 1 image only"):
         prepare(str(tmp_path / "in"), tmp_path / "set", 8)
 
 
@@ -223,7 +223,7 @@ def test_an_archive_that_leads_out_of_itself_is_refused(name: str, tmp_path: Pat
     with tarfile.open(tmp_path / "evil.tar", "w") as shard:
         shard.addfile(tarfile.TarInfo(name))
     for evil in ("evil.zip", "evil.tar"):
-        with pytest.raises(BadInput, match="leads out of it"):
+        with pytest.raises(InputError, match="leads out of it"):
             prepare(str(tmp_path / evil), tmp_path / "set", 8, skip_bad=True)
 
 
@@ -263,7 +263,7 @@ def test_a_shards_bad_samples_are_named(tmp_path: Path) -> None:
     good = [{"png": encoded(picture(n)), "cls": b"1"} for n in range(8)]
     bad = [{"png": encoded(picture(9)), "cls": b"seven"}, {"cls": b"1"}, {"png": encoded(picture(9)), "cls": b"-1"}]
     shard(tmp_path / "s.tar", good + bad)
-    with pytest.raises(BadInput, match=r"s-0008.png its class is b'seven'"):
+    with pytest.raises(InputError, match=r"s-0008.png its class is b'seven'"):
         prepare(str(tmp_path / "s.tar"), tmp_path / "set", 8)
     record = prepare(str(tmp_path / "s.tar"), tmp_path / "set", 8, skip_bad=True)
     assert (record.count, len(record.skipped)) == (8, 3)
@@ -273,44 +273,44 @@ def test_what_is_no_source_is_refused(images: Path, tmp_path: Path, monkeypatch:
     (tmp_path / "a.zip").write_text("no zip")
     (tmp_path / "a.tar").write_text("no tar")
     for source, says in (("none", "nothing at"), ("a.zip", "as a zip"), ("a.tar", "as a tar")):
-        with pytest.raises(BadInput, match=says):
+        with pytest.raises(InputError, match=says):
             prepare(str(tmp_path / source), tmp_path / "set", 8)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    with pytest.raises(BadInput, match="is there already"):
+    with pytest.raises(InputError, match="is there already"):
         prepare(str(images), tmp_path / "taken", 8)
     monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
-    with pytest.raises(BadInput, match="pip install datasets"):
+    with pytest.raises(InputError, match="pip install datasets"):
         prepare("hf:some/images", tmp_path / "set", 8)
 
 
 def test_an_unprepared_or_damaged_set_is_refused(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="mpdit data prepare"):
+    with pytest.raises(InputError, match="mpdit data prepare"):
         load_dataset("folder", path=str(images))
-    with pytest.raises(BadInput, match="check the path"):
+    with pytest.raises(InputError, match="check the path"):
         load_dataset("folder", path=str(tmp_path / "none"))
-    with pytest.raises(BadInput, match="needs a path"):
+    with pytest.raises(InputError, match="needs a path"):
         load_dataset("folder")
     prepare(str(images), tmp_path / "set", 8)
     with (tmp_path / "set" / "images.bin").open("r+b") as file:
         file.truncate(100)
-    with pytest.raises(BadInput, match="is not whole"):
+    with pytest.raises(InputError, match="is not whole"):
         load_dataset("folder", path=str(tmp_path / "set"))
     (tmp_path / "set" / "set.json").write_text('{"kind": "images", "version": 99}')
-    with pytest.raises(BadInput, match="another mpdit"):
+    with pytest.raises(InputError, match="another mpdit"):
         read_record(tmp_path / "set")
 
 
 def test_what_the_disk_refuses_is_a_message(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         prepare(str(images), tmp_path / "file" / "set", 8)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("mpdit.data.prepared_images.ImageWriter.add", full)  # the edge of the machine
-    with pytest.raises(BadInput, match="no space is left"):
+    with pytest.raises(InputError, match="no space is left"):
         prepare(str(images), tmp_path / "set", 8)
     assert not (tmp_path / "set").exists()
 
@@ -347,5 +347,5 @@ def test_a_set_of_the_hub_is_read_as_files_are(tmp_path: Path, monkeypatch: pyte
     record = prepare("hf:some/images", tmp_path / "set", 8)
     assert (record.count, record.classes) == (9, ["no", "yes"])
     assert load_dataset("folder", path=str(tmp_path / "set")).labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
-    with pytest.raises(BadInput, match="'other' cannot be loaded"):
+    with pytest.raises(InputError, match="'other' cannot be loaded"):
         prepare("hf:other", tmp_path / "other", 8)

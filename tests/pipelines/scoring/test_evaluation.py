@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from mpdit.data.registry import load_dataset
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.run_folder import load, read_weights, write_weights
 from mpdit.scoring.frechet import load_extractor
 from pipelines.recipe import Recipe
@@ -193,7 +193,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(samples, "save_file", full)
-    with pytest.raises(BadInput, match="no space is left"):
+    with pytest.raises(InputError, match="no space is left"):
         evaluate(*run, [Cell(0.1, FEW)], lambda _result: None, keep=True)
     assert list((run[0] / SCORES).iterdir()) == []
 
@@ -214,7 +214,7 @@ def test_further_metrics_are_torch_fidelitys(run: tuple[Path, Recipe]) -> None:
 
 def test_what_an_evaluation_cannot_have_is_refused_before_training(small_recipe: Recipe) -> None:
     prepare(small_recipe, [Evaluation()])
-    with pytest.raises(BadInput, match=r"no feature extractor 'digit'[\s\S]*nearest:\s+digits"):
+    with pytest.raises(InputError, match=r"no feature extractor 'digit'[\s\S]*nearest:\s+digits"):
         prepare(small_recipe, [Evaluation(extractor="digit")])
     with pytest.raises(ValidationError, match="no metric 'fid'"):
         Evaluation(metrics=["fid"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.recipe import Recipe
 from pipelines.scoring import parallel as side_by_side
 from pipelines.scoring.cell import Cell, Evaluation
@@ -53,7 +53,7 @@ def test_what_a_helper_refuses_is_refused(run: tuple[Path, Recipe], monkeypatch:
     folder, recipe = run
     monkeypatch.setattr(side_by_side, "room", lambda recipe, cells: 2)
     cells = [CELLS[0], Cell(0.4, CELLS[0].evaluation)]
-    with pytest.raises(BadInput, match=r"0\.4"):
+    with pytest.raises(InputError, match=r"0\.4"):
         evaluate_side_by_side(folder, recipe, cells, lambda result: None, lambda count: None, compiled=False)
 
 

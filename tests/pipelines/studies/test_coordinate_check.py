@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.recipe import Recipe
 from pipelines.studies import coordinate_check as coordinates
 
@@ -56,5 +56,5 @@ def test_the_command_prints_and_draws(
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(BadInput, match="--widths 72"):
+    with pytest.raises(InputError, match="--widths 72"):
         coordinates.check(Recipe(), (72,))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.recipe import Recipe
 from pipelines.studies import magnitude_evolution as magnitudes
 from pipelines.training.trainer import train
@@ -28,5 +28,5 @@ def test_the_streams_of_a_trained_run_are_told_and_drawn(
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         magnitudes.magnitudes(tmp_path)

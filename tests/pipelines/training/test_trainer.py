@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import mpdit
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.model.transformer import Block
 from mpdit.training.ema import snapshot_steps
 from pipelines.recipe import Recipe
@@ -101,7 +101,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, small_recipe: Recip
 
 def test_a_folder_of_another_training_is_refused(tmp_path: Path, small_recipe: Recipe) -> None:
     trained(small_recipe, tmp_path)
-    with pytest.raises(BadInput, match="holds another training"):
+    with pytest.raises(InputError, match="holds another training"):
         trained(small_recipe.model_copy(update={"seed": 1}), tmp_path)
 
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_loaded_is_refused(what: str, tmp_path: Path, small_recip
         killed_at(small_recipe, tmp_path, 3)
     else:
         shutil.rmtree(tmp_path)
-    with pytest.raises(BadInput, match="not finished" if what == "unfinished" else "neither a bundle nor a run"):
+    with pytest.raises(InputError, match="not finished" if what == "unfinished" else "neither a bundle nor a run"):
         mpdit.load(tmp_path)
 
 
@@ -258,5 +258,5 @@ def test_the_effective_learning_rate_of_every_matrix_is_reported(tmp_path: Path,
 
 
 def test_a_batch_of_more_samples_than_there_are_is_refused(tmp_path: Path, small_recipe: Recipe) -> None:
-    with pytest.raises(BadInput, match="1 to 1797"):
+    with pytest.raises(InputError, match="1 to 1797"):
         trained(small_recipe.model_copy(update={"batch": 2000}), tmp_path)

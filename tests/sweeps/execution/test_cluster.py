@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.execution.cluster import gpus_per_trial, joined_ray, slots
 from sweeps.spec.model import SweepSpec
 
@@ -48,7 +48,7 @@ def test_as_many_trials_as_fit(asked: dict[str, Any], nodes: list[dict[str, floa
 def test_what_could_never_start_is_refused_with_the_numbers(
     asked: dict[str, Any], nodes: list[dict[str, float]]
 ) -> None:
-    with pytest.raises(BadInput, match=r"there are: .*CPU cores and .*GPUs"):
+    with pytest.raises(InputError, match=r"there are: .*CPU cores and .*GPUs"):
         slots(spec(**asked), nodes)
 
 
@@ -69,5 +69,5 @@ def test_auto_is_a_gpu_where_there_is_one() -> None:
     ],
 )
 def test_an_address_that_leads_nowhere_is_refused_at_once(address: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=told), joined_ray(address, str(tmp_path), lambda: None):
+    with pytest.raises(InputError, match=told), joined_ray(address, str(tmp_path), lambda: None):
         pass

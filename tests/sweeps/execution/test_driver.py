@@ -8,7 +8,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.yaml_file import write_yaml
 from sweeps.execution.driver import Start, SweepEnd, run
 from sweeps.execution.worker import run_trial
@@ -133,26 +133,26 @@ def test_another_recipe_under_the_same_name_is_refused(tmp_path: Path) -> None:
     storage.sweep("made").mkdir()
     write_yaml(storage.sweep("made") / "sweep.yaml", small().spec.model_dump())
     changed = small(recipe={**SMALL["recipe"], "batch": 32})
-    with pytest.raises(BadInput, match=r"recipe\.batch was 16, is 32"):
+    with pytest.raises(InputError, match=r"recipe\.batch was 16, is 32"):
         ran(changed, storage)
-    with pytest.raises(BadInput, match=r"evaluation\.samples was 40, is 50"):
+    with pytest.raises(InputError, match=r"evaluation\.samples was 40, is 50"):
         ran(small(evaluation={"samples": 50, "steps": 3}), storage)
 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     storage.prepare()
-    with locked(storage.lock("made"), "sweep made"), pytest.raises(BadInput, match="is being run by another process"):
+    with locked(storage.lock("made"), "sweep made"), pytest.raises(InputError, match="is being run by another process"):
         ran(small(), storage)
 
 
 def test_more_cores_than_there_are_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cpus_per_trial: 10000"):
+    with pytest.raises(InputError, match="cpus_per_trial: 10000"):
         ran(small(resources={"cpus_per_trial": 10_000}), Storage(tmp_path))
 
 
 def test_a_batch_that_the_workers_cannot_share_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"a batch of 16 cannot be shared by 3 workers"):
+    with pytest.raises(InputError, match=r"a batch of 16 cannot be shared by 3 workers"):
         ran(small(resources={"workers_per_trial": 3}), Storage(tmp_path))
     assert not Storage(tmp_path).ledger("made").exists()
 

@@ -1,6 +1,6 @@
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from mpdit.training.ema import snapshot_bytes
 from pipelines.recipe import Recipe, trial_id
 from sweeps.planning.plan import Plan, estimate, packed, scoring_work, training_work
@@ -43,7 +43,7 @@ def test_the_same_training_in_two_sweeps_is_one_trial() -> None:
 
 
 def test_a_combination_that_cannot_be_built_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"model.patch.*3.*does not divide"):
+    with pytest.raises(InputError, match=r"model.patch.*3.*does not divide"):
         plan_of({"model.patch": [2, 3]})
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.planning.plan import Plan
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds
 from sweeps.results.ranking import rank
@@ -105,5 +105,5 @@ def test_cells_that_were_scored_in_full_before_are_not_screened() -> None:
 @pytest.mark.parametrize(("text", "says"), [("{samples: 300}", "multiple of 250"), ("{samples: 250, keep: 1}", "less")])
 def test_a_round_is_whole_batches(text: str, says: str, tmp_path) -> None:
     (tmp_path / "a.yaml").write_text(f"name: a\naxes: {{seed: [0]}}\nscreening: {text}\n")
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(InputError, match=says):
         read_spec(tmp_path / "a.yaml")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.planning.plan import Plan
 from sweeps.report.figures import learning, magnitudes, maps, tell
 from sweeps.report.page import answer, render, write_report
@@ -234,7 +234,7 @@ def test_the_cells_are_an_optuna_study_in_a_file(plan: Plan, tmp_path: Path) -> 
     assert len(study.trials) == len(scored_rows)
     assert study.best_value == scored_rows[0].value
     assert study.best_params["ema.sigma_rel"] == scored_rows[0].params["ema.sigma_rel"]
-    with pytest.raises(BadInput, match="no cell of"):
+    with pytest.raises(InputError, match="no cell of"):
         write_study(plan, rank(plan, []), path)
 
 
@@ -247,7 +247,7 @@ def test_a_sweep_that_has_only_begun_has_a_report_and_an_empty_one_none(plan: Pl
     assert "stream, end of training" in told
     for nothing in ("reused from", "would tell", ">Wh<"):
         assert nothing not in told
-    with pytest.raises(BadInput, match="nothing of made has been reported"):
+    with pytest.raises(InputError, match="nothing of made has been reported"):
         write_report(Storage(tmp_path), plan, rank(plan, []), events[:1], tmp_path / "r.html")
 
 

@@ -1,10 +1,10 @@
-"""Parts of a sweep file that do not fit together: each refused before anything starts, with its line and its mend."""
+"""Parts of a sweep file that do not fit together: each refused before anything starts, with its line and its hint."""
 
 from pathlib import Path
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from pipelines.yaml_file import write_yaml
 from sweeps.planning.plan import make_plan
 from sweeps.spec.reading import read_spec
@@ -58,7 +58,7 @@ WHEN = "axes: {model.modulation: [scale, gate], optimizer.lr: {values: [0.01, 0.
 def test_a_contradiction_is_named_with_its_line(text: str, says: list[str], tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"name: mine\n{text}\n")
-    with pytest.raises(BadInput) as problem:
+    with pytest.raises(InputError) as problem:
         read_spec(path)
     assert all(part in str(problem.value) for part in says), str(problem.value)
 

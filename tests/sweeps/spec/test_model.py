@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.spec.model import axis_paths
 from sweeps.spec.reading import SHIPPED, read_spec, sweep_file
 
@@ -24,7 +24,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def refused(folder: Path, text: str) -> str:
-    with pytest.raises(BadInput) as problem:
+    with pytest.raises(InputError) as problem:
         read_spec(written(folder, text))
     return str(problem.value)
 
@@ -88,7 +88,7 @@ def test_a_sweep_without_axes_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_sweep_file_is_refused_with_the_shipped_ones() -> None:
-    with pytest.raises(BadInput, match="conditioning"):
+    with pytest.raises(InputError, match="conditioning"):
         sweep_file("conditionning")
 
 

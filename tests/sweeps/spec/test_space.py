@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.spec.space import Domain, Space, parse_axis
 
 
@@ -67,5 +67,5 @@ def test_quasi_random_points_leave_fewer_gaps() -> None:
     ],
 )
 def test_what_is_no_axis_is_refused(given: Any, says: str) -> None:
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(InputError, match=says):
         parse_axis(given)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.execution.driver_sync import uplinked
 from sweeps.execution.retention import drop_losers, removable, remove
 from sweeps.storage.bucket import open_bucket
@@ -26,14 +26,14 @@ def write(folder: Path, name: str, text: str = "x") -> None:
 
 
 def test_a_bucket_that_is_not_there_is_refused(bucket_url: str) -> None:
-    with pytest.raises(BadInput, match=r"there is no such bucket(.|\n)*s3://nowhere/runs(.|\n)*AWS_ENDPOINT_URL"):
+    with pytest.raises(InputError, match=r"there is no such bucket(.|\n)*s3://nowhere/runs(.|\n)*AWS_ENDPOINT_URL"):
         open_storage("s3://nowhere/runs")
 
 
 def test_wrong_credentials_are_refused(bucket_url: str, s3_server: Server) -> None:
     s3_server.check_credentials(0)
     try:
-        with pytest.raises(BadInput, match=r"the bucket does not let us in(.|\n)*AWS_ACCESS_KEY_ID"):
+        with pytest.raises(InputError, match=r"the bucket does not let us in(.|\n)*AWS_ACCESS_KEY_ID"):
             open_storage(bucket_url)
     finally:
         s3_server.check_credentials(float("inf"))
@@ -43,26 +43,26 @@ def test_no_credentials_are_refused(bucket_url: str, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(BadInput, match="there are no credentials for the bucket"):
+    with pytest.raises(InputError, match="there are no credentials for the bucket"):
         open_storage(bucket_url)
 
 
 def test_an_endpoint_where_nobody_answers_is_refused(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(BadInput, match=r"the bucket does not answer(.|\n)*endpoint: +http://127\.0\.0\.1:9"):
+    with pytest.raises(InputError, match=r"the bucket does not answer(.|\n)*endpoint: +http://127\.0\.0\.1:9"):
         open_storage(bucket_url)
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(BadInput, match=r"pip install 'mpdit\[s3\]'"):
+    with pytest.raises(InputError, match=r"pip install 'mpdit\[s3\]'"):
         open_storage("s3://bucket/runs")
 
 
 @pytest.mark.parametrize("place", ["gs://bucket/runs", "s3://"])
 def test_other_places_are_refused(place: str) -> None:
-    with pytest.raises(BadInput, match="s3://BUCKET/PREFIX"):
+    with pytest.raises(InputError, match="s3://BUCKET/PREFIX"):
         open_storage(place)
 
 
@@ -72,13 +72,13 @@ def test_a_folder_is_a_storage_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_database_cannot_lie_in_a_bucket(bucket_url: str) -> None:
-    with pytest.raises(BadInput, match=r"no MLflow database(.|\n)*mlflow server"):
+    with pytest.raises(InputError, match=r"no MLflow database(.|\n)*mlflow server"):
         _ = open_storage(bucket_url).database
 
 
 def test_another_layout_in_a_bucket_is_refused(bucket_url: str) -> None:
     open_bucket(bucket_url).write("VERSION", b"99\n")
-    with pytest.raises(BadInput, match="has another layout"):
+    with pytest.raises(InputError, match="has another layout"):
         open_storage(bucket_url).prepare()
 
 
@@ -120,7 +120,7 @@ def test_a_run_is_brought_when_it_is_asked_for(bucket_url: str, tmp_path: Path) 
     bucket.write("trials/known/recipe.yaml", b"steps: 1\n")
     bucket.write("trials/known/ema/raw.safetensors", b"12345")
     storage = open_storage(bucket_url)
-    with pytest.raises(BadInput, match=r"there is no run 'knwon'(.|\n)*nearest: +known"):
+    with pytest.raises(InputError, match=r"there is no run 'knwon'(.|\n)*nearest: +known"):
         storage.find_run("knwon")
     storage.bring("known", small=True)
     assert not (storage.trial("known") / "ema").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.storage.layout import Busy, Storage, is_locked, locked
 from sweeps.storage.ledger import Ledger, event
 
@@ -19,13 +19,13 @@ def test_a_storage_is_made_and_recognised(tmp_path: Path) -> None:
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:
     (tmp_path / "VERSION").write_text("99\n")
-    with pytest.raises(BadInput, match="has another layout"):
+    with pytest.raises(InputError, match="has another layout"):
         Storage(tmp_path).prepare()
 
 
 def test_a_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="is not writable"):
+    with pytest.raises(InputError, match="is not writable"):
         Storage(tmp_path / "file").prepare()
 
 
@@ -38,17 +38,17 @@ def test_the_newest_sweep_is_the_one_last_active(tmp_path: Path) -> None:
         os.utime(storage.ledger(name), ns=(moment, moment))
     assert storage.find_sweep(None) == "three"
     assert storage.find_sweep("one") == "one"
-    with pytest.raises(BadInput, match="two"):
+    with pytest.raises(InputError, match="two"):
         storage.find_sweep("tow")
 
 
 def test_without_a_sweep_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there is no sweep in"):
+    with pytest.raises(InputError, match="there is no sweep in"):
         Storage(tmp_path).find_sweep(None)
 
 
 def test_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there is no run 'abc'"):
+    with pytest.raises(InputError, match="there is no run 'abc'"):
         Storage(tmp_path).find_run("abc")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from mpdit.errors import BadInput
+from mpdit.errors import InputError
 from sweeps.planning.plan import Plan
 from sweeps.spec.model import Tracking
 from sweeps.storage.layout import Storage
@@ -148,7 +148,7 @@ def test_a_database_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["mlruns", "sqlite:///mlflow.db", "file:///tmp/mlruns", "htp://host"])
 def test_a_uri_that_would_differ_between_processes_is_refused(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InputError):
         tracking_uri(Storage(tmp_path), uri)
 
 
@@ -185,7 +185,7 @@ def test_sqlite_on_a_network_file_system_is_refused(
     storage = Storage(tmp_path)
     storage.root = Path(root)
     if refused:
-        with pytest.raises(BadInput, match="mlflow server"):
+        with pytest.raises(InputError, match="mlflow server"):
             check_place(storage, uri)
     else:
         check_place(storage, uri)
