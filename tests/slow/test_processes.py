@@ -21,7 +21,7 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 DIES_AT_4 = """
 import os, sys
 from pathlib import Path
-from pipelines.training import read_recipe, train
+from pipelines.training.trainer import read_recipe, train
 
 def report(line):
     if line["step"] == 4:
@@ -33,7 +33,7 @@ train(read_recipe(Path(sys.argv[1])), Path(sys.argv[2]), report)
 WITH_OTHER_FOLDERS = """
 import os, sys
 from pathlib import Path
-from pipelines.training import read_recipe, train
+from pipelines.training.trainer import read_recipe, train
 
 train(read_recipe(Path(sys.argv[1])), Path(sys.argv[2 + int(os.environ["RANK"])]), lambda line: None)
 """
@@ -42,9 +42,9 @@ SCORES = """
 import json, sys
 from pathlib import Path
 from accelerate import PartialState
-from pipelines.cell import Cell, Evaluation
-from pipelines.evaluation import evaluate
-from pipelines.samples import all_drawers
+from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.evaluation import evaluate
+from pipelines.scoring.samples import all_drawers
 from pipelines.training import read_recipe
 
 PartialState(cpu=True)
