@@ -17,6 +17,7 @@ from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_desig
 from mpdit.model.modulation import modulation_name, parse_modulation
 from mpdit.model.mup import PARAMETRIZATIONS
 from mpdit.model.transformer import SIZES, Architecture
+from mpdit.registry import Registry
 from mpdit.training.ema import width_exponent
 from mpdit.training.step import SCHEDULES
 
@@ -36,6 +37,8 @@ class Settings(BaseModel):
 
 def known(names: Any, what: str) -> AfterValidator:
     def check(value: str) -> str:
+        if isinstance(names, Registry):
+            return names[value].name
         if value not in names:
             raise input_error(
                 f"no {what} {value!r}", given=value, nearest=nearest(value, names), allowed=", ".join(names)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator
 from torch import Tensor
 
-from mpdit.diffusion.samplers import SAMPLERS, evaluations
+from mpdit.diffusion.samplers.registry import SAMPLERS
+from mpdit.diffusion.sampling import Guidance, SamplingOptions, evaluations
 from mpdit.errors import input_error, nearest
 from mpdit.schedules import edm_schedule
 from mpdit.scoring.frechet import FOLDS, MORE
@@ -57,7 +58,12 @@ class Evaluation(Settings):
 
     def nfe(self, noise_schedule: Callable[[int], Tensor]) -> int:
         """NFE of one sample on an objective's levels."""
-        return evaluations(self.sampler, noise_schedule(self.steps), self.guidance, self.guidance_interval)
+        return evaluations(self.sampling, noise_schedule(self.steps))
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """How its samples are drawn."""
+        return SamplingOptions(self.sampler, self.steps, Guidance(self.guidance, self.guidance_interval))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mpdit.data.dataset import to_bytes
 from mpdit.diffusion.objectives import Denoiser
-from mpdit.diffusion.samplers import sample
+from mpdit.diffusion.sampling import sample
 from mpdit.errors import disk_is_full, no_space
 from mpdit.inference.ahead_of_time import compile_ahead_of_time
 from mpdit.inference.folding import fold, refold
@@ -87,14 +87,13 @@ class Drawer:
         a, count = self.architecture, len(labels)
         shape = torch.Size((a.channels, a.resolution, a.resolution))
 
-        def fresh(step: int) -> Tensor:
+        def noise_sampler(step: int) -> Tensor:
             return draw_noise(first, count, shape, evaluation.seed, f"sampler noise {step}").to(self.device)
 
         noise = draw_noise(first, count, shape, evaluation.seed).to(self.device)
-        settings = evaluation.sampler, evaluation.steps, evaluation.guidance, fresh, evaluation.guidance_interval
         half = evaluation.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
-            images = sample(self.denoiser, noise, labels.to(self.device), *settings)
+            images = sample(self.denoiser, noise, labels.to(self.device), evaluation.sampling, noise_sampler)
         if not images.isfinite().all():
             raise FloatingPointError("the samples are not finite")
         return to_bytes(self.to_pixels(images.float()))

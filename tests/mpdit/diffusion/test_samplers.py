@@ -5,7 +5,13 @@ import torch
 from torch import Tensor
 
 from mpdit.diffusion.objectives import Denoiser, Estimate
-from mpdit.diffusion.samplers import SAMPLERS, Denoise, ddim, ddpm, dpmpp_2m, evaluations, guided, heun, sample
+from mpdit.diffusion.samplers.ddim import ddim
+from mpdit.diffusion.samplers.ddpm import ddpm
+from mpdit.diffusion.samplers.dpmpp_2m import dpmpp_2m
+from mpdit.diffusion.samplers.heun import heun
+from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise
+from mpdit.diffusion.sampling import Guidance, SamplingOptions, evaluations, guided, sample
+from mpdit.errors import InputError
 from mpdit.randomness import normal
 from mpdit.schedules import ddpm_schedule, ddpm_sigmas, edm_schedule, flow_schedule
 
@@ -30,7 +36,7 @@ def error(sampler: str, sigmas: Tensor) -> float:
     sigmas = sigmas.double()
     x = normal((64, 1, 2, 2), 0, 0, "x").double() * sigmas[0]
     wanted = exact(x, float(sigmas[0]))
-    return float((SAMPLERS[sampler](gaussian, x, sigmas, no_noise) - wanted).norm() / wanted.norm())
+    return float((SAMPLERS[sampler].draw(gaussian, x, sigmas, no_noise) - wanted).norm() / wanted.norm())
 
 
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm++2m", 2)])
@@ -169,7 +175,7 @@ def test_heun_is_that_of_diffusers(diffusers: object) -> None:
     torch.testing.assert_close(heun(crooked, x, sigmas, no_noise), z, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS.names())
 @pytest.mark.parametrize(("guidance", "interval"), [(1.0, None), (2.0, None), (2.0, (0.1, 10.0))])
 def test_nfe_is_what_is_really_evaluated(
     sampler: str, guidance: float, interval: tuple[float, float] | None, small_denoiser: Denoiser
@@ -177,8 +183,9 @@ def test_nfe_is_what_is_really_evaluated(
     rows: list[int] = []
     small_denoiser.network.register_forward_hook(lambda _m, inputs, _o: rows.append(len(inputs[0])))
     labels, x = torch.arange(3), torch.zeros(3, 1, 8, 8)
-    sample(small_denoiser, x, labels, sampler, 5, guidance, lambda _: x, interval)
-    assert sum(rows) / 3 == evaluations(sampler, edm_schedule(5), guidance, interval)
+    options = SamplingOptions(sampler, 5, Guidance(guidance, interval))
+    sample(small_denoiser, x, labels, options, lambda _: x)
+    assert sum(rows) / 3 == evaluations(options, edm_schedule(5))
 
 
 def speaking(denoiser: Denoiser) -> Denoiser:
@@ -191,15 +198,20 @@ def speaking(denoiser: Denoiser) -> Denoiser:
 
 def test_guidance_moves_along_the_difference(small_denoiser: Denoiser) -> None:
     denoiser, x, labels = speaking(small_denoiser), normal((3, 1, 8, 8), 0, 0, "x"), torch.arange(3)
-    free = guided(denoiser, torch.full((3,), denoiser.no_class), 1)(x, 1.0).clean
-    conditional = guided(denoiser, labels, 1)(x, 1.0).clean
+    free = guided(denoiser, torch.full((3,), denoiser.no_class), Guidance(1))(x, 1.0).clean
+    conditional = guided(denoiser, labels, Guidance(1))(x, 1.0).clean
     assert (conditional - free).abs().max() > 1e-4
-    strong = guided(denoiser, labels, 3)(x, 1.0).clean
+    strong = guided(denoiser, labels, Guidance(3))(x, 1.0).clean
     torch.testing.assert_close(strong, free + 3 * (conditional - free), rtol=1e-4, atol=1e-5)
 
 
 def test_outside_its_interval_guidance_is_off(small_denoiser: Denoiser) -> None:
     denoiser, x, labels = speaking(small_denoiser), normal((3, 1, 8, 8), 0, 0, "x"), torch.arange(3)
-    some = guided(denoiser, labels, 3, (0.5, 2.0))
+    some = guided(denoiser, labels, Guidance(3, (0.5, 2.0)))
     for sigma, scale in ((0.4, 1), (0.5, 3), (1.0, 3), (2.0, 3), (2.1, 1)):
-        torch.testing.assert_close(some(x, sigma).clean, guided(denoiser, labels, scale)(x, sigma).clean)
+        torch.testing.assert_close(some(x, sigma).clean, guided(denoiser, labels, Guidance(scale))(x, sigma).clean)
+
+
+def test_an_unknown_sampler_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"no sampler 'dpmpp2m'\n(.*\n)*.*nearest: +dpm\+\+2m"):
+        SAMPLERS["dpmpp2m"]

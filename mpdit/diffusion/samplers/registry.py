@@ -1,0 +1,43 @@
+"""What a sampler is, and the registry of all samplers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mpdit.diffusion.objectives import Estimate
+from mpdit.registry import Registry
+
+Denoise = Callable[[Tensor, float], Estimate]
+NoiseSampler = Callable[[int], Tensor]
+
+
+def once_a_step(sigmas: list[float]) -> list[float]:
+    """The network is evaluated once a step, at the level where the step starts: NFE = steps."""
+    return sigmas[:-1]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One way from noise to images, along descending noise levels.
+
+    Attributes:
+        name: how an evaluation names it.
+        doc: what it is, with its source and its NFE (network evaluations for one image).
+        draw: `draw(denoise, x, sigmas, noise_sampler)` returns the images.
+            denoise: `denoise(x, sigma)` gives the Estimate of the clean images.
+            x: noise (batch, channels, height, width) of standard deviation sigmas[0].
+            sigmas: (steps + 1,), descending to 0.
+            noise_sampler: `noise_sampler(i)` gives the standard normal noise, of x's shape, that step i may add.
+                Samplers of the probability-flow ODE do not call it.
+        evaluated_sigmas: from sigmas to the levels at which the network is evaluated; their number is the NFE
+            without guidance.
+    """
+
+    name: str
+    doc: str
+    draw: Callable[[Denoise, Tensor, Tensor, NoiseSampler], Tensor]
+    evaluated_sigmas: Callable[[list[float]], list[float]] = once_a_step
+
+
+SAMPLERS: Registry[Sampler] = Registry("sampler", __package__)

@@ -1,0 +1,79 @@
+"""Sampling: guidance around a denoiser, the sampler's steps, and how many network evaluations they take."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mpdit.diffusion.objectives import Denoiser, Estimate
+from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: its scale, and the noise levels (σ low, σ high) that are guided, None for all.
+
+    A scale of 1 is no guidance. Eq. 6 of arXiv 2207.12598; the interval is that of arXiv 2404.07724.
+    """
+
+    scale: float = 1.0
+    interval: tuple[float, float] | None = None
+
+    def acts_at(self, sigma: float) -> bool:
+        """Whether the unconditional network is evaluated too at this level."""
+        return self.scale != 1 and (self.interval is None or self.interval[0] <= sigma <= self.interval[1])
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How samples are drawn: the sampler's name, its steps, and the guidance."""
+
+    sampler: str
+    steps: int
+    guidance: Guidance = Guidance()
+
+
+def evaluations(options: SamplingOptions, sigmas: Tensor) -> int:
+    """Count the network evaluations (NFE) for one image. sigmas: (steps + 1,), the levels of the sampler."""
+    levels = SAMPLERS[options.sampler].evaluated_sigmas(sigmas.tolist())
+    return sum(2 if options.guidance.acts_at(sigma) else 1 for sigma in levels)
+
+
+def guided(denoiser: Denoiser, labels: Tensor, guidance: Guidance) -> Denoise:
+    """Return the guided denoiser D(x; ∅) + scale·(D(x; c) − D(x; ∅)). Eq. 6 of arXiv 2207.12598.
+
+    labels: (batch,) int64. Where the guidance does not act, the conditional network alone is evaluated. A learned
+    variance is the conditional network's.
+    """
+    null_labels = torch.full_like(labels, denoiser.no_class)
+
+    def denoise(x: Tensor, sigma: float) -> Estimate:
+        if not guidance.acts_at(sigma):
+            return denoiser.estimate(x, x.new_full((1,), sigma), labels)
+        both = denoiser.estimate(x.repeat(2, 1, 1, 1), x.new_full((1,), sigma), torch.cat([labels, null_labels]))
+        conditional, unconditional = both.clean.chunk(2)
+        variance = both.variance.chunk(2)[0] if both.variance is not None else None
+        return Estimate(unconditional + guidance.scale * (conditional - unconditional), variance, None)
+
+    return denoise
+
+
+@torch.inference_mode()
+def sample(
+    denoiser: Denoiser, noise: Tensor, labels: Tensor, options: SamplingOptions, noise_sampler: NoiseSampler
+) -> Tensor:
+    """Draw images from noise.
+
+    Args:
+        denoiser: the network that is sampled.
+        noise: standard normal, (batch, channels, height, width).
+        labels: (batch,) int64 classes.
+        options: the sampler, its steps and the guidance.
+        noise_sampler: `noise_sampler(i)` gives the noise that step i may add.
+
+    Returns:
+        Training values of noise's shape; pixels lie about −1 … 1.
+    """
+    sigmas = denoiser.objective.noise_schedule(options.steps)
+    denoise = guided(denoiser, labels, options.guidance)
+    return SAMPLERS[options.sampler].draw(denoise, noise * sigmas[0], sigmas, noise_sampler)
