@@ -1,9 +1,9 @@
 """How many training steps until the grid's best cell? `python benchmarks/search.py [--json] [--repetitions N]`.
 
-Replays benchmarks/search_grid.jsonl (really trained: see benchmarks/search_record.py) in virtual time, with the chooser
-that `mpdit sweep` uses. Each way of searching is repeated with other search seeds. Counted are all steps trained, those
-of stopped trials too, until the trial that holds the grid's best cell has ended; where a scheduler has stopped that
-trial, the whole grid's steps are counted. "tied": until a cell that `mpdit rank` would mark as tied.
+Replays benchmarks/search_grid.jsonl (really trained: see benchmarks/search_record.py) in virtual time, with the
+trial scheduler of `mpdit sweep`. Each way of searching is repeated with other search seeds. Counted are all steps
+trained, those of stopped trials too, until the trial that holds the grid's best cell has ended; where a scheduler has
+stopped that trial, the whole grid's steps are counted. "tied": until a cell that `mpdit rank` would mark as tied.
 """
 
 import argparse

@@ -145,7 +145,7 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
     budget = {name: value for name, value in plan.spec.budget.model_dump().items() if value is not None}
     if budget:
         summary.append("budget: " + ", ".join(f"{name} {value:g}" for name, value in budget.items()))
-    if plan.spec.scheduler.kind != "none":
+    if plan.spec.scheduler.stops:
         summary.append(f"at most: {plan.spec.scheduler.kind} will stop some trials early")
     depths = sorted({trial.recipe.model.shape[0] for trial in plan.trials})
     if len(depths) > 1 and any(trial.recipe.optimizer.parametrization == "mup" for trial in plan.trials):

@@ -18,7 +18,7 @@ from sweeps.planning.budget import affordable, exhausted
 from sweeps.planning.known_work import FAULTS, FINAL, OPEN, cost_of, finished_elsewhere, unfinished
 from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.planning.staged_scoring import missing_cells
-from sweeps.search.chooser import Chooser
+from sweeps.search.trial_scheduler import TrialScheduler
 from sweeps.spec.reading import FIXED, check_unchanged
 from sweeps.storage.layout import Storage, locked
 from sweeps.storage.ledger import Event, Ledger, event, trial_statuses
@@ -182,13 +182,13 @@ def _run_rounds(
 
     while todo or searching:
         missing, known = missing_cells(plan, ledger.events, given_up), {trial.id for trial in plan.trials}
-        chooser = Chooser(plan, ledger.events, todo, recorder.record, found if searching else None)
+        scheduler = TrialScheduler(plan, ledger.events, todo, recorder.record, found if searching else None)
         searching = False
-        tune_trials(Work(plan, storage, chooser, missing, known, concurrent, how.fail_fast, cluster), recorder)
+        tune_trials(Work(plan, storage, scheduler, missing, known, concurrent, how.fail_fast, cluster), recorder)
         statuses = trial_statuses(ledger.events, alive=True)
         todo = [trial for trial in plan.trials if trial in todo or trial.id not in known]
         open_ends = any(statuses[trial.id] in OPEN for trial in todo)
-        if recorder.halt or open_ends or not chooser.is_done:
+        if recorder.halt or open_ends or not scheduler.is_done:
             return False
         given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}
         following = missing_cells(plan, ledger.events, given_up)

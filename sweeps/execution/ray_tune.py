@@ -15,7 +15,7 @@ from sweeps.planning.budget import exhausted
 from sweeps.planning.known_work import FAULTS
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import missing_cells
-from sweeps.search.chooser import Chooser
+from sweeps.search.trial_scheduler import TrialScheduler
 from sweeps.storage.bucket import BucketLost
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Event, event, trial_statuses
@@ -27,11 +27,11 @@ STOPPED = "by mpdit stop"
 
 @dataclass(frozen=True)
 class Work:
-    """Trials to bring to their end as the chooser hands them out, and the cells that each known one is to score."""
+    """Trials to bring to their end as the scheduler hands them out, and the cells that each known one is to score."""
 
     plan: Plan
     storage: Storage
-    chooser: Chooser
+    scheduler: TrialScheduler
     cells: dict[str, list[Cell]]
     known: set[str]
     concurrent: int
@@ -42,7 +42,7 @@ class Work:
 def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
     """All that a worker needs to know of one trial, in plain values."""
     recipe, plan = trial.recipe, work.plan
-    missing = work.cells if trial.id in work.known else missing_cells(plan, list(work.chooser.events))
+    missing = work.cells if trial.id in work.known else missing_cells(plan, list(work.scheduler.events))
     cells = missing.get(trial.id, [])
     if not gpus and recipe.runtime.device == "auto":  # a worker that asked for no GPU may still see one
         recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cpu"})})
@@ -64,7 +64,7 @@ def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
 
 def _rungs(plan: Plan) -> dict[str, Any] | None:
     scheduler = plan.spec.scheduler
-    if scheduler.kind == "none":
+    if not scheduler.stops:
         return None
     evaluation = plan.spec.evaluation.model_copy(update={"samples": scheduler.samples, "metrics": []})
     widths = [planned.cell.sigma_rel for planned in plan.cells]
@@ -116,10 +116,10 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
     halting: list[str] = []
 
     class Next(Searcher):
-        """Asks the chooser for a trial whenever one can start."""
+        """Asks the trial scheduler for a trial whenever one can start."""
 
         def suggest(self, trial_id: str) -> Any:
-            trial = work.chooser.next()
+            trial = work.scheduler.next()
             return {"job": _job(work, trial, gpus)} if trial else Searcher.FINISHED
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -163,7 +163,7 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
         """Ends a trial at a report when that was asked for."""
 
         def __call__(self, trial_id: str, result: Any) -> bool:
-            if reason := work.chooser.judge(result["event"]):
+            if reason := work.scheduler.on_trial_result(result["event"]):
                 recorder.stops[result["event"]["trial"]] = reason
             return result["event"]["trial"] in recorder.stops and result["event"]["event"] != "trial_ended"
 
@@ -174,7 +174,7 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
         tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
         tune_config=tune.TuneConfig(
             search_alg=Next(),
-            num_samples=-1,  # until the chooser has no other
+            num_samples=-1,  # until the scheduler has no other
             max_concurrent_trials=work.concurrent,
             reuse_actors=alone,  # a group is gone with the worker that has started it, and only then
             trial_dirname_creator=lambda trial: trial.trial_id,

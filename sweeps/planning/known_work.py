@@ -85,7 +85,7 @@ def _kept(plan: Plan) -> int | None:
 def _rungs(plan: Plan, train: list[Trial]) -> float:
     """The scoring work at the rungs, as if no trial were stopped."""
     scheduler = plan.spec.scheduler
-    if scheduler.kind == "none":
+    if not scheduler.stops:
         return 0.0
     cell = plan.cells[0].cell.with_samples(scheduler.samples)
     widths = min(WIDTHS_AT_A_RUNG, len({planned.cell.sigma_rel for planned in plan.cells}))

@@ -14,6 +14,7 @@ from pipelines.recipe import Recipe, trial_id
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.training.checkpoint import KEPT
 from sweeps.spec.model import SweepSpec, split_axis, with_value
+from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, unique
 from sweeps.storage.ledger import Event
 
@@ -95,17 +96,13 @@ def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:
     space, search = spec.space, spec.search
     first = [space.active(space.whole(point)) for point in search.first]
     count = search.trials or 0
-    match search.algorithm:
-        case "grid":
-            rest = space.grid()
-        case "random":
-            rest = space.random(count, search.seed)
-        case "quasi_random":
-            rest = space.quasi_random(count, search.seed)
-        case _:
-            rest = [line["params"] for line in events if line["event"] == "suggested"]
+    algorithm = SEARCHES[search.algorithm]
+    if algorithm.points:
+        rest = algorithm.points(space, count, search.seed)
+    else:
+        rest = [line["params"] for line in events if line["event"] == "suggested"]
     every = list(unique([*first, *rest]))
-    return every if search.learns or search.algorithm == "grid" else every[:count]
+    return every if algorithm.learns or algorithm.exhaustive else every[:count]
 
 
 def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:

@@ -1,6 +1,6 @@
-"""A sweep in virtual time: the chooser of a real one, learning curves for trainings; a ledger in memory comes out.
+"""Simulate a sweep in virtual time: the real trial scheduler on learning curves that were recorded or made up.
 
-So a search or a scheduler is tried in milliseconds, on curves that were recorded or made up.
+The result is a ledger in memory, within milliseconds.
 """
 
 import heapq
@@ -14,7 +14,7 @@ from pipelines.scoring.rungs import rung_steps
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import rounds
-from sweeps.search.chooser import Chooser
+from sweeps.search.trial_scheduler import TrialScheduler
 from sweeps.storage.ledger import Event, event
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
@@ -22,10 +22,12 @@ BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Curve:
-    """What a training would show. rungs: by share, a row a width ("sigma_rel", "value", "left_out", "magnitude_drift").
+    """What a training would report.
+
+    rungs: by fraction of the training, a row for each width ("sigma_rel", "value", "left_out", "magnitude_drift").
 
     cells: what each cell of the plan scores ("value", "stderr", "left_out", "magnitude_drift"), in the plan's order.
-    diverges_at: the step at which it does, if it does.
+    diverges_at: the step at which the training diverges, if it does.
     """
 
     cells: Sequence[Mapping[str, Any]]
@@ -46,9 +48,14 @@ def simulate(
     past: Sequence[Event] = (),
     enough: Callable[[Event], bool] = lambda line: False,
 ) -> list[Event]:
-    """The ledger of the sweep, run to its end with so many trials at a time, or until an event is enough.
+    """The events of the sweep, run to its end or until an event is enough.
 
-    past: what an earlier start has left.
+    Args:
+        plan: Trials and cells; the trials that a search suggests are added to it.
+        curves: The learning curve of each trial.
+        slots: How many trials run at a time.
+        past: The events of an earlier start, which this one continues.
+        enough: Whether the simulation may end after this event.
     """
     events: list[Event] = list(past)
     order = itertools.count()
@@ -58,35 +65,35 @@ def simulate(
     def record(line: Event) -> None:
         events.append({**line, "time": clock.isoformat()})
 
-    def go_on(future: Iterator[tuple[float, Event]]) -> None:
-        ahead = next(future, None)
-        if ahead:
-            heapq.heappush(running, (clock + timedelta(seconds=ahead[0]), next(order), ahead[1], future))
+    def advance(future: Iterator[tuple[float, Event]]) -> None:
+        report = next(future, None)
+        if report:
+            heapq.heappush(running, (clock + timedelta(seconds=report[0]), next(order), report[1], future))
 
     record(event("sweep_started", sweep="simulated", max_concurrent=slots, gpus_per_trial=0.0))
     wanted = {planned.cell.with_samples(rounds(plan.spec)[0]).key for planned in plan.cells}
-    chooser = Chooser(plan, events, unfinished(plan, events), record, found=lambda trials: [])
+    scheduler = TrialScheduler(plan, events, unfinished(plan, events), record, found=lambda trials: [])
     while True:
-        while len(running) < slots and (trial := chooser.next()):
+        while len(running) < slots and (trial := scheduler.next()):
             record(event("trial_started", trial.id))
-            go_on(_future(plan, trial, curves(trial), wanted))
+            advance(_future(plan, trial, curves(trial), wanted))
         if not running or enough(events[-1]):
             break
         clock, _, line, future = heapq.heappop(running)
-        reason = chooser.judge(line)
+        reason = scheduler.on_trial_result(line)
         record(line)
         if reason:
             record(event("trial_ended", line["trial"], outcome="stopped", reason=reason))
         else:
-            go_on(future)
+            advance(future)
     record(event("sweep_ended", outcome="completed"))
     return events
 
 
 def _future(plan: Plan, trial: Trial, curve: Curve, wanted: set[str]) -> Iterator[tuple[float, Event]]:
-    """What a trial will report, each after so many seconds."""
+    """The reports of a trial, each with the seconds since the one before."""
     scheduler, steps, done = plan.spec.scheduler, trial.recipe.steps, 0
-    shares = scheduler.rungs if scheduler.kind != "none" else []
+    shares = scheduler.rungs if scheduler.stops else []
     for share, step in zip(shares, rung_steps(steps, shares), strict=True):
         if curve.diverges_at is not None and curve.diverges_at <= step:
             break

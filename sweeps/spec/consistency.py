@@ -1,15 +1,14 @@
-"""Parts of a sweep file that are each right and do not fit together: refused before anything starts."""
+"""Check, before anything starts, that the parts of a sweep file fit together."""
 
-from importlib.util import find_spec
+from collections.abc import Callable
 from typing import Any
 
 from mpdit.errors import input_error, nearest
 from pipelines.yaml_file import Document
 from sweeps.spec.model import SweepSpec
+from sweeps.spec.scheduler_kind import SCHEDULERS
+from sweeps.spec.search_algorithm import SEARCHES, SearchAlgorithm
 from sweeps.spec.space import SEED, Domain
-
-RUNG_METRICS = ("frechet", "magnitude_drift")  # what a training that is not finished can be scored by
-UNCONDITIONAL = ("gp", "cmaes")
 
 
 def check_consistency(document: Document, spec: SweepSpec) -> None:
@@ -39,12 +38,14 @@ def _check_ranges(document: Document, spec: SweepSpec) -> None:
             raise input_error(
                 f"{place}: {path} is {why}, and is not searched", given=axis.model_dump(), allowed="a list of values"
             )
-        if spec.search.algorithm == "grid" and axis.kind != "values":
+        if SEARCHES[spec.search.algorithm].exhaustive and axis.kind != "values":
+            others = [algorithm.name for algorithm in SEARCHES if not algorithm.exhaustive]
+            others.sort(key=lambda name: name != "random")  # the plainest one is the example
             raise input_error(
-                f"{place}: a grid cannot take a range",
+                f"{place}: a {spec.search.algorithm} cannot take a range",
                 given=f"{path}: {axis.model_dump()}",
                 allowed="a list of values",
-                hint="search: {algorithm: random, trials: 20}, or quasi_random, tpe, gp …",
+                hint=f"search: {{algorithm: {others[0]}, trials: 20}}, or {', '.join(others[1:])}",
             )
 
 
@@ -72,36 +73,55 @@ def _check_conditions(document: Document, spec: SweepSpec) -> None:
 
 
 def _check_search(document: Document, spec: SweepSpec) -> None:
-    search, domains = spec.search, spec.space.domains
-    name, place = search.algorithm, document.place(("search", "algorithm"))
-    if name == "grid" and search.trials is not None:
-        hint = "leave it out; budget.trials ends a sweep early"
-        place = document.place(("search", "trials"))
-        raise input_error(f"{place}: a grid tries every combination", given=f"trials: {search.trials}", hint=hint)
-    if name != "grid" and search.trials is None:
+    search, place = spec.search, document.place(("search", "algorithm"))
+    algorithm = SEARCHES[search.algorithm]
+    if algorithm.exhaustive and search.trials is not None:
         raise input_error(
-            f"{place}: {name} needs to know how many points to try", hint=f"{{algorithm: {name}, trials: 20}}"
+            f"{document.place(('search', 'trials'))}: a {algorithm.name} tries every combination",
+            given=f"trials: {search.trials}",
+            hint="leave it out; budget.trials ends a sweep early",
         )
-    if not search.learns:
-        return
+    if not algorithm.exhaustive and search.trials is None:
+        raise input_error(
+            f"{place}: {algorithm.name} needs to know how many points to try",
+            hint=f"{{algorithm: {algorithm.name}, trials: 20}}",
+        )
+    if algorithm.learns:
+        _check_space(place, algorithm, spec)
+
+
+def _check_space(place: str, algorithm: SearchAlgorithm, spec: SweepSpec) -> None:
+    """Raises InputError where a search that learns cannot take the axes or the objectives."""
+    name, domains = algorithm.name, spec.space.domains
     if not domains:
         raise input_error(
             f"{place}: {name} has nothing to search", given=", ".join(spec.axes), hint="add a training axis"
         )
     conditional = [path for path, domain in domains.items() if domain.when]
-    if name in UNCONDITIONAL and conditional:
-        raise input_error(f"{place}: {name} cannot take an axis with a condition", given=conditional[0], allowed="tpe")
-    words = [path for path, domain in domains.items() if not all(map(is_number, domain.values or []))]
-    if name == "cmaes" and words:
-        raise input_error(f"{place}: cmaes takes numbers only", given=f"{words[0]}, of words", allowed="tpe, gp, nsga2")
-    if name == "cmaes" and len(domains) < 2:
-        raise input_error(f"{place}: cmaes needs two axes or more", given=next(iter(domains)), allowed="tpe, gp")
-    if name == "cmaes" and len(spec.objective) > 1:
+    if conditional and not algorithm.takes_conditions:
+        allowed = _learning(lambda other: other.takes_conditions)
         raise input_error(
-            f"{place}: cmaes follows one objective", given=", ".join(spec.metrics), allowed="nsga2, tpe, gp"
+            f"{place}: {name} cannot take an axis with a condition", given=conditional[0], allowed=allowed
         )
-    if name == "cmaes" and find_spec("cmaes") is None:
-        raise input_error(f"{place}: cmaes is not installed", hint="pip install 'mpdit[cma]'")
+    words = [path for path, domain in domains.items() if not all(map(is_number, domain.values or []))]
+    if words and not algorithm.takes_words:
+        allowed = _learning(lambda other: other.takes_words)
+        raise input_error(f"{place}: {name} takes numbers only", given=f"{words[0]}, of words", allowed=allowed)
+    if len(domains) < algorithm.least_axes:
+        allowed = _learning(lambda other: other.least_axes <= len(domains))
+        needed = {2: "two"}.get(algorithm.least_axes, str(algorithm.least_axes))
+        raise input_error(f"{place}: {name} needs {needed} axes or more", given=next(iter(domains)), allowed=allowed)
+    if len(spec.objective) > 1 and not algorithm.takes_several_objectives:
+        allowed = _learning(lambda other: other.takes_several_objectives)
+        raise input_error(f"{place}: {name} follows one objective", given=", ".join(spec.metrics), allowed=allowed)
+    if algorithm.requires and not algorithm.is_installed:
+        module, extra = algorithm.requires
+        raise input_error(f"{place}: {module} is not installed", hint=f"pip install 'mpdit[{extra}]'")
+
+
+def _learning(fits: Callable[[SearchAlgorithm], bool]) -> str:
+    """The searches that learn and fit, for a message."""
+    return ", ".join(algorithm.name for algorithm in SEARCHES if algorithm.learns and fits(algorithm))
 
 
 def _check_first(document: Document, spec: SweepSpec) -> None:
@@ -124,7 +144,7 @@ def _check_first(document: Document, spec: SweepSpec) -> None:
 
 def _check_scheduler(document: Document, spec: SweepSpec) -> None:
     scheduler, place = spec.scheduler, document.place(("scheduler",))
-    if scheduler.kind == "none":
+    if not scheduler.stops:
         return
     if not scheduler.rungs:
         hint = "rungs: [0.5], the default"
@@ -132,7 +152,7 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
     if len(spec.objective) > 1:
         given = ", ".join(spec.metrics)
         raise input_error(f"{place}: a scheduler stops by one objective", given=given, hint="scheduler: {kind: none}")
-    allowed = RUNG_METRICS if scheduler.kind != "paired" else RUNG_METRICS[:1]
+    allowed = SCHEDULERS[scheduler.kind].metrics
     if spec.metrics[0] not in allowed:
         raise input_error(
             f"{place}: {scheduler.kind} cannot stop a training by {spec.metrics[0]}",

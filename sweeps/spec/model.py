@@ -6,19 +6,19 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSer
 
 from mpdit.errors import InputError, input_error, nearest
 from mpdit.scoring.frechet import FOLDS
+from pipelines.kind_name import KindName
 from pipelines.recipe import Recipe, Settings, known
 from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.samples import SAMPLE_BATCH
 from pipelines.yaml_file import field_names
+from sweeps.spec.scheduler_kind import SCHEDULERS
+from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, Space, parse_axis
 
 POST_HOC_AXES = ("ema.sigma_rel", "evaluation.guidance", "evaluation.steps", "evaluation.sampler")
 
 
 METRICS = ("frechet", "magnitude_drift", "parameters", "step_time")  # the smaller the better, all of them
-FIXED_SEARCHES = ("grid", "random", "quasi_random")  # every point is known at the start
-LEARNING_SEARCHES = ("tpe", "gp", "cmaes", "nsga2", "nsga3")  # a point follows from the results so far
-SCHEDULERS = ("none", "asha", "hyperband", "median", "paired")
 
 
 class Search(Settings):
@@ -27,7 +27,7 @@ class Search(Settings):
     first: points to try before any other, by axis path; the recipe's own value where an axis is not named.
     """
 
-    algorithm: Annotated[str, known((*FIXED_SEARCHES, *LEARNING_SEARCHES), "search algorithm")] = "grid"
+    algorithm: Annotated[str, KindName(SEARCHES)] = "grid"
     trials: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
     first: list[dict[str, Any]] = Field(default_factory=list)
@@ -35,7 +35,7 @@ class Search(Settings):
     @property
     def learns(self) -> bool:
         """Whether its points follow from results."""
-        return self.algorithm in LEARNING_SEARCHES
+        return SEARCHES[self.algorithm].learns
 
 
 def _in_order(rungs: list[float]) -> list[float]:
@@ -51,10 +51,15 @@ class Scheduler(Settings):
     samples: what a rung is scored with. reduction: about one trial in so many passes a rung.
     """
 
-    kind: Annotated[str, known(SCHEDULERS, "scheduler")] = "none"
+    kind: Annotated[str, KindName(SCHEDULERS)] = "none"
     rungs: Annotated[list[float], AfterValidator(_in_order)] = Field(default_factory=lambda: [0.5])
     samples: int = Field(SAMPLE_BATCH, ge=FOLDS)
     reduction: float = Field(2.0, gt=1)
+
+    @property
+    def stops(self) -> bool:
+        """Whether it stops trials, so that they are scored at rungs."""
+        return SCHEDULERS[self.kind].rule is not None
 
 
 class SweepObjective(Settings):

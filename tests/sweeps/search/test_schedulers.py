@@ -2,12 +2,15 @@
 
 import pytest
 
-from sweeps.search.schedulers import Score, asha, beyond_median, paired, verdict
-from sweeps.spec.model import Scheduler
+from sweeps.search.rung_decisions import decide
+from sweeps.search.schedulers.asha import asha
+from sweeps.search.schedulers.median import worse_than_median
+from sweeps.search.schedulers.paired import paired
+from sweeps.spec.scheduler_kind import Score
 from sweeps.storage.ledger import Event, event
 from tests.sweeps.conftest import plan_of
 
-HALF, THIRD = Scheduler(reduction=2), Scheduler(reduction=3)
+HALF, THIRD = 2.0, 3.0
 
 
 def scores(*values: float) -> list[Score]:
@@ -27,14 +30,14 @@ def test_asha_lets_the_best_share_of_those_so_far_go_on(mine: float, goes_on: bo
 
 
 def test_the_first_at_a_rung_goes_on() -> None:
-    for rule in (asha, beyond_median, paired):
+    for rule in (asha, worse_than_median, paired):
         assert rule(Score("x", 100.0, [100.0] * 10), [], THIRD) is None
 
 
 def test_the_median_of_too_few_stops_nobody() -> None:
     mine = Score("x", 100.0, [100.0] * 10)
-    assert beyond_median(mine, scores(1.0, 2.0), HALF) is None
-    assert "median 2" in str(beyond_median(mine, scores(1.0, 2.0, 3.0), HALF))
+    assert worse_than_median(mine, scores(1.0, 2.0), HALF) is None
+    assert "median 2" in str(worse_than_median(mine, scores(1.0, 2.0, 3.0), HALF))
 
 
 def test_a_paired_difference_within_its_error_stops_nobody() -> None:
@@ -48,12 +51,12 @@ def test_a_paired_difference_within_its_error_stops_nobody() -> None:
 def test_only_like_is_judged_by_like() -> None:
     plan = plan_of({"optimizer.lr": [0.01, 0.02]}, scheduler={"kind": "asha", "rungs": [0.25, 0.5]})
     better = [rung(str(at), 1.0) for at in range(4)]
-    assert verdict(plan.spec, better, rung("x", 2.0)) is not None
-    assert verdict(plan.spec, better, rung("x", 2.0, share=0.25)) is None
-    assert verdict(plan.spec, better, rung("x", 2.0, samples=500)) is None
-    assert verdict(plan.spec, better, rung("x", 2.0, width=0.05)) is None
-    assert verdict(plan.spec, better, rung("x", None)) is None
-    assert verdict(plan.spec, [rung(str(at), None) for at in range(4)], rung("x", 2.0)) is None
+    assert decide(plan.spec, better, rung("x", 2.0)) is not None
+    assert decide(plan.spec, better, rung("x", 2.0, share=0.25)) is None
+    assert decide(plan.spec, better, rung("x", 2.0, samples=500)) is None
+    assert decide(plan.spec, better, rung("x", 2.0, width=0.05)) is None
+    assert decide(plan.spec, better, rung("x", None)) is None
+    assert decide(plan.spec, [rung(str(at), None) for at in range(4)], rung("x", 2.0)) is None
 
 
 def test_hyperband_spares_its_brackets_their_first_rungs() -> None:
@@ -62,7 +65,7 @@ def test_hyperband_spares_its_brackets_their_first_rungs() -> None:
     better = [rung(str(at), 1.0, share=share) for at in range(6) for share in (0.25, 0.5)]
 
     def stops(trial: str, share: float) -> bool:
-        return verdict(plan.spec, [*started, *better], rung(trial, 2.0, share=share)) is not None
+        return decide(plan.spec, [*started, *better], rung(trial, 2.0, share=share)) is not None
 
     assert [stops("6", share) for share in (0.25, 0.5)] == [True, True]
     assert [stops("7", share) for share in (0.25, 0.5)] == [False, True]

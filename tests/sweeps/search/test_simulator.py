@@ -1,4 +1,4 @@
-"""Searches and schedulers on made-up curves, in virtual time: the chooser is the runner's own."""
+"""Searches and schedulers on made-up curves, in virtual time: the trial scheduler is the real one."""
 
 from collections import Counter
 from typing import Any
@@ -7,9 +7,11 @@ import pytest
 
 from sweeps.planning.plan import Plan, Trial
 from sweeps.results.ranking import rank
-from sweeps.search.optuna_search import suggest, tried
+from sweeps.search.observations import observations
+from sweeps.search.optuna_search import encoded, read_point, suggest, tell
 from sweeps.search.simulator import Curve, simulate, steps_taken
-from sweeps.spec.model import FIXED_SEARCHES, LEARNING_SEARCHES
+from sweeps.spec.scheduler_kind import SCHEDULERS
+from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.storage.ledger import Event
 from tests.sweeps.conftest import plan_of
 
@@ -46,7 +48,7 @@ def searched(algorithm: str, trials: int = 24, **fields: Any) -> Plan:
     return plan_of(fields.pop("axes", axes), search={"algorithm": algorithm, "trials": trials}, **fields)
 
 
-@pytest.mark.parametrize("algorithm", [*FIXED_SEARCHES[1:], *LEARNING_SEARCHES])
+@pytest.mark.parametrize("algorithm", [kind.name for kind in SEARCHES if not kind.exhaustive])
 def test_every_search_ends_with_as_many_points_as_asked_for(algorithm: str) -> None:
     plan = searched(algorithm, 12)
     events = simulate(plan, curve, slots=2)
@@ -69,7 +71,7 @@ def test_a_suggestion_is_a_function_of_the_ledger() -> None:
         cut = next(at for at, line in enumerate(events) if line.get("params") == suggested[number])
         before = searched("tpe", 10)
         before.trials.extend(plan.trials[:number])
-        assert suggest(plan.spec, tried(before, events[:cut])) == suggested[number]
+        assert suggest(plan.spec, observations(before, events[:cut])) == suggested[number]
 
 
 def test_a_search_goes_on_where_its_ledger_ends() -> None:
@@ -103,7 +105,7 @@ def test_a_suggestion_runs_all_seeds_and_is_judged_by_their_mean() -> None:
 
     events = simulate(plan, noisy)
     assert outcomes(events) == {"completed": 15}
-    known = tried(plan, events)
+    known = observations(plan, events)
     assert len(known) == 5
     assert all("seed" not in one.point for one in known)
     first = plan.trials[0]
@@ -114,23 +116,23 @@ def test_a_suggestion_runs_all_seeds_and_is_judged_by_their_mean() -> None:
 def test_a_trial_is_worth_its_best_cell() -> None:
     plan = searched("tpe", 3, axes={"optimizer.lr": LR, "ema.sigma_rel": [0.05, 0.1]})
     events = simulate(plan, lambda trial: Curve([scores(5.0), scores(valley(trial))]))
-    assert [one.values for one in tried(plan, events)] == [[pytest.approx(valley(trial))] for trial in plan.trials]
+    assert [one.values for one in observations(plan, events)] == [
+        [pytest.approx(valley(trial))] for trial in plan.trials
+    ]
 
 
 def test_what_diverges_is_told_as_failed_and_what_is_stopped_as_pruned() -> None:
     import optuna
 
-    from sweeps.search import optuna_search as search
-
     plan = searched("tpe", 16, scheduler={"kind": "asha", "rungs": [0.125, 0.5]})
     told: list[optuna.trial.TrialState] = []
     events = simulate(plan, lambda t: curve(t, diverges_at=40 if t.recipe.optimizer.lr > 0.3 else None))
     study = optuna.create_study()
-    for one in tried(plan, events):
-        study.enqueue_trial(search._written(plan.spec, one.point))
+    for one in observations(plan, events):
+        study.enqueue_trial(encoded(plan.spec, one.point))
         trial = study.ask()
-        search._read(plan.spec, trial)
-        search._tell(study, trial, one)
+        read_point(plan.spec, trial)
+        tell(study, trial, one)
     told = [trial.state for trial in study.trials]
     state = optuna.trial.TrialState
     assert Counter(told) == {
@@ -143,7 +145,7 @@ def test_what_diverges_is_told_as_failed_and_what_is_stopped_as_pruned() -> None
     assert pruned.intermediate_values
 
 
-@pytest.mark.parametrize("kind", ["asha", "hyperband", "median", "paired"])
+@pytest.mark.parametrize("kind", [kind.name for kind in SCHEDULERS if kind.rule])
 def test_schedulers_save_steps_and_keep_the_best(kind: str) -> None:
     whole = searched("random", 40)
     plan = searched("random", 40, scheduler={"kind": kind, "rungs": [0.125, 0.25, 0.5], "reduction": 3})
@@ -153,7 +155,7 @@ def test_schedulers_save_steps_and_keep_the_best(kind: str) -> None:
     assert outcomes(events)["stopped"] > 8
 
 
-@pytest.mark.parametrize("kind", ["asha", "hyperband", "median", "paired"])
+@pytest.mark.parametrize("kind", [kind.name for kind in SCHEDULERS if kind.rule])
 def test_a_score_that_is_not_finite_judges_nobody(kind: str) -> None:
     def broken(trial: Trial) -> Curve:
         rungs = {share: [{"sigma_rel": 0.1, **scores(None)}] for share in (0.125, 0.25, 0.5)}
@@ -227,7 +229,7 @@ def test_several_objectives_and_constraints_are_told() -> None:
         constraints=["magnitude_drift <= 0.2"],
     )
     events = simulate(plan, lambda trial: Curve([scores(valley(trial), drift=trial.recipe.optimizer.decay_from)]))
-    known = tried(plan, events)
+    known = observations(plan, events)
     assert all(one.values is not None and len(one.values) == 2 for one in known)
     assert all(one.limits == {"magnitude_drift": pytest.approx(one.values[1] - 0.2)} for one in known if one.values)
 

@@ -1,4 +1,4 @@
-"""What runs next and what stops, told by the events so far. The runner and the simulator ask alike."""
+"""Which trial runs next and which one stops, decided from the events so far; for the driver and the simulator."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from sweeps.planning.budget import exhausted
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan, Trial, trials_of
-from sweeps.search.optuna_search import suggest, tried
-from sweeps.search.schedulers import verdict
+from sweeps.search.observations import observations
+from sweeps.search.optuna_search import suggest
+from sweeps.search.rung_decisions import decide
 from sweeps.storage.ledger import Event, event, trial_statuses
 
 Record = Callable[[Event], None]
@@ -15,16 +16,20 @@ UNTIMED = {"training_seconds": None, "scoring_seconds": None}
 
 
 def same_rung(line: Event, other: Event) -> bool:
-    """Whether the other event is a first report of the same rung, which was judged then."""
+    """Whether the other event reports the same trial at the same rung."""
     return other["event"] == "rung" and (other["trial"], other["step"]) == (line["trial"], line["step"])
 
 
-class Chooser:
-    """Hands out the trials that are to do, then those that the search suggests; judges a trial at its rungs.
+class TrialScheduler:
+    """Hands out the trials to run, then those that the search suggests, and stops trials at their rungs.
 
-    plan: grows by what is suggested. events: the ledger's, a list that grows as lines are recorded. record: takes a
-    line into them. found: what is known already of some trials (another sweep's events); those that need no work are
-    not handed out. None: nothing is to be suggested.
+    Args:
+        plan: Its trials; those that the search suggests are added to it.
+        events: The events of the ledger, a list that grows as events are recorded.
+        todo: The trials of the plan that need work.
+        record: Adds an event to the ledger.
+        found: Gives the events that other sweeps have recorded of suggested trials, so that a trial that needs no work
+            is not handed out. None: the search suggests nothing.
     """
 
     def __init__(
@@ -37,7 +42,7 @@ class Chooser:
     ) -> None:
         self.plan, self.events, self.record, self.found = plan, events, record, found
         self.waiting = deque(todo)
-        self.is_done = False  # whether it has said that there is no other trial
+        self.is_done = False  # whether `next` has returned None
 
     def next(self) -> Trial | None:
         """The trial to start now; None when there is no other, or the budget is reached."""
@@ -51,18 +56,18 @@ class Chooser:
         self.is_done = True
         return None
 
-    def judge(self, line: Event) -> str | None:
-        """Why the trial of this event is to stop now, or None. To be asked before the event is recorded."""
+    def on_trial_result(self, line: Event) -> str | None:
+        """Why the trial of this event is to stop now, or None. Must be called before the event is recorded."""
         if line["event"] != "rung" or any(same_rung(line, other) for other in self.events):
-            return None
+            return None  # a rung that is reported again was decided the first time
         trial = next(trial for trial in self.plan.trials if trial.id == line["trial"])
-        return verdict(self.plan.spec, self.events, line) or self._stopped_sibling(trial)
+        return decide(self.plan.spec, self.events, line) or self._stopped_sibling(trial)
 
     def _suggested(self) -> bool:
-        """Let the search suggest a point, and queue its trials; whether there was one."""
+        """Queue the trials of the next point that the search suggests; False when it has no other."""
         if self.found is None or not self.plan.open:
             return False
-        point = suggest(self.plan.spec, tried(self.plan, self.events))
+        point = suggest(self.plan.spec, observations(self.plan, self.events))
         if point is None:
             return False
         trials = trials_of(self.plan.spec, point)
@@ -74,11 +79,11 @@ class Chooser:
         return True
 
     def _stopped_sibling(self, trial: Trial) -> str | None:
-        """A point is stopped as a whole: why, when another of its seeds was."""
-        if self.plan.spec.scheduler.kind == "none" or len(self.plan.spec.seeds) == 1:
+        """Why a trial is stopped because another seed of its point was, or None."""
+        if not self.plan.spec.scheduler.stops or len(self.plan.spec.seeds) == 1:
             return None
         if any(line["event"] == "trial_retried" and line["trial"] == trial.id for line in self.events):
-            return None  # it was asked for by itself
+            return None  # a person asked for this very trial
         point = {axis: value for axis, value in trial.params.items() if axis != "seed"}
         same = [t.id for t in self.plan.trials if point.items() <= t.params.items() and t.id != trial.id]
         statuses = trial_statuses(self.events)

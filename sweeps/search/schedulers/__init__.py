@@ -1,0 +1,1 @@
+"""The schedulers, one a module: which trial stops at a rung."""
