@@ -22,7 +22,9 @@ from mpdit.data.dataset import Dataset
 from mpdit.data.latents import encode, load_vae
 from mpdit.data.prepared_images import ImageWriter
 from mpdit.data.registry import load_dataset
-from mpdit.diffusion.objectives import DenoisingLoss, Edm, build_denoiser
+from mpdit.diffusion.denoiser import build_denoiser
+from mpdit.diffusion.loss import DenoisingLoss
+from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.randomness import Draws
 from mpdit.training.step import accumulate, draw_batch, new_state, train_step

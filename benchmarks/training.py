@@ -29,7 +29,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpdit.diffusion.objectives import Ddpm, DenoisingLoss, build_denoiser
+from mpdit.diffusion.denoiser import build_denoiser
+from mpdit.diffusion.loss import DenoisingLoss
+from mpdit.diffusion.objectives.ddpm import Ddpm
 from mpdit.inference.compilation import compile_blocks
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.randomness import normal

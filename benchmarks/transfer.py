@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from mpdit.data.registry import load_dataset
-from mpdit.diffusion.objectives import DenoisingLoss, build_denoiser
+from mpdit.diffusion.denoiser import build_denoiser
+from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.model.transformer import Architecture
 from mpdit.randomness import normal
 from mpdit.run_folder import set_weights

@@ -4,30 +4,24 @@ A kind is one object in one file of the registry's package. Importing the file r
 imports the files of its package when it is first asked, so no list of names is kept anywhere. A name with a dot, as
 `mypackage.sparse`, belongs to a plug-in: a distribution with an entry point `mypackage` in the group `mpdit.plugins`,
 which names a module that registers kinds.
+
+A kind that has settings is a frozen dataclass: its fields are the settings, bounded by `annotated_types`, and what is
+chosen is an instance of it. A kind without settings may be any object that has a name.
 """
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpdit.errors import input_error, nearest
 
 GROUP = "mpdit.plugins"
 
 
-class Kind(Protocol):
-    """What every kind has: its name in recipes and sweep files, and one line that says what it is."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def doc(self) -> str: ...
-
-
-K = TypeVar("K", bound=Kind)
+K = TypeVar("K")  # has a `name`, by which recipes and sweep files know it, and a `doc`: one line that says what it is
 
 
 class Plugin(NamedTuple):
@@ -50,8 +44,9 @@ class Registry(Generic[K]):
 
     def register(self, kind: K) -> K:
         """Add a kind; also as a decorator. Raises ValueError for a name that another kind has."""
-        if self._kinds.setdefault(kind.name, kind) is not kind:
-            raise ValueError(f"{self.what} {kind.name!r} is registered twice")
+        name: str = kind.name  # type: ignore[attr-defined]
+        if self._kinds.setdefault(name, kind) is not kind:
+            raise ValueError(f"{self.what} {name!r} is registered twice")
         return kind
 
     def __getitem__(self, name: str) -> K:
@@ -83,6 +78,62 @@ class Registry(Generic[K]):
             self._complete = True
             for module in iter_modules(import_module(self.package).__path__, f"{self.package}."):
                 import_module(module.name)
+
+
+def not_a_setting(default: Any) -> Any:
+    """A dataclass field that no recipe sets, because it follows from the data."""
+    return dataclasses.field(default=default, metadata={"setting": False})
+
+
+def settings_of(kind: object) -> dict[str, "dataclasses.Field[Any]"]:
+    """The settings of a kind, or of a chosen one, by name."""
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    is_plain = not isinstance(kind, type) and not isinstance(getattr(type(kind), "name", None), str)
+    return {} if is_plain else {f.name: f for f in dataclasses.fields(kind) if f.metadata.get("setting", True)}
+
+
+def check_settings(registry: "Registry[Any]", name: str, given: Mapping[str, object]) -> None:
+    """Raises InputError for an unknown kind, a setting that it does not have, or one that it needs and lacks."""
+    known = settings_of(registry[name])
+    for setting, value in given.items():
+        if setting not in known:
+            others = [kind.name for kind in registry if setting in settings_of(kind)]
+            raise input_error(
+                f"the {registry.what} {name!r} has no {setting}",
+                given=f"{setting}: {value}",
+                nearest=None if others else nearest(setting, known),
+                belongs_to=", ".join(others) or None,
+                allowed=", ".join(known) or "its name alone",
+            )
+    for setting, field in known.items():
+        is_needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if is_needed and setting not in given:
+            hint = f"{{name: {name}, {setting}: …}}"
+            raise input_error(f"the {registry.what} {name!r} needs a {setting}", hint=hint)
+
+
+def choose(registry: "Registry[Any]", name: str, settings: Mapping[str, object]) -> Any:
+    """The kind of that name with these settings, whose types and bounds are not checked here. Raises InputError."""
+    check_settings(registry, name, settings)
+    kind = registry[name]
+    return kind(**settings) if isinstance(kind, type) else kind
+
+
+def choose_from(registry: "Registry[Any]", fields: Mapping[str, Any]) -> Any:
+    """The chosen kind that `as_fields` wrote. Raises InputError."""
+    return choose(registry, fields["name"], {name: value for name, value in fields.items() if name != "name"})
+
+
+def as_fields(chosen: Any) -> dict[str, Any]:
+    """A chosen kind as plain values: its name, and the settings that are not the default ones."""
+    return {"name": chosen.name, **changed_settings(chosen)}
+
+
+def changed_settings(chosen: Any) -> dict[str, Any]:
+    """The settings of a chosen kind that are not the default ones."""
+    known = settings_of(chosen)
+    return {name: getattr(chosen, name) for name, field in known.items() if getattr(chosen, name) != field.default}
 
 
 def plugin_of(name: str) -> Plugin | None:

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mpdit.diffusion.objectives import Denoiser, objective_as_dict, objective_from
+from mpdit.diffusion.denoiser import Denoiser
+from mpdit.diffusion.objectives.registry import objective_as_dict, objective_from
 from mpdit.errors import input_error
 from mpdit.model.layers import normalize_weights
 from mpdit.model.transformer import Transformer, architecture_from

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from mpdit.data.dataset import Dataset
 from mpdit.data.registry import DATASETS, check_settings, load_dataset
-from mpdit.diffusion.objectives import OBJECTIVES, Objective, objective_as_dict, objective_from
+from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective, objective_as_dict, objective_from
 from mpdit.errors import input_error, nearest
 from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
 from mpdit.model.modulation import modulation_name, parse_modulation
@@ -132,7 +132,7 @@ class Data(Settings):
 class Prediction(Settings):
     """What the network is asked: see mpdit/diffusion/objectives.py. All but the name are `edm`'s own."""
 
-    name: Annotated[str, known(OBJECTIVES, "objective")] = "edm"
+    name: Annotated[str, known(OBJECTIVES.names(), "objective")] = "edm"
     p_mean: float | None = None  # of ln σ; -0.4
     p_std: Annotated[float, Field(gt=0)] | None = None  # of ln σ; 1.0
     uncertainty: bool = False

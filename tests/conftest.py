@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from mpdit.diffusion.objectives import Denoiser, Edm, build_denoiser
+from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.transformer import Architecture
 from pipelines.recipe import Recipe
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpdit.diffusion.objectives import Denoiser, Estimate
+from mpdit.diffusion.denoiser import Denoiser, Estimate
 from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mpdit.diffusion.objectives import Denoiser
+from mpdit.diffusion.denoiser import Denoiser
 from mpdit.inference.ahead_of_time import quiet_compiler
 
 GRAPHED_UP_TO = 512  # channels; smaller networks on a GPU wait for launches more than for arithmetic

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpdit.errors import input_error
-from mpdit.model.attention import Attention
+from mpdit.model.attention.registry import ATTENTIONS, Attention
+from mpdit.model.attention.softmax import Softmax
 from mpdit.model.design import Design, E
 from mpdit.model.layers import (
     BlendedSum,
@@ -32,10 +33,12 @@ from mpdit.model.layers import (
     mp_sum,
     normalize,
 )
-from mpdit.model.mlp import MLP
+from mpdit.model.mlp.registry import MLPS, Mlp
+from mpdit.model.mlp.silu import Silu
 from mpdit.model.modulation import AdaLNZero, Modulate, MPConditioner, gate, parse_modulation
 from mpdit.model.mup import Rule, normalised_names, parameter_roles, rule
 from mpdit.randomness import generator
+from mpdit.registry import Registry, as_fields, choose_from
 from mpdit.schedules import ddpm_sigmas
 
 SIZES = {  # name: (depth, width, heads); XS to XL as published, nano for 8×8 digits
@@ -49,6 +52,7 @@ SIZES = {  # name: (depth, width, heads); XS to XL as published, nano for 8×8 d
 RESIDUAL_BLEND = 0.3  # share of the branch in each residual sum
 EMBEDDING_BLEND = 0.5  # patches with positions, noise level with class
 LEVEL_CHANNELS = 256
+SOFTMAX, SILU = Softmax(), Silu()
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,13 @@ class Architecture:
     learned_variance: bool = False  # a second answer of the images' shape
     design: Design = E
     base_width: int | None = None  # the width at which µP and the standard parametrisation meet; None: the standard one
+    attention: Attention = SOFTMAX
+    mlp: Mlp = SILU
 
     def __post_init__(self) -> None:
         parse_modulation(self.modulation)
+        self.attention.check(self.design)
+        self.mlp.check(self.design)
         if self.resolution % self.patch:
             divisors = [n for n in range(1, self.resolution + 1) if self.resolution % n == 0]
             raise input_error(
@@ -82,13 +90,18 @@ class Architecture:
             raise input_error(f"2-D positions need a width divisible by 4, not {self.width}", given=self.width)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return dataclasses.asdict(self)
+        """The fields as plain values; a kind as its name and the settings that are not the default ones."""
+        plain = dataclasses.asdict(self)
+        for field in ("attention", "mlp"):
+            plain[field] = as_fields(getattr(self, field))
+        return plain
 
 
 def architecture_from(fields: dict[str, Any]) -> Architecture:
-    """The architecture of which `as_dict` gave the fields."""
-    return Architecture(**{**fields, "design": Design(**fields["design"])})
+    """The architecture that `as_dict` wrote; older files name no kinds and mean the default ones."""
+    registries: dict[str, Registry[Any]] = {"attention": ATTENTIONS, "mlp": MLPS}
+    chosen = {field: choose_from(registry, fields[field]) for field, registry in registries.items() if field in fields}
+    return Architecture(**{**fields, **chosen, "design": Design(**fields["design"])})
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:
@@ -161,10 +174,12 @@ class SubLayer(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP: x: (batch, tokens, channels), condition: (batch, channels) → (batch, tokens, channels)."""
 
-    def __init__(self, width: int, heads: int, kinds: tuple[str, ...], design: Design) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.attention = SubLayer(Attention(width, heads, design), width, kinds, design)
-        self.mlp = SubLayer(MLP(width, design), width, kinds, design)
+        a = architecture
+        kinds = parse_modulation(a.modulation)
+        self.attention = SubLayer(a.attention.build(a.width, a.heads, a.design), a.width, kinds, a.design)
+        self.mlp = SubLayer(a.mlp.build(a.width, a.design), a.width, kinds, a.design)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         return self.mlp(self.attention(x, condition), condition)
@@ -230,7 +245,7 @@ class Transformer(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
         self.level = LevelEmbedding(a.width, d)
         self.label = (MPEmbedding if d.mp_embedding else Embedding)(a.classes + 1, a.width)
-        self.blocks = nn.ModuleList(Block(a.width, a.heads, kinds, d) for _ in range(a.depth))
+        self.blocks = nn.ModuleList(Block(a) for _ in range(a.depth))
         self.final = FinalLayer(a.width, pixels * self.answers, kinds, d, (a.base_width or a.width) / a.width)
 
     def forward(self, images: Tensor, level: Tensor, labels: Tensor) -> Tensor:
@@ -276,3 +291,13 @@ def parameter_count(architecture: Architecture) -> int:
     """The number of trainable parameters, without allocating any."""
     with torch.device("meta"):
         return sum(p.numel() for p in Transformer(architecture).parameters() if p.requires_grad)
+
+
+def forward_flop(architecture: Architecture) -> int:
+    """Floating-point operations of one forward pass of one image: two a weight and token, and those of attention.
+
+    A training step takes about three times as many, as the backward pass takes twice the forward one.
+    """
+    a = architecture
+    tokens = (a.resolution // a.patch) ** 2
+    return 2 * parameter_count(a) * tokens + a.depth * a.attention.flop(tokens, a.width)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mpdit.data.dataset import Dataset
-from mpdit.diffusion.objectives import Denoiser
+from mpdit.diffusion.denoiser import Denoiser
 from mpdit.model.layers import magnitude
 from mpdit.model.transformer import SubLayer
 from mpdit.randomness import normal

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset
-from mpdit.diffusion.objectives import Denoiser
+from mpdit.diffusion.denoiser import Denoiser
 from mpdit.model.layers import normalize_weights, project_gradients
 from mpdit.model.transformer import parameter_rules
 from mpdit.randomness import Draws, sample_order

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset
-from mpdit.diffusion.objectives import Denoiser
+from mpdit.diffusion.denoiser import Denoiser
 from mpdit.errors import disk_is_full, input_error, no_space
 from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
 from mpdit.scoring.frechet import FOLDS, MORE, folds_of, jackknife_error, left_out_distances, metric_name, more_metrics

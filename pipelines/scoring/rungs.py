@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mpdit.diffusion.objectives import build_denoiser
+from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.errors import InputError
 from mpdit.run_folder import EMA, set_weights
 from mpdit.scoring.frechet import folds_of, jackknife_error, left_out_distances

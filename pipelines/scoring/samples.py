@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mpdit.data.dataset import to_bytes
-from mpdit.diffusion.objectives import Denoiser
+from mpdit.diffusion.denoiser import Denoiser
 from mpdit.diffusion.sampling import sample
 from mpdit.errors import disk_is_full, no_space
 from mpdit.inference.ahead_of_time import compile_ahead_of_time

@@ -19,7 +19,8 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mpdit.diffusion.objectives import Denoiser, DenoisingLoss, build_denoiser
+from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.errors import InputError
 from mpdit.model.mup import PARAMETRIZATIONS
 from mpdit.training.magnitude import observed

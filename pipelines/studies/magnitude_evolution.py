@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from mpdit.diffusion.objectives import build_denoiser
+from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.errors import InputError
 from mpdit.run_folder import load
 from mpdit.training.magnitude import activation_magnitudes

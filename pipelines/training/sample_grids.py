@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from mpdit.diffusion.objectives import build_denoiser
+from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.run_folder import EMA, PICTURES, set_weights
 from mpdit.training.ema import TRACKED_WIDTHS, tracked_average
 from pipelines.recipe import Recipe

@@ -19,7 +19,8 @@ from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset, held_near
-from mpdit.diffusion.objectives import Denoiser, DenoisingLoss, build_denoiser
+from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.errors import input_error
 from mpdit.inference.compilation import compile_blocks
 from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, write_weights

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from mpdit.model.transformer import parameter_count
+from mpdit.model.transformer import forward_flop
 from pipelines.recipe import Recipe, trial_id
 from pipelines.transfer import transfer
 from sweeps.planning.known_work import timed
@@ -12,6 +12,7 @@ from sweeps.planning.plan import Plan
 from sweeps.storage.layout import Storage
 
 FLOP_PER_WEIGHT = 6  # a multiplication and an addition, forward once and backward twice
+PASSES = 3  # in units of the forward pass: the backward pass takes two
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,5 @@ def _tokens(recipe: Recipe) -> int:
 
 
 def _petaflop(recipe: Recipe) -> float:
-    """About 6 × parameters × tokens × images, in 10¹⁵."""
-    parameters = parameter_count(recipe.architecture(recipe.dataset))
-    return FLOP_PER_WEIGHT * parameters * _tokens(recipe) * recipe.steps * recipe.batch / 1e15
+    """The floating-point operations of one training, in 10¹⁵."""
+    return PASSES * forward_flop(recipe.architecture(recipe.dataset)) * recipe.steps * recipe.batch / 1e15

@@ -5,8 +5,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from mpdit.diffusion.objectives import learned_log_variance, step_back
 from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, Sampler
+from mpdit.diffusion.variational_bound import learned_log_variance, step_back
 
 
 def ddpm(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSampler) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mpdit.diffusion.objectives import Estimate
+from mpdit.diffusion.denoiser import Estimate
 from mpdit.registry import Registry
 
 Denoise = Callable[[Tensor, float], Estimate]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpdit.diffusion.objectives import Denoiser, Estimate
+from mpdit.diffusion.denoiser import Denoiser, Estimate
 from mpdit.diffusion.samplers.ddim import ddim
 from mpdit.diffusion.samplers.ddpm import ddpm
 from mpdit.diffusion.samplers.dpmpp_2m import dpmpp_2m

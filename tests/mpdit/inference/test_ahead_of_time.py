@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpdit.diffusion.objectives import Denoiser, Edm, build_denoiser
+from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.diffusion.objectives.edm import Edm
 from mpdit.inference import ahead_of_time
 from mpdit.inference.ahead_of_time import compile_ahead_of_time
 from mpdit.inference.folding import fold, refold

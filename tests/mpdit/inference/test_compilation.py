@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpdit.diffusion.objectives import Denoiser
+from mpdit.diffusion.denoiser import Denoiser
 from mpdit.inference.compilation import compilation_modes, compile_blocks
 from mpdit.model.transformer import Block
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from mpdit.diffusion.objectives import Edm, build_denoiser
+from mpdit.diffusion.denoiser import build_denoiser
+from mpdit.diffusion.objectives.edm import Edm
 from mpdit.inference.folding import FoldedLinear, fold, refold
 from mpdit.model.design import DESIGNS
 from mpdit.model.layers import MPLinear, WNLinear

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from mpdit.data.registry import load_dataset
-from mpdit.diffusion.objectives import Denoiser, DenoisingLoss, Edm, build_denoiser
+from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.diffusion.loss import DenoisingLoss
+from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.design import DESIGNS
 from mpdit.model.mup import rule
 from mpdit.model.transformer import build_transformer, parameter_rules

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mpdit.errors import InputError
-from mpdit.model.attention import Attention
+from mpdit.model.attention.softmax import SoftmaxAttention
 from mpdit.model.design import DESIGNS, SWITCHES, choose_design
 from mpdit.model.layers import magnitude, normalised_weights
 from mpdit.model.transformer import (
@@ -70,7 +70,7 @@ def test_attention_ignores_the_order_of_tokens() -> None:
 
 
 def test_attention_ignores_the_magnitude_of_queries_and_keys() -> None:
-    attention = Attention(32, 2, DESIGNS["E"])
+    attention = SoftmaxAttention(32, 2, DESIGNS["E"])
     torch.nn.init.normal_(attention.qkv.weight)
     torch.nn.init.normal_(attention.out.weight)
     x = normal((2, 16, 32), 0, 0, "x")
@@ -141,7 +141,7 @@ def test_each_rung_of_the_ladder_changes_what_it_says() -> None:
 def test_plain_attention_feels_the_magnitude_of_queries_and_keys() -> None:
     x = normal((2, 16, 32), 0, 0, "x")
     for design, feels in (("A", True), ("B", False)):
-        attention = Attention(32, 2, DESIGNS[design])
+        attention = SoftmaxAttention(32, 2, DESIGNS[design])
         for layer in (attention.qkv, attention.out):
             torch.nn.init.normal_(layer.weight)
             torch.nn.init.zeros_(layer.bias)

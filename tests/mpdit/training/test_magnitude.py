@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mpdit.data.registry import load_dataset
-from mpdit.diffusion.objectives import Denoiser, Edm, build_denoiser
+from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.design import choose_design
 from mpdit.model.modulation import KINDS
 from mpdit.model.transformer import SIZES, Architecture

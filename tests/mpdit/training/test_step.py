@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from mpdit.data.registry import load_dataset
-from mpdit.diffusion.objectives import Ddpm, Denoiser, DenoisingLoss, Edm, Flow, Objective, build_denoiser
+from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.diffusion.loss import DenoisingLoss
+from mpdit.diffusion.objectives.ddpm import Ddpm
+from mpdit.diffusion.objectives.edm import Edm
+from mpdit.diffusion.objectives.flow import Flow
+from mpdit.diffusion.objectives.registry import Objective
 from mpdit.model.design import DESIGNS
 from mpdit.model.layers import magnitude, normalised_weights
 from mpdit.model.transformer import Architecture

@@ -3,21 +3,13 @@ import math
 import pytest
 import torch
 
-from mpdit.diffusion.objectives import (
-    OBJECTIVES,
-    Ddpm,
-    Denoiser,
-    DenoisingLoss,
-    Edm,
-    Flow,
-    Objective,
-    build_denoiser,
-    learned_log_variance,
-    objective_as_dict,
-    objective_from,
-    step_back,
-    variational_bound,
-)
+from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.diffusion.loss import DenoisingLoss
+from mpdit.diffusion.objectives.ddpm import Ddpm
+from mpdit.diffusion.objectives.edm import Edm
+from mpdit.diffusion.objectives.flow import Flow
+from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective, objective_as_dict, objective_from
+from mpdit.diffusion.variational_bound import learned_log_variance, step_back, variational_bound
 from mpdit.errors import InputError
 from mpdit.randomness import normal
 from mpdit.schedules import ddpm_sigmas
@@ -166,7 +158,7 @@ def test_learned_uncertainty_settles_at_the_log_of_the_loss() -> None:
 @pytest.mark.parametrize("objective", [*ALL, Edm(0.5, -1.0, 1.5, uncertainty=True)])
 def test_an_objective_survives_its_plain_values(objective: Objective) -> None:
     assert objective_from(objective_as_dict(objective)) == objective
-    assert set(OBJECTIVES) == {"edm", "ddpm", "flow"}
+    assert set(OBJECTIVES.names()) == {"edm", "ddpm", "flow"}
 
 
 def test_an_unknown_objective_is_refused() -> None:

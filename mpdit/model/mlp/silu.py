@@ -1,15 +1,35 @@
-"""The MLP: what every token does by itself."""
+"""The MLP of DiT: two layers around one nonlinearity."""
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpdit.model.design import Design
 from mpdit.model.layers import SILU_MAGNITUDE, linear
+from mpdit.model.mlp.registry import MLPS
 
 MLP_RATIO = 4
 
 
-class MLP(nn.Module):
+@MLPS.register
+@dataclass(frozen=True)
+class Silu:
+    """Four times the width between two linear maps; arXiv 2212.09748."""
+
+    name: ClassVar[str] = "silu"
+    doc: ClassVar[str] = "two layers around SiLU/0.596, or GELU in designs without mp_silu (arXiv 2212.09748)"
+
+    def check(self, design: Design) -> None:
+        """Goes with every design."""
+
+    def build(self, width: int, design: Design) -> nn.Module:
+        """The layer of this width."""
+        return SiluMLP(width, design)
+
+
+class SiluMLP(nn.Module):
     """Two layers around GELU (tanh) or mp_silu: x: (batch, tokens, channels) → the same shape."""
 
     def __init__(self, width: int, design: Design) -> None:

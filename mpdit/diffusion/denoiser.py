@@ -1,0 +1,63 @@
+"""The denoiser D(x; σ): a network and an objective, which together estimate the clean image."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mpdit.diffusion.objectives.registry import Objective
+from mpdit.model.layers import FourierFeatures
+from mpdit.model.transformer import Architecture, Transformer, build_transformer
+
+UNCERTAINTY_CHANNELS = 128
+
+
+class Estimate(NamedTuple):
+    """What a denoiser says of noisy images."""
+
+    clean: Tensor  # (batch, channels, resolution, resolution) fp32
+    variance: Tensor | None  # the same shape, about −1 … 1: where the step back's ln variance lies between its bounds
+    uncertainty: Tensor | None  # (batch,) the level's u
+
+
+class Denoiser(nn.Module):
+    """D(x; σ): noisy images to expected clean images, around a network of unit-magnitude inputs and targets.
+
+    x: (batch, channels, resolution, resolution), sigma: (batch,) or (1,) for all, labels: (batch,) int64 → x's shape.
+    D = c_skip·x + c_out·F(c_in·x; ln(σ)/4) with c_in = 1/√(σ² + σ_d²). Eq. 7 of arXiv 2206.00364.
+    """
+
+    def __init__(self, network: Transformer, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+        self.uncertainty: nn.Sequential | None = None
+        if objective.uncertainty:
+            self.uncertainty = nn.Sequential(FourierFeatures(UNCERTAINTY_CHANNELS), nn.Linear(UNCERTAINTY_CHANNELS, 1))
+            for parameter in self.uncertainty.parameters():
+                nn.init.zeros_(parameter)
+
+    def estimate(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Estimate:
+        """All that the network says; `forward` gives the clean images alone."""
+        s, level = sigma.reshape(-1, 1, 1, 1), sigma.log() / 4
+        inner = torch.rsqrt(s**2 + self.objective.sigma_data**2)
+        answer = self.network(x * inner, level, labels).float()
+        variance = None
+        if self.objective.learned_variance:
+            answer, variance = answer.chunk(2, dim=1)
+        skip, out = self.objective.coefficients(s)
+        uncertainty = self.uncertainty(level).squeeze(1) if self.uncertainty is not None else None
+        return Estimate(skip * x + out * answer, variance, uncertainty)
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        return self.estimate(x, sigma, labels).clean
+
+    @property
+    def no_class(self) -> int:
+        """The label that means "no class", used for guidance and for label dropout."""
+        return self.network.architecture.classes
+
+
+def build_denoiser(architecture: Architecture, objective: Objective, seed: int) -> Denoiser:
+    """A denoiser with weights drawn from the seed alone, on the CPU."""
+    return Denoiser(build_transformer(architecture, seed), objective)

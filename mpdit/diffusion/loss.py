@@ -1,0 +1,31 @@
+"""The loss that a training step descends."""
+
+import torch
+from torch import Tensor, nn
+
+from mpdit.diffusion.denoiser import Denoiser
+from mpdit.diffusion.variational_bound import variational_bound
+
+
+class DenoisingLoss(nn.Module):
+    """The mean loss of a batch, () fp32: a module, so that compilers and several processes can wrap it.
+
+    images: (batch, channels, resolution, resolution), labels: (batch,) int64, noise: (batch, 1 + channels·resolution²)
+    standard normal; its first column chooses the level.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        objective = self.denoiser.objective
+        sigma = objective.noise_levels(noise[:, 0])
+        noisy = images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape)
+        said = self.denoiser.estimate(noisy, sigma, labels)
+        loss = objective.loss_weight(sigma) * (said.clean - images).square().mean(dim=(1, 2, 3))
+        if said.uncertainty is not None:
+            loss = loss * torch.exp(-said.uncertainty) + said.uncertainty
+        if said.variance is not None:
+            loss = loss + variational_bound(images, noisy, said.clean.detach(), said.variance, sigma)
+        return loss.mean()

@@ -1,0 +1,1 @@
+"""Training objectives, one a file: `objective` of a recipe."""

@@ -1,0 +1,40 @@
+"""DDPM: the network predicts the noise, and the variance of the step back."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mpdit.diffusion.objectives.registry import OBJECTIVES
+from mpdit.registry import not_a_setting
+from mpdit.schedules import DDPM_STEPS, ddpm_schedule, ddpm_sigmas
+
+
+@OBJECTIVES.register
+@dataclass(frozen=True)
+class Ddpm:
+    """1000 steps with linear betas; the network predicts the noise, and the variance of the step back."""
+
+    name: ClassVar[str] = "ddpm"
+    doc: ClassVar[str] = "arXiv 2006.11239 with the learned variance of arXiv 2102.09672, as DiT uses them"
+    learned_variance: ClassVar[bool] = True
+    uncertainty: ClassVar[bool] = False
+    sigma_data: float = not_a_setting(0.5)
+
+    def noise_levels(self, normal: Tensor) -> Tensor:
+        """Standard normal values (batch,) → σ (batch,), one of the 1000 levels."""
+        step = (torch.special.ndtr(normal) * DDPM_STEPS).long().clamp(max=DDPM_STEPS - 1)
+        return ddpm_sigmas().to(normal)[step]
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D = x − σ·ε̂. Eq. 9 of arXiv 2006.11239."""
+        return torch.ones_like(sigma), -sigma
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """1/σ²: λ·‖D − clean‖² is ‖ε̂ − ε‖². Eq. 14 of arXiv 2006.11239."""
+        return sigma**-2
+
+    def noise_schedule(self, steps: int) -> Tensor:
+        """The levels of a sampler: (steps + 1,)."""
+        return ddpm_schedule(steps)

@@ -1,0 +1,46 @@
+"""EDM: log-normal noise levels, and a preconditioned target of unit magnitude."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from mpdit.diffusion.objectives.registry import OBJECTIVES
+from mpdit.registry import not_a_setting
+from mpdit.schedules import edm_schedule
+
+
+@OBJECTIVES.register
+@dataclass(frozen=True)
+class Edm:
+    """ln σ ~ N(p_mean, p_std²); the network predicts a blend of clean image and noise that has unit magnitude.
+
+    `uncertainty` divides each level's loss by a learned e^u and adds u. Eq. 21 of arXiv 2312.02696.
+    """
+
+    name: ClassVar[str] = "edm"
+    doc: ClassVar[str] = "arXiv 2206.00364 (Table 1), with the log-normal noise levels of arXiv 2312.02696"
+    learned_variance: ClassVar[bool] = False
+    sigma_data: float = not_a_setting(0.5)  # standard deviation of the data's values
+    p_mean: float = -0.4  # of ln σ
+    p_std: Annotated[float, Gt(0)] = 1.0  # of ln σ
+    uncertainty: bool = False
+
+    def noise_levels(self, normal: Tensor) -> Tensor:
+        """Standard normal values (batch,) → σ (batch,)."""
+        return torch.exp(self.p_mean + self.p_std * normal)
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(c_skip, c_out) of D = c_skip·x + c_out·F. Table 1 of arXiv 2206.00364."""
+        total = sigma**2 + self.sigma_data**2
+        return self.sigma_data**2 / total, sigma * self.sigma_data * torch.rsqrt(total)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """λ(σ) of λ·‖D − clean‖²: (batch,) → (batch,). 1/c_out², so F's own error counts alike at every level."""
+        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+    def noise_schedule(self, steps: int) -> Tensor:
+        """The levels of a sampler: (steps + 1,)."""
+        return edm_schedule(steps)

@@ -1,0 +1,41 @@
+"""Rectified flow: the network predicts the velocity from image to noise."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mpdit.diffusion.objectives.registry import OBJECTIVES
+from mpdit.registry import not_a_setting
+from mpdit.schedules import FLOW_EDGE, flow_schedule
+
+
+@OBJECTIVES.register
+@dataclass(frozen=True)
+class Flow:
+    """Rectified flow: t uniform, σ = t/(1 − t); the network predicts the velocity noise − clean, at unit magnitude."""
+
+    name: ClassVar[str] = "flow"
+    doc: ClassVar[str] = "rectified flow, arXiv 2209.03003"
+    learned_variance: ClassVar[bool] = False
+    uncertainty: ClassVar[bool] = False
+    sigma_data: float = not_a_setting(0.5)
+
+    def noise_levels(self, normal: Tensor) -> Tensor:
+        """Standard normal values (batch,) → σ (batch,)."""
+        t = FLOW_EDGE + (1 - 2 * FLOW_EDGE) * torch.special.ndtr(normal)
+        return t / (1 - t)
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D = z − t·v with z = (1 − t)·x and v = √(1 + σ_d²)·F. Eq. 1 of arXiv 2209.03003."""
+        return 1 / (1 + sigma), -sigma / (1 + sigma) * math.hypot(1, self.sigma_data)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """1/t²: λ·‖D − clean‖² is the velocity's squared error."""
+        return (1 + 1 / sigma) ** 2
+
+    def noise_schedule(self, steps: int) -> Tensor:
+        """The levels of a sampler: (steps + 1,)."""
+        return flow_schedule(steps)

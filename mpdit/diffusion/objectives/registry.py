@@ -1,0 +1,56 @@
+"""What a training objective is, and the registry of them.
+
+All speak of one image x = clean + σ·noise and give one thing, an estimate D(x; σ) of the clean image, so that
+samplers, guidance and scores do not depend on them.
+"""
+
+from dataclasses import asdict
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from mpdit.registry import Registry
+
+
+class Objective(Protocol):
+    """How an image is noised, what the network predicts, and how its output becomes an image: a frozen dataclass.
+
+    learned_variance: whether the network has a second output, the variance of DDPM's step back. uncertainty: whether
+    a learned u divides the loss of each noise level. sigma_data: the standard deviation of the data's values.
+    """
+
+    name: ClassVar[str]
+    doc: ClassVar[str]
+    learned_variance: ClassVar[bool]
+
+    @property
+    def uncertainty(self) -> bool: ...
+
+    @property
+    def sigma_data(self) -> float: ...
+
+    def noise_levels(self, normal: Tensor) -> Tensor:
+        """Standard normal values (batch,) → σ (batch,)."""
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(c_skip, c_out) of D = c_skip·x + c_out·F, each of sigma's shape."""
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """λ(σ) of λ·‖D − clean‖²: (batch,) → (batch,)."""
+
+    def noise_schedule(self, steps: int) -> Tensor:
+        """The noise levels of a sampler: (steps + 1,), descending to 0."""
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective", "mpdit.diffusion.objectives")
+
+
+def objective_as_dict(objective: Objective) -> dict[str, Any]:
+    """Name and fields as plain values."""
+    return {"name": objective.name, **asdict(objective)}  # type: ignore[call-overload]
+
+
+def objective_from(fields: dict[str, Any]) -> Objective:
+    """The objective that `objective_as_dict` wrote. Raises InputError for an unknown name."""
+    chosen: Objective = OBJECTIVES[fields["name"]](**{key: value for key, value in fields.items() if key != "name"})
+    return chosen

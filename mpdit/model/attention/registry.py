@@ -1,0 +1,27 @@
+"""What a kind of attention is, and the registry of them."""
+
+from typing import ClassVar, Protocol
+
+from torch import nn
+
+from mpdit.model.design import Design
+from mpdit.registry import Registry
+
+
+class Attention(Protocol):
+    """One kind of attention with its settings: a frozen dataclass with a `name` and a `doc`."""
+
+    name: ClassVar[str]
+    doc: ClassVar[str]
+
+    def check(self, design: Design) -> None:
+        """Raises InputError for a design that this attention cannot be part of."""
+
+    def build(self, width: int, heads: int, design: Design) -> nn.Module:
+        """The layer: x: (batch, tokens, channels) → the same shape; of unit magnitude in an exact design."""
+
+    def flop(self, tokens: int, width: int) -> int:
+        """Floating-point operations of one forward pass of one sample, beside those of its weights."""
+
+
+ATTENTIONS: Registry[type[Attention]] = Registry("attention", "mpdit.model.attention")

@@ -1,0 +1,1 @@
+"""Kinds of MLP, one a file: `model.mlp` of a recipe."""

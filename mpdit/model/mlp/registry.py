@@ -1,0 +1,24 @@
+"""What a kind of MLP is, and the registry of them."""
+
+from typing import ClassVar, Protocol
+
+from torch import nn
+
+from mpdit.model.design import Design
+from mpdit.registry import Registry
+
+
+class Mlp(Protocol):
+    """One kind of MLP with its settings: a frozen dataclass with a `name` and a `doc`."""
+
+    name: ClassVar[str]
+    doc: ClassVar[str]
+
+    def check(self, design: Design) -> None:
+        """Raises InputError for a design that this MLP cannot be part of."""
+
+    def build(self, width: int, design: Design) -> nn.Module:
+        """The layer: x: (batch, tokens, channels) → the same shape."""
+
+
+MLPS: Registry[type[Mlp]] = Registry("MLP", "mpdit.model.mlp")
