@@ -14,7 +14,7 @@ from mpdit.data.registry import DATASETS, check_settings, load_dataset
 from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective, objective_as_dict, objective_from
 from mpdit.errors import input_error, nearest
 from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
-from mpdit.model.modulation import modulation_name, parse_modulation
+from mpdit.model.modulation.registry import modulation_name, parse_modulation
 from mpdit.model.mup import PARAMETRIZATIONS
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.registry import Registry

@@ -73,6 +73,11 @@ def mp_silu(x: Tensor) -> Tensor:
     return F.silu(x) / SILU_MAGNITUDE
 
 
+def amplification(amount: Tensor, gain: Tensor) -> Tensor:
+    """(1 + g·s)/√(1 + g²): a factor that keeps unit magnitude at any gain. amount: (..., channels), gain: ()."""
+    return (1 + gain * amount) * torch.rsqrt(1 + gain.square())
+
+
 class PlainSum(nn.Module):
     """stream + branch, as in DiT: (…, channels) → (…, channels)."""
 
@@ -107,16 +112,16 @@ class ResidualSum(nn.Module):
 
 
 class Linear(nn.Module):
-    """A linear map with a bias, as in DiT: x: (..., inputs) → (..., outputs).
+    """A linear map with a bias, as in DiT: x: (..., in_features) → (..., out_features).
 
-    `spread`: the standard deviation of its first weights; None draws them as Xavier does, uniformly.
+    `init_std`: the standard deviation of its first weights; None draws them as Xavier does, uniformly.
     """
 
-    def __init__(self, inputs: int, outputs: int, spread: float | None = None) -> None:
+    def __init__(self, in_features: int, out_features: int, init_std: float | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(outputs))
-        self.spread = spread
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features))
+        self.init_std = init_std
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
         """`scale` multiplies x."""
@@ -124,15 +129,15 @@ class Linear(nn.Module):
 
 
 class WNLinear(nn.Module):
-    """A bias-free linear map, weight-normalised on use: x: (..., inputs) → (..., outputs).
+    """A bias-free linear map, weight-normalised on use: x: (..., in_features) → (..., out_features).
 
-    w = normalize(W)/√inputs, whatever the size of W; its gradient is orthogonal to W, so W tends to grow.
+    w = normalize(W)/√in_features, whatever the size of W; its gradient is orthogonal to W, so W tends to grow.
     Eq. 47 of arXiv 2312.02696.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
         """`scale` multiplies x; it is folded into the weight, which is smaller."""
@@ -140,29 +145,31 @@ class WNLinear(nn.Module):
 
 
 class MPLinear(nn.Module):
-    """A bias-free linear map whose stored rows have unit magnitude: x: (..., inputs) → (..., outputs).
+    """A bias-free linear map whose stored rows have unit magnitude: x: (..., in_features) → (..., out_features).
 
     Forced weight normalisation (Eq. 66 of arXiv 2312.02696) in two halves that act once a step, for all layers at
     once: `project_gradients` before the optimiser's step, `normalize_weights` after it. Between them W is its own
-    normalisation, so using it costs nothing: w = W/√inputs.
+    normalisation, so using it costs nothing: w = W/√in_features.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
         """`scale` multiplies x; it is folded into the weight, which is smaller."""
         return F.linear(x, self.weight * (scale / math.sqrt(self.weight.shape[1])))
 
 
-def linear(design: Design, inputs: int, outputs: int, spread: float | None = None) -> Linear | WNLinear | MPLinear:
-    """The design's linear map; `spread` is Linear's, the others draw unit rows."""
+def linear(
+    design: Design, in_features: int, out_features: int, init_std: float | None = None
+) -> Linear | WNLinear | MPLinear:
+    """The design's linear map; `init_std` is Linear's, the others draw unit rows."""
     if design.forced_normalization:
-        return MPLinear(inputs, outputs)
+        return MPLinear(in_features, out_features)
     if design.weight_normalization:
-        return WNLinear(inputs, outputs)
-    return Linear(inputs, outputs, spread)
+        return WNLinear(in_features, out_features)
+    return Linear(in_features, out_features, init_std)
 
 
 class Embedding(nn.Module):
@@ -171,7 +178,7 @@ class Embedding(nn.Module):
     def __init__(self, count: int, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, channels))
-        self.spread = 0.02
+        self.init_std = 0.02
 
     def forward(self, index: Tensor) -> Tensor:
         return self.weight[index]
@@ -279,7 +286,7 @@ def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
 
 @torch.no_grad()
 def normalize_weights(module: nn.Module) -> None:
-    """Forced weight normalisation: bring every row of every weight to norm √inputs, in place.
+    """Forced weight normalisation: bring every row of every weight to norm √in_features, in place.
 
     Eq. 66 of arXiv 2312.02696. Called after the optimiser's step, never inside `forward`.
     """
@@ -311,10 +318,10 @@ def initialize_weights(module: nn.Module, generator: torch.Generator) -> None:
         if isinstance(part, (MPLinear, MPEmbedding, WNLinear)):
             part.weight.copy_(normalize(torch.randn(part.weight.shape, generator=generator)))
         elif isinstance(part, Embedding):
-            part.weight.copy_(part.spread * torch.randn(part.weight.shape, generator=generator))
+            part.weight.copy_(part.init_std * torch.randn(part.weight.shape, generator=generator))
         elif isinstance(part, Linear):
             part.bias.zero_()
-            if part.spread is None:
+            if part.init_std is None:
                 nn.init.xavier_uniform_(part.weight, generator=generator)
             else:
-                part.weight.copy_(part.spread * torch.randn(part.weight.shape, generator=generator))
+                part.weight.copy_(part.init_std * torch.randn(part.weight.shape, generator=generator))

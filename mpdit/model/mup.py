@@ -22,7 +22,7 @@ Role = Literal["input", "hidden", "output", "gain", "embedding"]
 class Rule(NamedTuple):
     """What a parameter's role asks for at one width."""
 
-    spread: float | None  # standard deviation of the first weights; None: rows of unit magnitude
+    init_std: float | None  # standard deviation of the first weights; None: rows of unit magnitude
     multiplier: float  # of what the map gives, beside the layer's own
     rate: float  # factor on the learning rate
 
@@ -62,5 +62,5 @@ def rule(role: Role, normalised: bool, inputs: int, ratio: float) -> Rule:
     in themselves already, which leaves 1/√width to each.
     """
     kept = math.sqrt(ratio) if normalised else ratio
-    spread = 1.0 if role == "embedding" else 0.0 if role == "output" or not inputs else 1 / math.sqrt(inputs)
-    return Rule(None if normalised else spread, kept if role == "output" else 1.0, kept if role == "hidden" else 1.0)
+    init_std = 1.0 if role == "embedding" else 0.0 if role == "output" or not inputs else 1 / math.sqrt(inputs)
+    return Rule(None if normalised else init_std, kept if role == "output" else 1.0, kept if role == "hidden" else 1.0)

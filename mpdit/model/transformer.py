@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mpdit.errors import input_error
 from mpdit.model.attention.registry import ATTENTIONS, Attention
 from mpdit.model.attention.softmax import Softmax
+from mpdit.model.conditioner import Modulate, conditioner
 from mpdit.model.design import Design, E
 from mpdit.model.layers import (
     BlendedSum,
@@ -35,7 +36,7 @@ from mpdit.model.layers import (
 )
 from mpdit.model.mlp.registry import MLPS, Mlp
 from mpdit.model.mlp.silu import Silu
-from mpdit.model.modulation import AdaLNZero, Modulate, MPConditioner, gate, parse_modulation
+from mpdit.model.modulation.registry import MODULATIONS, parse_modulation
 from mpdit.model.mup import Rule, normalised_names, parameter_roles, rule
 from mpdit.randomness import generator
 from mpdit.registry import Registry, as_fields, choose_from
@@ -142,11 +143,6 @@ def layer_norm(design: Design, width: int) -> nn.Module:
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) if design.layer_norm else nn.Identity()
 
 
-def conditioner(design: Design, width: int, kinds: tuple[str, ...]) -> MPConditioner | AdaLNZero:
-    """The design's way from a condition to a modulation."""
-    return (MPConditioner if design.weight_normalization else AdaLNZero)(width, kinds, design)
-
-
 def residual_sum(design: Design) -> ResidualSum | BlendedSum | PlainSum:
     """The design's way to add a branch to its stream."""
     if not design.mp_residual:
@@ -168,7 +164,7 @@ class SubLayer(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         modulation = self.conditioner(condition)
         branch = self.branch(self.modulate(self.norm(x), modulation))
-        return self.residual(x, gate(branch, modulation))
+        return self.residual(x, modulation.output.of(branch))
 
 
 class Block(nn.Module):
@@ -194,9 +190,9 @@ class FinalLayer(nn.Module):
     def __init__(self, width: int, outputs: int, kinds: tuple[str, ...], design: Design, ratio: float) -> None:
         super().__init__()
         self.norm = layer_norm(design, width)
-        self.conditioner = conditioner(design, width, tuple(kind for kind in kinds if kind != "gate"))
+        self.conditioner = conditioner(design, width, [name for name in kinds if MODULATIONS[name].place == "input"])
         self.modulate = Modulate()
-        self.out = linear(design, width, outputs, spread=0.0)
+        self.out = linear(design, width, outputs, init_std=0.0)
         self.gain = nn.Parameter(torch.zeros(())) if design.weight_normalization else None
         self.multiplier = rule("output", design.weight_normalization, width, ratio).multiplier
 
@@ -216,8 +212,8 @@ class LevelEmbedding(nn.Module):
         elif design.mp_embedding:
             self.features = FourierFeatures(LEVEL_CHANNELS)
         self.silu = mp_silu if design.mp_silu else F.silu
-        self.into = linear(design, LEVEL_CHANNELS, width, spread=0.02)
-        self.out = linear(design, width, width, spread=0.02)
+        self.into = linear(design, LEVEL_CHANNELS, width, init_std=0.02)
+        self.out = linear(design, width, width, init_std=0.02)
 
     def forward(self, level: Tensor) -> Tensor:
         return self.out(self.silu(self.into(self.features(level))))
@@ -267,8 +263,8 @@ def build_transformer(architecture: Architecture, seed: int) -> Transformer:
     for name, its in parameter_rules(architecture).items():
         layer, _, what = name.rpartition(".")
         part = model.get_submodule(layer)
-        if what == "weight" and its.spread is not None and isinstance(part, (Linear, Embedding)):
-            part.spread = its.spread
+        if what == "weight" and its.init_std is not None and isinstance(part, (Linear, Embedding)):
+            part.init_std = its.init_std
     initialize_weights(model, generator(seed, 0, "weights"))
     return model
 

@@ -5,23 +5,21 @@ import torch
 from torch import nn
 
 from mpdit.errors import InputError
-from mpdit.model.design import DESIGNS, choose_design
-from mpdit.model.layers import initialize_weights
-from mpdit.model.modulation import (
-    KINDS,
-    AdaLNZero,
-    Modulate,
-    MPConditioner,
-    amplification,
-    gate,
+from mpdit.model.conditioner import AdaLNZero, Modulate, MPConditioner, conditioner
+from mpdit.model.design import DESIGNS, Design, choose_design
+from mpdit.model.layers import amplification, initialize_weights
+from mpdit.model.modulation.registry import (
+    MODULATIONS,
+    Effect,
+    ModulationPart,
     modulation_name,
     parse_modulation,
-    rotate,
+    part_names,
 )
-from mpdit.model.transformer import conditioner
+from mpdit.model.modulation.rotation import rotate
 from mpdit.randomness import normal
 
-SUBSETS = [kinds for size in range(len(KINDS) + 1) for kinds in itertools.combinations(KINDS, size)]
+SUBSETS = [kinds for size in range(len(part_names()) + 1) for kinds in itertools.combinations(part_names(), size)]
 
 
 def with_gain(kinds: tuple[str, ...], gain: float, design: str = "E", variant: str | None = None) -> MPConditioner:
@@ -79,20 +77,20 @@ def test_every_modulation_starts_as_the_identity_and_gates_of_plain_sums_start_c
     initialize_weights(made, torch.Generator().manual_seed(0))
     does = made(condition())
     torch.testing.assert_close(Modulate()(x, does), x)
-    torch.testing.assert_close(gate(x, does), torch.zeros_like(x) if "gate" in kinds and design != "E" else x)
+    torch.testing.assert_close(does.output.of(x), torch.zeros_like(x) if "gate" in kinds and design != "E" else x)
 
 
 @pytest.mark.parametrize("kinds", SUBSETS)
 @pytest.mark.parametrize("gain", [0.5, 2.0])
 def test_every_modulation_keeps_unit_magnitude_at_any_gain(kinds: tuple[str, ...], gain: float) -> None:
     does = with_gain(kinds, gain)(condition())
-    for y in (Modulate()(tokens(), does), gate(tokens(), does)):
+    for y in (Modulate()(tokens(), does), does.output.of(tokens())):
         assert float(y.detach().square().mean().sqrt()) == pytest.approx(1, abs=0.08)
 
 
 def test_the_public_code_lets_scale_and_gate_grow() -> None:
     does = with_gain(("scale", "gate"), 1.0, variant="map-dit")(condition())
-    for y in (Modulate()(tokens(), does), gate(tokens(), does)):
+    for y in (Modulate()(tokens(), does), does.output.of(tokens())):
         assert float(y.detach().square().mean().sqrt()) == pytest.approx(2**0.5, abs=0.1)
 
 
@@ -104,7 +102,7 @@ def test_each_part_is_its_formula() -> None:
     wanted = rotate((x * (1 + g * s) * keep + g * b) * keep, g * angle)
     does = made(condition())
     torch.testing.assert_close(Modulate()(x, does), wanted)
-    torch.testing.assert_close(gate(x, does), x * (1 + g * o) * keep)
+    torch.testing.assert_close(does.output.of(x), x * (1 + g * o) * keep)
     torch.testing.assert_close(amplification(o, torch.tensor(g)), (1 + g * o) * keep)
 
 
@@ -114,4 +112,26 @@ def test_adaln_zero_is_its_formula() -> None:
         nn.init.normal_(parameter, std=0.1)
     s, b, g = made.project(nn.functional.silu(condition())).unsqueeze(1).chunk(3, dim=-1)
     torch.testing.assert_close(Modulate()(x, made(condition())), x * (1 + s) + b)
-    torch.testing.assert_close(gate(x, made(condition())), x * g)
+    torch.testing.assert_close(made(condition()).output.of(x), x * g)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_part_of_a_plug_in_follows_ours(design: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def effect(amount: torch.Tensor, gain: torch.Tensor | None, _design: Design) -> Effect:
+        return Effect(amount=amount if gain is None else gain * amount)
+
+    part = ModulationPart("theirs.bias", "one number", lambda _channels: 1, effect, apply=torch.add)
+    monkeypatch.setitem(MODULATIONS._kinds, part.name, part)
+    assert parse_modulation("theirs.bias+gate+scale") == ("scale", "gate", "theirs.bias")
+    made, x = conditioner(DESIGNS[design], 64, ("scale", "theirs.bias")), tokens()
+    initialize_weights(made, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made(condition()).input.of(x), x)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter)
+    changed = made(condition())
+    torch.testing.assert_close(changed.input.of(x), x * changed.input.factor + changed.input.steps[0][1])
+
+
+def test_a_part_of_a_missing_plug_in_is_refused() -> None:
+    with pytest.raises(InputError, match="the plug-in 'absent' is not installed"):
+        parse_modulation("scale+absent.bias")

@@ -9,7 +9,7 @@ from mpdit.data.registry import load_dataset
 from mpdit.diffusion.denoiser import Denoiser, build_denoiser
 from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.design import choose_design
-from mpdit.model.modulation import KINDS
+from mpdit.model.modulation.registry import part_names
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.training import magnitude
 from tests.conftest import small_architecture
@@ -34,7 +34,7 @@ def test_the_same_weights_always_have_the_same_magnitudes(small_denoiser: Denois
     assert one == two
 
 
-MODULATIONS = ["none", *("+".join(kinds) for count in (1, 2, 3, 4) for kinds in combinations(KINDS, count))]
+MODULATIONS = ["none", *("+".join(kinds) for count in (1, 2, 3, 4) for kinds in combinations(part_names(), count))]
 
 
 def new_drift(size: str, modulation: str, samples: int) -> float:
@@ -53,13 +53,13 @@ def test_a_new_network_keeps_magnitude_under_every_modulation(modulation: str) -
 
 @pytest.mark.parametrize("size", ["XS", "S"])
 def test_a_new_network_keeps_magnitude_at_every_size(size: str) -> None:
-    assert new_drift(size, "+".join(KINDS), 16) < 0.05
+    assert new_drift(size, "+".join(part_names()), 16) < 0.05
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["B", "L", "XL"])
 def test_a_large_new_network_keeps_magnitude(size: str) -> None:
-    assert new_drift(size, "+".join(KINDS), 4) < 0.05
+    assert new_drift(size, "+".join(part_names()), 4) < 0.05
 
 
 @pytest.mark.parametrize("design", ["A", "D"])

@@ -1,0 +1,1 @@
+"""Modulation, one part a file: what a condition does to a sub-layer."""

@@ -1,0 +1,26 @@
+"""Gate: each channel of a sub-layer's output is multiplied by a factor."""
+
+from torch import Tensor
+
+from mpdit.model.design import Design
+from mpdit.model.layers import amplification
+from mpdit.model.modulation.registry import MODULATIONS, Effect, ModulationPart
+
+
+def _effect(amount: Tensor, gain: Tensor | None, design: Design) -> Effect:
+    """A gate before a plain residual sum starts closed, as in adaLN-Zero; one before a blended sum starts open.
+
+    Eq. 4 of arXiv 2505.19122; §3.2 of arXiv 2212.09748.
+    """
+    if gain is None:
+        return Effect(factor=1 + amount if design.mp_residual else amount)
+    if design.exact:
+        return Effect(factor=amplification(amount, gain))
+    return Effect(factor=gain * amount + float(design.mp_residual))
+
+
+MODULATIONS.register(
+    ModulationPart(
+        "gate", "multiplies each channel of the output", lambda channels: channels, _effect, place="output", order=3
+    )
+)

@@ -1,0 +1,23 @@
+"""Shift: an amount is added to each channel of a sub-layer's input."""
+
+import torch
+from torch import Tensor
+
+from mpdit.model.design import Design
+from mpdit.model.modulation.registry import MODULATIONS, Effect, ModulationPart
+
+
+def _effect(amount: Tensor, gain: Tensor | None, design: Design) -> Effect:
+    """x + b, or (x + g·b)/√(1 + g²) where magnitude is kept. Eq. 4 of arXiv 2505.19122."""
+    if gain is None:
+        return Effect(amount=amount)
+    shift = gain * amount
+    if not design.exact:
+        return Effect(amount=shift)
+    factor = torch.rsqrt(1 + gain.square())
+    return Effect(factor=factor, amount=factor * shift)
+
+
+MODULATIONS.register(
+    ModulationPart("shift", "adds to each channel", lambda channels: channels, _effect, apply=torch.add, order=1)
+)
