@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mpdit.data.dataset import Dataset
 from mpdit.data.latents import encode, load_vae
@@ -27,7 +26,7 @@ from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.randomness import Draws
-from mpdit.training.step import accumulate, draw_batch, new_state, train_step
+from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.data.encode import make_latents
 
 BATCH, BATCHES, ROUNDS = 256, 12, 3
@@ -113,21 +112,15 @@ def training_rate(dataset: Dataset) -> float:
     for block in denoiser.network.blocks:
         block.compile()
     state = new_state(denoiser, (0.9, 0.99))
-    batch = draw_batch(dataset, 0, 1, BATCH, 0.1, slice(None), torch.device(DEVICE))
+    batch = BatchSampler(dataset, 0, BATCH, 0.1, device=DEVICE).draw(1)
     loss = DenoisingLoss(denoiser)
-
-    def gradient() -> Tensor:
-        with torch.autocast(DEVICE, torch.bfloat16):
-            return accumulate(
-                lambda part: loss(part.images, part.labels, part.noise), batch, BATCH, lambda value: value.backward()
-            )
-
     taken = 0.0
     for number in range(60):
         if number == 20:
             torch.cuda.synchronize()
             taken = time.perf_counter()
-        train_step(state, gradient, 0.01)
+        accumulate_gradient(loss, batch, precision="bf16")
+        apply_gradient(state, 0.01)
     torch.cuda.synchronize()
     return 40 * BATCH / (time.perf_counter() - taken)
 

@@ -33,10 +33,10 @@ STEPS, BAR = 2000, 1e-3
 def train_and_track(folder: Path) -> None:
     """Train into `folder`, and write the directly tracked averages beside the run."""
     direct: list[dict[str, Tensor]] = []
-    step_function = training.train_step
+    apply_gradient = training.apply_gradient
 
-    def tracked_step(state: Any, *arguments: Any, **options: Any) -> Any:
-        loss = step_function(state, *arguments, **options)
+    def tracked_step(state: Any, *arguments: Any, **options: Any) -> None:
+        apply_gradient(state, *arguments, **options)
         now = {name: p.detach().double() for name, p in state.denoiser.named_parameters()}
         if state.step == 1:
             direct.extend({name: tensor.clone() for name, tensor in now.items()} for _ in WIDTHS)
@@ -44,9 +44,8 @@ def train_and_track(folder: Path) -> None:
             share = 1 - ema.power_function_beta(width, state.step)
             for name, tensor in now.items():
                 average[name].lerp_(tensor, share)
-        return loss
 
-    training.train_step = tracked_step
+    training.apply_gradient = tracked_step
     recipe = Recipe.model_validate({"steps": STEPS, "runtime": {"device": "cpu"}})
     training.train(recipe, folder / "run", lambda _line: None)
     flat = {f"{width}/{name}": t for width, average in zip(WIDTHS, direct, strict=True) for name, t in average.items()}

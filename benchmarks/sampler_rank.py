@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import compiling_pays, evaluate
-from pipelines.training.trainer import is_trained, read_recipe
+from pipelines.training.training_folder import is_trained, read_recipe
 from sweeps.planning.plan import make_plan
 from sweeps.spec.reading import read_spec
 from sweeps.storage.layout import Storage

@@ -18,7 +18,9 @@ from typing import Any
 from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.evaluation import evaluate
 from pipelines.scoring.rungs import rung_steps, rung_widths, score_rung
-from pipelines.training.trainer import Diverged, train, training_seconds
+from pipelines.training.measurements import Diverged
+from pipelines.training.trainer import train
+from pipelines.training.training_folder import training_seconds
 from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.spec.reading import read_spec
 

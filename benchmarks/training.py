@@ -35,7 +35,7 @@ from mpdit.diffusion.objectives.ddpm import Ddpm
 from mpdit.inference.compilation import compile_blocks
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.randomness import normal
-from mpdit.training.step import Batch, accumulate, new_state, train_step
+from mpdit.training.step import Batch, accumulate_gradient, apply_gradient, new_state
 
 MODELS = ("XS/2", "S/4", "S/2", "B/4")
 BARS = {"cpu": 2.0, "cuda": 3.0}
@@ -45,23 +45,20 @@ Step = Callable[[Tensor, Tensor], Any]
 def ours(model: str, batch: int, device: torch.device, precision: str, compiled: bool) -> Step:
     """One training step of ours, as pipelines/training/trainer.py takes it."""
     denoiser = build_denoiser(architecture(model), Ddpm(1.0), seed=0).to(device)
-    state, loss_of = new_state(denoiser, (0.9, 0.99)), DenoisingLoss(denoiser)
-
-    def loss(part: Batch) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return loss_of(part.images, part.labels, part.noise)
+    state, loss = new_state(denoiser, (0.9, 0.99)), DenoisingLoss(denoiser)
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
         noise = normal((len(images), 1 + images[0].numel()), 0, state.step + 1, "noise", device)
-        drawn = Batch(images, labels, noise)
-        return train_step(state, lambda: accumulate(loss, drawn, batch, Tensor.backward), 0.01)
+        value = accumulate_gradient(loss, Batch(images, labels, noise), precision=precision)
+        apply_gradient(state, 0.01)
+        return value
 
     if compiled:
         images, labels = data(batch, device)
         noise = normal((batch, 1 + images[0].numel()), 0, 0, "noise", device)
 
         def gradients() -> list[Tensor]:
-            loss(Batch(images, labels, noise)).backward()
+            accumulate_gradient(loss, Batch(images, labels, noise), precision=precision)
             found = [p.grad.clone() for p in denoiser.parameters() if p.grad is not None]
             denoiser.zero_grad()
             return found

@@ -28,7 +28,7 @@ from mpdit.model.transformer import Architecture
 from mpdit.randomness import normal
 from mpdit.run_folder import set_weights
 from mpdit.training.ema import TRACKED_WIDTHS
-from mpdit.training.step import draw_batch, learning_rate, new_state, train_step
+from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, learning_rate, new_state
 from pipelines.recipe import Recipe
 
 Points = dict[str, float]  # {key: loss}
@@ -64,15 +64,11 @@ def train(options: argparse.Namespace, point: Point) -> float:
     denoiser = build_denoiser(Architecture(**shape), recipe.prediction(dataset), seed).to(device)
     state, loss = new_state(denoiser, (o.beta1, o.beta2)), DenoisingLoss(denoiser)
 
-    def gradient() -> torch.Tensor:
-        value = loss(batch.images, batch.labels, batch.noise)
-        value.backward()
-        return value.detach()
-
+    batches = BatchSampler(dataset, seed, recipe.batch, recipe.label_dropout, device=device)
     for step in range(1, recipe.steps + 1):
-        batch = draw_batch(dataset, seed, step, recipe.batch, recipe.label_dropout, slice(None), device)
+        accumulate_gradient(loss, batches.draw(step))
         rate = learning_rate(step, recipe.steps, lr, o.schedule, o.warmup, o.decay_from)
-        train_step(state, gradient, rate, recipe.clip)
+        apply_gradient(state, rate, recipe.clip)
     set_weights(denoiser, state.named_averages[TRACKED_WIDTHS.index(SCORED_WIDTH)])
     noise = normal((PROBE, 1 + dataset.images[0].numel()), 0, 0, "probe").to(device)
     with torch.no_grad():

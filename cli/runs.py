@@ -32,7 +32,8 @@ def train(
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.drawing import drawing
     from pipelines.api import train
-    from pipelines.training.trainer import Diverged, OutOfMemory
+    from pipelines.training.measurements import Diverged
+    from pipelines.training.out_of_memory import OutOfMemory
 
     try:
         done = train(recipe, output, settings=set_ or [], report=_progress_line, drawing=drawing)

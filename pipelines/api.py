@@ -16,8 +16,12 @@ from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import compiling_pays, prepare
 from pipelines.scoring.parallel import evaluate_side_by_side
 from pipelines.scoring.samples import Progress, all_drawers
-from pipelines.training import trainer as training
-from pipelines.training.trainer import Report, is_main_process, is_trained, read_recipe
+from pipelines.training.measurements import Diverged
+from pipelines.training.out_of_memory import OutOfMemory
+from pipelines.training.processes import is_main_process
+from pipelines.training.trainer import Report
+from pipelines.training.trainer import train as train_recipe
+from pipelines.training.training_folder import is_trained, read_recipe
 from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, validate
 
 RESULT = "result.json"
@@ -65,8 +69,8 @@ def train(
         )
     prepare(asked, [evaluation])
     try:
-        settled = training.train(asked, folder, report(asked) if report else lambda _line: None)
-    except (training.Diverged, training.OutOfMemory) as end:
+        settled = train_recipe(asked, folder, report(asked) if report else lambda _line: None)
+    except (Diverged, OutOfMemory) as end:
         end.add_note(f"the run is in {folder}")
         raise
     results: list[dict[str, Any]] = []

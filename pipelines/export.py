@@ -17,7 +17,7 @@ from mpdit.run_folder import (
 from mpdit.training.ema import reconstruct
 from pipelines.provenance import git_state, machine, versions
 from pipelines.scoring.cell import Evaluation
-from pipelines.training.trainer import read_recipe
+from pipelines.training.training_folder import read_recipe
 from pipelines.yaml_file import write_yaml
 
 CARD = "README.md"

@@ -1,13 +1,13 @@
-"""One training step on plain data: draw the batch, follow the gradient, renormalise, average."""
+"""One training step on plain data: draw a batch, accumulate its gradient, apply it and update the averages."""
 
-import contextlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mpdit.data.dataset import Dataset
 from mpdit.diffusion.denoiser import Denoiser
@@ -21,24 +21,24 @@ SCHEDULES = ("inverse_sqrt", "cosine", "constant")
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a global batch, on the training device."""
+    """One process's slice of a global batch, on the training device."""
 
-    images: Tensor  # (share, channels, resolution, resolution)
-    labels: Tensor  # (share,) int64, `classes` where the label is dropped
-    noise: Tensor  # (share, 1 + channels·resolution²) standard normal
+    images: Tensor  # (samples, channels, resolution, resolution)
+    labels: Tensor  # (samples,) int64, `classes` where the label is dropped
+    noise: Tensor  # (samples, 1 + channels·resolution²) standard normal
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def split(self, size: int) -> list["Batch"]:
-        """Micro-batches of at most that many samples."""
+        """The micro-batches of at most `size` samples."""
         parts = zip(self.images.split(size), self.labels.split(size), self.noise.split(size), strict=True)
         return [Batch(*part) for part in parts]
 
 
 @dataclass
 class TrainingState:
-    """All that a step changes. `averages`: for each tracked width, one fp32 tensor a parameter."""
+    """All that a step changes. averages: one list for each tracked σ_rel, with one fp32 tensor a parameter."""
 
     denoiser: Denoiser
     optimizer: torch.optim.Adam
@@ -53,7 +53,7 @@ class TrainingState:
 
 
 def new_state(denoiser: Denoiser, betas: tuple[float, float]) -> TrainingState:
-    """A state before the first step."""
+    """The state before the first step; betas are Adam's."""
     parameters = list(denoiser.parameters())
     # capturable would keep the step count on the device; fused is the fast path on CPU and CUDA alike
     optimizer = torch.optim.Adam(_rate_groups(denoiser), lr=0.0, betas=betas, fused=True)
@@ -70,16 +70,28 @@ def _rate_groups(denoiser: Denoiser) -> list[dict[str, Any]]:
     return [{"params": members, "factor": factor} for factor, members in groups.items()]
 
 
-def draw_batch(
-    dataset: Dataset, seed: int, step: int, size: int, label_dropout: float, share: slice, device: torch.device
-) -> Batch:
-    """The `share` of the global batch of one step; the whole batch is a function of (seed, step) and the device."""
-    index = sample_order(len(dataset), seed, (step - 1) * size, size)[share]
-    draws = Draws(seed, step, size, share, device)
-    labels = dataset.labels[index].to(device)
-    labels = torch.where(draws.uniform("label dropout") < label_dropout, dataset.classes, labels)
-    noise = draws.normal("noise", 1 + dataset.channels * dataset.resolution**2)
-    return Batch(dataset.batch(index, draws), labels, noise)
+@dataclass(frozen=True)
+class BatchSampler:
+    """Draws the batches of one training; each is a function of the seed, the step and the device alone.
+
+    size: samples of the global batch. batch_slice: the part of it that this process trains on.
+    """
+
+    dataset: Dataset
+    seed: int
+    size: int
+    label_dropout: float
+    batch_slice: slice = field(default_factory=lambda: slice(None))
+    device: torch.device | str = "cpu"
+
+    def draw(self, step: int) -> Batch:
+        """Draw this process's slice of the batch of one step, which counts from 1."""
+        index = sample_order(len(self.dataset), self.seed, (step - 1) * self.size, self.size)[self.batch_slice]
+        draws = Draws(self.seed, step, self.size, self.batch_slice, self.device)
+        labels = self.dataset.labels[index].to(self.device)
+        labels = torch.where(draws.uniform("label dropout") < self.label_dropout, self.dataset.classes, labels)
+        noise = draws.normal("noise", 1 + self.dataset.channels * self.dataset.resolution**2)
+        return Batch(self.dataset.batch(index, draws), labels, noise)
 
 
 def learning_rate(step: int, steps: int, peak: float, schedule: str, warmup: float, decay_from: float) -> float:
@@ -97,42 +109,50 @@ def learning_rate(step: int, steps: int, peak: float, schedule: str, warmup: flo
     return rate * (step / start) ** -0.5
 
 
-def accumulate(
-    loss: Callable[[Batch], Tensor],
-    batch: Batch,
-    micro_batch: int,
-    backward: Callable[[Tensor], None],
-    alone: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+def accumulate_gradient(
+    loss: nn.Module, batch: Batch, micro_batch: int | None = None, precision: str = "fp32"
 ) -> Tensor:
-    """Leave the mean gradient of the whole batch in the parameters, micro-batch by micro-batch; returns the mean loss.
+    """Leave the gradient of the batch's mean loss in the parameters, and return that loss.
 
-    alone: a context for all micro-batches but the last, in which several processes keep their gradients apart.
+    Args:
+        loss: the mean loss of (images, labels, noise), as DenoisingLoss. Under DistributedDataParallel the processes
+            average their gradients once, after the last micro-batch.
+        batch: this process's slice of the global batch.
+        micro_batch: how many samples go through the network at once; all of them by default.
+        precision: of the forward pass, `fp32` or `bf16`.
+
+    Returns:
+        () fp32, on the device: nothing here waits for it.
     """
-    parts = batch.split(micro_batch)
-    total = torch.zeros((), device=batch.noise.device)
+    loss.zero_grad(set_to_none=True)
+    mean_loss = torch.zeros((), device=batch.noise.device)
+    parts = batch.split(micro_batch or len(batch))
     for number, part in enumerate(parts, 1):
-        with alone() if number < len(parts) else contextlib.nullcontext():
-            weighted = loss(part) * (len(part) / len(batch))
-            backward(weighted)
-        total += weighted.detach()
-    return total
+        with _without_exchange(loss) if number < len(parts) else nullcontext():
+            with torch.autocast(batch.noise.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                part_loss = loss(part.images, part.labels, part.noise)
+            part_loss = part_loss * (len(part) / len(batch))
+            part_loss.backward()
+        mean_loss += part_loss.detach()
+    return mean_loss
 
 
-def train_step(state: TrainingState, gradient: Callable[[], Tensor], lr: float, clip: float | None = None) -> Tensor:
-    """Take one step and return its loss, () fp32, on the device: nothing here waits for it.
+def _without_exchange(loss: nn.Module) -> AbstractContextManager[None]:
+    """While open, the processes do not average their gradients."""
+    return loss.no_sync() if isinstance(loss, DistributedDataParallel) else nullcontext()
 
-    `gradient()` leaves the global batch's mean gradient in the parameters and returns the loss. clip: the largest
-    norm that the whole gradient may have. lr: what each group's `factor` multiplies.
+
+def apply_gradient(state: TrainingState, lr: float, clip: float | None = None) -> None:
+    """Take the optimiser's step along the gradient in the parameters, normalise the weights, update the averages.
+
+    lr: the rate that each group's `factor` multiplies. clip: the largest norm that the whole gradient may have.
     """
     state.step += 1
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group["factor"]
-    state.optimizer.zero_grad(set_to_none=True)
-    loss = gradient()
     project_gradients(state.denoiser)
     if clip is not None:
         torch.nn.utils.clip_grad_norm_(state.denoiser.parameters(), clip, foreach=True)
     state.optimizer.step()
     normalize_weights(state.denoiser)
     update_averages(state.averages, [p.detach() for p in state.denoiser.parameters()], state.step)
-    return loss

@@ -24,10 +24,10 @@ from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.errors import InputError
 from mpdit.model.mup import PARAMETRIZATIONS
 from mpdit.training.magnitude import observed
-from mpdit.training.step import Batch, draw_batch, new_state, train_step
+from mpdit.training.step import Batch, BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.recipe import Recipe
 from pipelines.scoring.pictures import write_curves
-from pipelines.training.trainer import read_recipe
+from pipelines.training.training_folder import read_recipe
 from pipelines.yaml_file import Document, validate
 
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -46,17 +46,13 @@ def _coordinates(recipe: Recipe, steps: int, batch: int) -> Coordinates:
     dataset = recipe.dataset
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed)
     state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
-    data = draw_batch(dataset, recipe.seed, 1, batch, recipe.label_dropout, slice(None), torch.device("cpu"))
+    data = BatchSampler(dataset, recipe.seed, batch, recipe.label_dropout).draw(1)
     loss = DenoisingLoss(denoiser)
-
-    def gradient() -> Tensor:
-        value = loss(data.images, data.labels, data.noise)
-        value.backward()
-        return value.detach()
 
     before = _seen(denoiser, data)
     for _ in range(steps):
-        train_step(state, gradient, recipe.optimizer.lr, recipe.clip)
+        accumulate_gradient(loss, data)
+        apply_gradient(state, recipe.optimizer.lr, recipe.clip)
     after = _seen(denoiser, data)
     return {
         "activation": {place: _rms(after[place]) for place in after},

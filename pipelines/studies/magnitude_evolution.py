@@ -16,7 +16,7 @@ from mpdit.run_folder import load
 from mpdit.training.magnitude import activation_magnitudes
 from pipelines.recipe import Recipe
 from pipelines.scoring.pictures import write_bands
-from pipelines.training.trainer import read_recipe
+from pipelines.training.training_folder import read_recipe
 
 Magnitudes = dict[str, list[tuple[float, float]]]  # {"start" or "end": for each block (mean, standard deviation)}
 

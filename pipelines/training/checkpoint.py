@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and JSON, whole or not at all, with checksums; a damaged one falls back to the one before.
+"""Checkpoints: tensors and JSON with checksums, written complete or not at all; a damaged one is skipped.
 
 `checkpoints/step-00000600/` holds `state.safetensors` and `manifest.json`; the folder appears by a rename.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run continues from: tensors by name, and plain facts beside them."""
+    """What a run continues from. facts: what JSON can hold, beside the tensors."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -37,7 +37,7 @@ def _sha256(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a loss of power."""
+    """Bring a file, or the names in a folder, to the disk itself, so that a loss of power does not undo them."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -46,7 +46,7 @@ def _flush(path: Path) -> None:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint and drop all but the newest two."""
+    """Write a checkpoint and remove all but the newest two."""
     final = folder / f"step-{checkpoint.step:08d}"
     partial = folder / f"partial-{checkpoint.step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -55,7 +55,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     try:
         save_file(tensors, partial / STATE)
     except (OSError, SafetensorError):
-        shutil.rmtree(partial, ignore_errors=True)  # on a full disk it would only be in the way
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk it would only take space
         raise
     manifest = {"step": checkpoint.step, "sha256": {STATE: _sha256(partial / STATE)}, "facts": checkpoint.facts}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -69,7 +69,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is sound, or None; each damaged one is named in a warning."""
+    """Read the newest checkpoint that is not damaged, or return None; each damaged one is named in a warning."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             manifest = json.loads((path / MANIFEST).read_text())
@@ -82,7 +82,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """The facts beside the newest checkpoint, whether or not its tensors are still there; none without one."""
+    """Read the facts of the newest checkpoint, whose tensors may have been removed; {} where there is no checkpoint."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             return dict(json.loads((path / MANIFEST).read_text())["facts"])
@@ -92,9 +92,9 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def drop_tensors(folder: Path) -> int:
-    """Remove the tensors of every checkpoint, which a training that has ended does not need; returns the bytes."""
-    found = [*folder.glob(f"step-*/{STATE}"), *folder.glob(f"partial-*/{STATE}")]
-    size = sum(path.stat().st_size for path in found)
-    for path in found:
+    """Remove the tensors of every checkpoint, as a finished training does not need them; returns their bytes."""
+    paths = [*folder.glob(f"step-*/{STATE}"), *folder.glob(f"partial-*/{STATE}")]
+    size = sum(path.stat().st_size for path in paths)
+    for path in paths:
         path.unlink(missing_ok=True)
     return size

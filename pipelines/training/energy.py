@@ -1,8 +1,8 @@
-"""What a run takes of electricity, where the machine counts it: NVIDIA's driver for a card, Linux for a processor.
+"""How much energy a run uses, where the machine measures it: NVIDIA's driver for a GPU, Linux for a processor.
 
-Both count a whole device. A run is charged with its share of what the device used meanwhile: of a card the part that
-it was given, of a processor its threads among the cores. Idle watts are shared alike; a share that nobody held is
-nobody's.
+Both measure a device as a whole. A run is charged with a fraction of what the device uses while the run goes on: of a
+GPU the part that was assigned to the run, of a processor the run's threads divided by the cores. Idle power is divided
+in the same way; the fraction that no run holds is charged to none.
 """
 
 import json
@@ -19,29 +19,32 @@ from mpdit.run_folder import RECIPE
 
 POWERCAP = Path("/sys/class/powercap")
 ENERGY = "energy.json"
-LOOK_EVERY = 60.0  # seconds; at 400 W a processor's counter begins again after ten minutes
+READ_EVERY = 60.0  # seconds; at 400 W a processor's counter starts again from 0 after ten minutes
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Counter:
-    """The joules that a device has used since some moment; at `wraps` joules it begins again. share: the run's part.
+    """A device's energy counter.
 
-    `read` raises OSError where the device does not answer.
+    read: returns the joules used since some moment; raises OSError where the device does not answer. fraction: the part
+    of them that is charged to the run. wraps: the joules at which the counter starts again from 0.
     """
 
     read: Callable[[], float]
-    share: float
+    fraction: float
     wraps: float = math.inf
 
 
 def counters(gpus: float, threads: int) -> list[Counter]:
-    """What counts for a run that was given so much of a GPU, or none and so many threads; [] where nothing tells."""
-    return _card(min(1.0, gpus)) if gpus else _processor(min(1.0, threads / (os.cpu_count() or threads)))
+    """The energy counters of a run; [] where the machine has none. gpus: GPUs of the run, 0 for a run on the CPU."""
+    if gpus:
+        return _gpu_counters(min(1.0, gpus))
+    return _processor_counters(min(1.0, threads / (os.cpu_count() or threads)))
 
 
-def _card(share: float) -> list[Counter]:
+def _gpu_counters(fraction: float) -> list[Counter]:
     import pynvml
     import torch
 
@@ -55,25 +58,25 @@ def _card(share: float) -> list[Counter]:
         pynvml.nvmlInit()
         card = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
         read()
-    except (pynvml.NVMLError, OSError, RuntimeError, AssertionError) as problem:  # the last two: PyTorch sees no card
-        log.info("the driver does not tell what the card uses: %s", problem)
+    except (pynvml.NVMLError, OSError, RuntimeError, AssertionError) as problem:  # the last two: PyTorch sees no GPU
+        log.info("the driver does not measure the GPU's energy: %s", problem)
         return []
-    return [Counter(read, share)]
+    return [Counter(read, fraction)]
 
 
-def _processor(share: float) -> list[Counter]:
-    """One counter a socket, of Linux's power capping; most systems let only the administrator read it."""
+def _processor_counters(fraction: float) -> list[Counter]:
+    """One counter for each socket, from Linux's power capping; most systems let only the administrator read it."""
     try:
         sockets = [z for z in sorted(POWERCAP.glob("intel-rapl:*")) if (z / "name").read_text().startswith("package")]
-        found = [
-            Counter(_microjoules(z / "energy_uj"), share, _microjoules(z / "max_energy_range_uj")()) for z in sockets
+        counters = [
+            Counter(_microjoules(z / "energy_uj"), fraction, _microjoules(z / "max_energy_range_uj")()) for z in sockets
         ]
-        for counter in found:
+        for counter in counters:
             counter.read()
     except (OSError, ValueError) as problem:
-        log.info("the system does not tell what the processor uses: %s", problem)
+        log.info("the system does not measure the processor's energy: %s", problem)
         return []
-    return found
+    return counters
 
 
 def _microjoules(path: Path) -> Callable[[], float]:
@@ -81,22 +84,25 @@ def _microjoules(path: Path) -> Callable[[], float]:
 
 
 class Meter:
-    """A run's joules over all its starts, kept in its folder; they are known where every start could count them."""
+    """Measures a run's energy over all its starts and keeps it in the run's folder.
+
+    The energy is known only where every start could measure it.
+    """
 
     def __init__(self, folder: Path, counters: Sequence[Counter]) -> None:
         self.path, self.recipe, self.counters = folder / ENERGY, folder / RECIPE, counters
         self.joules: float | None = None
-        self.turn = threading.Lock()
+        self.lock = threading.Lock()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """While open, what the devices use is counted."""
+        """While open, the energy is measured."""
         self._begin()
         done = threading.Event()
 
         def watch() -> None:
-            while not done.wait(LOOK_EVERY):
-                self.told()
+            while not done.wait(READ_EVERY):
+                self.metrics()
 
         watcher = threading.Thread(target=watch, daemon=True, name="energy")
         watcher.start()
@@ -105,39 +111,39 @@ class Meter:
         finally:
             done.set()
             watcher.join()
-            self.told()
+            self.metrics()
 
     def _begin(self) -> None:
         try:
             if not self.path.exists() and self.recipe.exists():
-                return  # what it took before, nobody has counted
+                return  # what earlier starts used was not measured
             before = json.loads(self.path.read_text())["joules"] if self.path.exists() else 0.0
             self.last = [counter.read() for counter in self.counters]
             self.joules = before if self.counters else None
         except (OSError, ValueError) as problem:
-            log.warning("what the run takes of electricity is not told: %s", problem)
+            log.warning("the run's energy is not measured: %s", problem)
         if self.joules is None:
             self.path.unlink(missing_ok=True)
 
-    def told(self) -> dict[str, float]:
-        """{"energy_joules": …} up to now, which a kill does not lose; {} where they are not known."""
-        with self.turn:
+    def metrics(self) -> dict[str, float]:
+        """Return {"energy_joules": …} up to now and keep it on disk; {} where it is not known."""
+        with self.lock:
             if self.joules is None:
                 return {}
             try:
-                self._look(self.joules)
+                self._update(self.joules)
             except OSError as problem:
-                log.warning("what the run takes of electricity is no longer told: %s", problem)
+                log.warning("the run's energy is no longer measured: %s", problem)
                 self.joules = None
                 self.path.unlink(missing_ok=True)
                 return {}
             return {"energy_joules": round(self.joules, 3)}
 
-    def _look(self, before: float) -> None:
-        now = [counter.read() for counter in self.counters]
-        pairs = zip(self.counters, now, self.last, strict=True)
-        self.joules = before + sum(counter.share * ((new - old) % counter.wraps) for counter, new, old in pairs)
-        self.last = now
+    def _update(self, before: float) -> None:
+        readings = [counter.read() for counter in self.counters]
+        pairs = zip(self.counters, readings, self.last, strict=True)
+        self.joules = before + sum(counter.fraction * ((new - old) % counter.wraps) for counter, new, old in pairs)
+        self.last = readings
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps({"joules": self.joules}))
         partial.replace(self.path)

@@ -1,4 +1,4 @@
-"""How a run's samples grow: small grids of one noise and the same classes, drawn before and along its training."""
+"""Sample grids during a training: one noise and the same classes, drawn before the first step and at snapshots."""
 
 from pathlib import Path
 
@@ -12,22 +12,22 @@ from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.rungs import rung_steps
 from pipelines.scoring.samples import Drawer
-from pipelines.training.trainer import is_out_of_memory
+from pipelines.training.out_of_memory import is_out_of_memory
 
-SHARES = (0.125, 0.25, 0.5, 1.0)  # of the training
+GRID_FRACTIONS = (0.125, 0.25, 0.5, 1.0)  # of the training
 DRAWN, COLUMNS, CLASSES = 20, 5, 10  # about as high as wide, as MLflow's viewer shows it
 FEW_STEPS = Evaluation(sampler="dpm++2m", steps=8)
 
 
-def growth_steps(steps: int) -> list[int]:
-    """When a training of `steps` steps is drawn: before the first, and at some of its snapshots."""
-    return sorted({0, *rung_steps(steps, SHARES)})
+def sample_grid_steps(steps: int) -> list[int]:
+    """The steps of a training at which a grid is drawn: before the first, and at some of its snapshots."""
+    return sorted({0, *rung_steps(steps, GRID_FRACTIONS)})
 
 
-def draw_growth(run: Path, recipe: Recipe, step: int) -> str | None:
-    """Draw the wider tracked average as it is at a step; returns the picture's name in the run's folder of pictures.
+def draw_sample_grid(run: Path, recipe: Recipe, step: int) -> str | None:
+    """Draw samples of the wider tracked average at a step, and return the picture's name in the run's `samples` folder.
 
-    None where the samples are not finite or do not fit beside the training: a picture ends no training.
+    Returns None where the samples are not finite or do not fit into memory: a picture ends no training.
     """
     dataset = recipe.dataset
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed)

@@ -1,4 +1,4 @@
-"""How long a training and its scoring will take, told by a few steps of it and a few samples."""
+"""How long a training and its scoring will take, estimated from a few steps and a few samples."""
 
 import contextlib
 import itertools
@@ -18,16 +18,16 @@ from pipelines.scoring.samples import SAMPLE_BATCH
 from pipelines.training.trainer import train
 
 SHORT = 20 * REPORTS  # steps of the training whose beginning is timed, so that it reports every 20
-MEASURED = 3  # reports until it is broken off
+MEASURED = 3  # reports until that training is ended
 
 
 class _Enough(Exception):
-    """The training has gone on for long enough."""
+    """Ends a training whose steps have been timed."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds: of a whole training, of a cell without its samples, of one sample, and until the first step."""
+    """Seconds: of a complete training, of a cell without its samples, of one sample, and until the first step."""
 
     training: float
     cell: float
@@ -36,15 +36,15 @@ class Timing:
     device: str
 
     def scoring(self, samples: int) -> float:
-        """Seconds of a cell with so many samples."""
+        """Seconds of a cell with that many samples."""
         return self.cell + samples * self.sample
 
 
 def time_training(recipe: Recipe, evaluation: Evaluation, threads: int | None) -> Timing:
-    """Train the first steps, and score samples of what they made, in a folder that is then removed.
+    """Train the first steps and score a few samples, in a temporary folder.
 
-    A step, a report with its checkpoint and a snapshot are told apart by non-negative least squares over the intervals
-    between them. Raises Diverged where already the first steps do.
+    Non-negative least squares over the intervals between reports and snapshots gives the seconds of a step, of a
+    report with its checkpoint and of a snapshot. Raises Diverged where the first steps diverge.
     """
     settled = resolve_runtime(recipe, threads)
     short = settled.model_copy(update={"steps": min(recipe.steps, SHORT)})
@@ -63,14 +63,13 @@ def time_training(recipe: Recipe, evaluation: Evaluation, threads: int | None) -
         with contextlib.suppress(_Enough):
             train(short, Path(folder), at_report, threads, at_snapshot)
         step, report, snapshot = _parts(marks)
-        whole = recipe.steps * step + recipe.steps // recipe.report_every * report
-        whole += len(snapshot_steps(recipe.steps)) * snapshot
+        training = recipe.steps * step + recipe.steps // recipe.report_every * report
+        training += len(snapshot_steps(recipe.steps)) * snapshot
         last = max(at for _, at, is_report in marks if not is_report)
         few, more = (_score(Path(folder), short, last, evaluation, batches) for batches in (1, 2))
     sample = max(0.0, more - few) / SAMPLE_BATCH
-    return Timing(
-        whole, max(0.0, few - SAMPLE_BATCH * sample), sample, marks[0][0] - began, str(settled.runtime.device)
-    )
+    cell = max(0.0, few - SAMPLE_BATCH * sample)
+    return Timing(training, cell, sample, marks[0][0] - began, str(settled.runtime.device))
 
 
 def _score(run: Path, recipe: Recipe, step: int, evaluation: Evaluation, batches: int) -> float:
@@ -79,7 +78,7 @@ def _score(run: Path, recipe: Recipe, step: int, evaluation: Evaluation, batches
 
 
 def _parts(marks: list[tuple[float, int, bool]]) -> tuple[float, float, float]:
-    """Seconds of a step, of a report and of a snapshot; the interval before the first mark is warming up."""
+    """Seconds of a step, of a report and of a snapshot; what comes before the first mark is left out as warm-up."""
     from scipy.optimize import nnls
 
     rows, seconds = [], []

@@ -1,365 +1,219 @@
-"""The loop around mpdit/training/step.py: start or continue a run in its folder, report, checkpoint, finish.
+"""Train one recipe in its folder: take steps, report, keep snapshots and checkpoints, and continue after a stop.
 
 The folder is the run: `recipe.yaml`, `checkpoints/`, `ema/`, `log.txt`. Training the same folder again continues it.
 """
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import broadcast, broadcast_object_list
-from torch import Tensor
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
 
-from mpdit.data.dataset import Dataset, held_near
-from mpdit.diffusion.denoiser import Denoiser, build_denoiser
+from mpdit.data.dataset import held_near
+from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.diffusion.loss import DenoisingLoss
-from mpdit.errors import input_error
 from mpdit.inference.compilation import compile_blocks
-from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, write_weights
+from mpdit.run_folder import EMA, RAW_WEIGHTS, write_weights
 from mpdit.training.ema import snapshot_steps, write_snapshot
-from mpdit.training.magnitude import (
-    activation_magnitudes,
-    gradient_magnitude,
-    magnitude_drift,
-    matrices,
-    update_magnitudes,
-    weight_magnitude,
-)
-from mpdit.training.step import Batch, TrainingState, accumulate, draw_batch, learning_rate, new_state, train_step
-from pipelines.recipe import Recipe, resolve_runtime, trial_id
+from mpdit.training.magnitude import matrices
+from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, learning_rate, new_state
+from pipelines.recipe import Recipe
 from pipelines.training import checkpoint
-from pipelines.yaml_file import read_yaml, validate, write_yaml
+from pipelines.training.measurements import network_metrics, step_metrics
+from pipelines.training.out_of_memory import explained_out_of_memory
+from pipelines.training.processes import batch_slice, new_accelerator
+from pipelines.training.state_tensors import load_state, state_tensors
+from pipelines.training.training_folder import CHECKPOINTS, LOG, is_trained, log_to, settle_recipe
 
 Report = Callable[[dict[str, Any]], None]
-AtSnapshot = Callable[[int], None]  # is told the step, once its snapshot is on disk
-MAGNITUDE_LIMIT = 1e4  # a token magnitude beyond this is divergence even while the loss is finite
+AtSnapshot = Callable[[int], None]  # called with the step, once its snapshot is on disk
 
 log = logging.getLogger(__name__)
 
 
-class Diverged(Exception):
-    """The training left the finite world: an outcome, not an error."""
-
-    def __init__(self, step: int, reason: str) -> None:
-        super().__init__(f"diverged by step {step}: {reason}")
-        self.step, self.reason = step, reason
-
-
-class OutOfMemory(Exception):
-    """A step did not fit into the device's memory; the message says what was tried and what to change."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: a device's or the machine's, which PyTorch tells in words on a CPU."""
-    kinds = (OutOfMemory, MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
-def halve_micro_batch(folder: Path, processes: int = 1) -> int | None:
-    """Let the run in this folder go on with half a batch at a time; None where the recipe has named a number itself."""
-    kept = read_recipe(folder)
-    half = kept.batch // processes // 2
-    if kept.runtime.micro_batch != "auto" or not half:
-        return None
-    write_yaml(folder / RECIPE, _with_micro_batch(kept, half).model_dump())
-    return half
-
-
-def _with_micro_batch(recipe: Recipe, samples: Any) -> Recipe:
-    return recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"micro_batch": samples})})
-
-
-def is_trained(folder: Path) -> bool:
-    """Whether the run in this folder has taken its last step."""
-    return (folder / EMA / RAW_WEIGHTS).exists()
-
-
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file or in a run's or bundle's folder."""
-    return validate(Recipe, read_yaml(path / RECIPE if path.is_dir() else path))
-
-
-def settle_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> Recipe:
-    """The recipe as this folder trains it: what was settled at its first start, or settled and written now.
-
-    Raises InputError when the folder belongs to another training.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / RECIPE).exists():
-        kept = read_recipe(folder)
-        if trial_id(kept.model_copy(update={"runtime": recipe.runtime})) != trial_id(recipe):
-            there, asked = trial_id(kept), trial_id(recipe)
-            raise input_error(
-                f"{folder} holds another training", there=there, given=asked, hint="choose another --output"
-            )
-        if kept.runtime.device != "cuda" or torch.cuda.is_available():
-            if recipe.runtime.micro_batch != "auto":  # it changes no result, and may have been chosen since
-                kept = _with_micro_batch(kept, recipe.runtime.micro_batch)
-            return kept.model_copy(update={"ema": recipe.ema})
-        log.warning("the run began on a GPU and continues on a CPU: its result will differ in the last digits")
-    settled = resolve_runtime(recipe, threads)
-    write_yaml(folder / RECIPE, settled.model_dump())
-    return settled
-
-
-@contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """While open, what the four layers log goes to this file too."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    layers = [logging.getLogger(name) for name in ("mpdit", "pipelines", "sweeps")]
-    for layer in layers:
-        layer.addHandler(handler)
-        layer.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.removeHandler(handler)
-        handler.close()
-
-
-def fresh_accelerator(recipe: Recipe) -> Accelerator:
-    """An Accelerator for this recipe, whatever an earlier run in this process asked for."""
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    AcceleratorState._reset_state(reset_partial_state=not several)  # its public twin resets only what one object made
-    GradientState._reset_state()
-    precision = {"fp32": "no", "bf16": "bf16"}[recipe.runtime.precision]
-    return Accelerator(cpu=recipe.runtime.device == "cpu", mixed_precision=precision)
-
-
-def no_rungs(step: int) -> None:
-    """A training that nothing happens to at its snapshots."""
+def no_action(_: object) -> None:
+    """Do nothing at a report or at a snapshot."""
 
 
 def train(
-    recipe: Recipe, folder: Path, report: Report, threads: int | None = None, at_snapshot: AtSnapshot = no_rungs
+    recipe: Recipe, folder: Path, report: Report, threads: int | None = None, at_snapshot: AtSnapshot = no_action
 ) -> Recipe:
-    """Train to the recipe's last step, from wherever the folder stands; returns the recipe with its runtime settled.
+    """Train to the recipe's last step, from wherever the folder stands.
 
-    report: called with {"step", "metrics"} before the first step (the magnitudes alone, step 0) and before each
-    checkpoint. A run that is finished reports nothing. at_snapshot: called on the main process; see
-    pipelines/scoring/rungs.py.
-    Raises Diverged; InputError when the folder holds another training.
+    Args:
+        recipe: what to train.
+        folder: where the run is or will be.
+        report: called with {"step", "metrics"} before the first step (the magnitudes alone, step 0) and before each
+            checkpoint. A run that is finished reports nothing.
+        threads: how many to use where the recipe leaves it open.
+        at_snapshot: called on the main process; see pipelines/scoring/rungs.py.
+
+    Returns:
+        The recipe with its runtime settled.
+
+    Raises:
+        Diverged: the training is no longer finite.
+        OutOfMemory: a step did not fit.
+        InputError: the folder holds another training.
     """
     recipe = settle_recipe(recipe, folder, threads)
-    if is_trained(folder):
-        return recipe
-    torch.set_num_threads(int(recipe.runtime.threads))
-    with log_to(folder / "log.txt"):
-        _run(recipe, folder, report, at_snapshot)
+    if not is_trained(folder):
+        with log_to(folder / LOG):
+            Trainer(recipe, folder, report, at_snapshot).run()
     return recipe
 
 
-def train_along(recipe: Recipe) -> None:
-    """Train beside the process that calls `train`, with its settled recipe: nothing is read or written here.
+def join_training(recipe: Recipe) -> None:
+    """Take this process's part in a training that another process leads with `train`: nothing is read or written here.
 
-    Raises Diverged, as `train` does.
+    recipe: as settled by the leading process. Raises what `train` raises.
     """
-    torch.set_num_threads(int(recipe.runtime.threads))
-    _run(recipe, Path(), lambda _: None, no_rungs)  # only the main process looks into its folder
+    Trainer(recipe, Path(), no_action, no_action).run()  # only the main process uses its folder
 
 
-def _run(recipe: Recipe, folder: Path, report: Report, at_snapshot: AtSnapshot) -> None:
-    accelerator = fresh_accelerator(recipe)
-    device = accelerator.device
-    dataset = held_near(recipe.dataset, device)
-    share = _share(recipe.batch, accelerator)
-    denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed).to(device)
-    state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
-    seconds = _restore(state, folder, accelerator)
-    number, count = accelerator.process_index + 1, accelerator.num_processes
-    log.info("from step %d on %s, process %d of %d", state.step, device, number, count)
+class Trainer:
+    """One process's part of a training: the state, and what is done with it.
 
-    def draw(step: int) -> Batch:
-        return draw_batch(dataset, recipe.seed, step, recipe.batch, recipe.label_dropout, share, device)
+    Every process calls every method alike; only the main process reports and writes. What a new kind of training
+    changes has one place each: the loss `self.loss`, the gradient and its use `step`, the learning rate
+    `learning_rate`, what is measured measurements.py, the optimiser `TrainingState` with state_tensors.py.
+    """
 
-    gradient_of = _gradient(recipe, accelerator, denoiser, draw(state.step + 1))
-    snapshots = set(snapshot_steps(recipe.steps))
-    losses = torch.zeros((), device=device)
-    first, last_report = state.step, state.step
-    if state.step == 0:
-        new = _magnitudes(state, dataset)
-        if accelerator.is_main_process:
-            report({"step": 0, "metrics": new})
-    started = time.monotonic()
-    while state.step < recipe.steps:
-        step = state.step + 1
-        batch = draw(step)
-        reported = step % recipe.report_every == 0 or step == recipe.steps
-        before = [weight.clone() for weight in matrices(denoiser).values()] if reported else []
-        losses += train_step(state, partial(gradient_of, batch), _learning_rate(recipe, step), recipe.clip)
-        if state.step in snapshots and accelerator.is_main_process:
-            write_snapshot(folder / EMA, state.step, state.named_averages)
+    def __init__(self, recipe: Recipe, folder: Path, send: Report, at_snapshot: AtSnapshot) -> None:
+        torch.set_num_threads(int(recipe.runtime.threads))
+        self.recipe, self.folder, self.send, self.at_snapshot = recipe, folder, send, at_snapshot
+        self.accelerator = new_accelerator(recipe)
+        device = self.accelerator.device
+        self.dataset = held_near(recipe.dataset, device)
+        part = batch_slice(recipe.batch, self.accelerator)
+        self.batches = BatchSampler(self.dataset, recipe.seed, recipe.batch, recipe.label_dropout, part, device)
+        samples, micro_batch = part.stop - part.start, recipe.runtime.micro_batch
+        self.micro_batch = samples if micro_batch == "auto" else min(samples, micro_batch)
+        architecture, objective = recipe.architecture(self.dataset), recipe.prediction(self.dataset)
+        self.denoiser = build_denoiser(architecture, objective, recipe.seed).to(device)
+        self.state = new_state(self.denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
+        self.loss: nn.Module = DenoisingLoss(self.denoiser)
+        self.loss_sum = torch.zeros((), device=device)  # since the last report
+        self.matrices_before: list[Tensor] = []  # before the last step, where it is reported
+        self.first_step = self.reported_step = 0  # where this start begins, and the last report
+        self.seconds_before = self.seconds = 0.0  # of training: before this start, and up to the last report
+        self.started = time.monotonic()
+
+    def run(self) -> None:
+        """Train to the last step, from the newest checkpoint."""
+        self.restore()
+        if self.recipe.runtime.compile:
+            self.compile()
+        self.loss = self.accelerator.prepare(self.loss)
+        if self.state.step == 0:
+            self.report_start()
+        snapshots = set(snapshot_steps(self.recipe.steps))
+        self.started = time.monotonic()
+        while self.state.step < self.recipe.steps:
+            self.step()
+            if self.state.step in snapshots:
+                self.snapshot()
+            if self.is_reported(self.state.step):
+                self.report()
+                self.checkpoint()
+        self.finish()
+
+    def step(self) -> None:
+        """Take one training step; nothing here waits for the device."""
+        number = self.state.step + 1
+        batch = self.batches.draw(number)
+        self.matrices_before = [w.clone() for w in matrices(self.denoiser).values()] if self.is_reported(number) else []
+        with explained_out_of_memory(self.recipe, self.denoiser, self.micro_batch):
+            loss = accumulate_gradient(self.loss, batch, self.micro_batch, self.recipe.runtime.precision)
+        apply_gradient(self.state, self.learning_rate(number), self.recipe.clip)
+        self.loss_sum += loss
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, which the factors of mpdit/model/mup.py multiply."""
+        o = self.recipe.optimizer
+        return learning_rate(step, self.recipe.steps, o.lr, o.schedule, o.warmup, o.decay_from)
+
+    def is_reported(self, step: int) -> bool:
+        """Whether a report and a checkpoint follow this step."""
+        return step % self.recipe.report_every == 0 or step == self.recipe.steps
+
+    def report_start(self) -> None:
+        """Report the network before its first step. Raises Diverged."""
+        metrics = network_metrics(self.state, self.dataset)
+        if self.accelerator.is_main_process:
+            self.send({"step": 0, "metrics": metrics})
+
+    def report(self) -> None:
+        """Report the steps since the last report. Raises Diverged."""
+        step = self.state.step
+        loss = float(self.accelerator.reduce(self.loss_sum, "mean")) / (step - self.reported_step)
+        elapsed = time.monotonic() - self.started
+        self.seconds = self.seconds_before + elapsed
+        metrics = step_metrics(self.state, self.dataset, loss, self.matrices_before) | {
+            "lr": self.learning_rate(step),
+            "images_per_second": (step - self.first_step) * self.recipe.batch / elapsed,
+            "training_seconds": self.seconds,
+        }
+        if self.accelerator.is_main_process:
+            self.send({"step": step, "metrics": metrics})
+        self.loss_sum.zero_()
+        self.reported_step = step
+
+    def snapshot(self) -> None:
+        """Keep the tracked averages of this step, and call `at_snapshot`, whose time is no training time."""
+        if self.accelerator.is_main_process:
+            write_snapshot(self.folder / EMA, self.state.step, self.state.named_averages)
             paused = time.monotonic()
-            at_snapshot(state.step)
-            started += time.monotonic() - paused  # scoring is no training
-        if reported:
-            mean_loss = float(accelerator.reduce(losses, "mean")) / (state.step - last_report)
-            elapsed = time.monotonic() - started
-            metrics = _measure(state, dataset, mean_loss, before) | {
-                "lr": _learning_rate(recipe, step),
-                "images_per_second": (state.step - first) * recipe.batch / elapsed,
-                "training_seconds": seconds + elapsed,
-            }
-            if accelerator.is_main_process:
-                report({"step": state.step, "metrics": metrics})
-                _save(state, folder, {"training_seconds": round(seconds + elapsed, 3), "processes": count})
-            losses.zero_()
-            last_report = state.step
-    if accelerator.is_main_process:
-        write_weights(folder / EMA / RAW_WEIGHTS, dict(denoiser.named_parameters()), denoiser, state.step)
-    accelerator.wait_for_everyone()
+            self.at_snapshot(self.state.step)
+            self.started += time.monotonic() - paused
 
+    def checkpoint(self) -> None:
+        """Write all that a later start needs to continue from this step."""
+        if self.accelerator.is_main_process:
+            facts = {"training_seconds": round(self.seconds, 3), "processes": self.accelerator.num_processes}
+            saved = checkpoint.Checkpoint(self.state.step, state_tensors(self.state), facts)
+            checkpoint.save(self.folder / CHECKPOINTS, saved)
 
-def _share(batch: int, accelerator: Accelerator) -> slice:
-    """This process's part of the global batch. Raises InputError where it cannot be shared."""
-    processes = accelerator.num_processes
-    if batch % processes:
-        raise input_error(f"a batch of {batch} cannot be shared by {processes} processes", given=batch)
-    size = batch // processes
-    return slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)
+    def restore(self) -> None:
+        """Set every process's state to the newest sound checkpoint, if there is one.
 
+        The main process alone reads its folder and sends the state to the others, whose folders may be on other
+        machines and hold an older checkpoint or none.
+        """
+        processes = self.accelerator.num_processes
+        saved = checkpoint.latest(self.folder / CHECKPOINTS) if self.accelerator.is_main_process else None
+        step, facts = broadcast_object_list([saved.step, saved.facts] if saved else [0, {}])
+        if step:
+            if facts["processes"] != processes:
+                text = "the run began in %d process(es) and continues in %d: its result will differ in the last digits"
+                log.warning(text, facts["processes"], processes)
+            load_state(self.state, step, saved.tensors if saved else None)
+            self.seconds_before = float(facts["training_seconds"])
+        self.first_step = self.reported_step = self.state.step
+        number, device = self.accelerator.process_index + 1, self.accelerator.device
+        log.info("from step %d on %s, process %d of %d", self.state.step, device, number, processes)
 
-def _gradient(
-    recipe: Recipe, accelerator: Accelerator, denoiser: Denoiser, example: Batch
-) -> Callable[[Batch], Tensor]:
-    """The way to the gradient of one process's share: compiled if so settled, in micro-batches that fit."""
-    share, settled = len(example), recipe.runtime.micro_batch
-    micro_batch = share if settled == "auto" else min(share, settled)
-    bare = DenoisingLoss(denoiser)
-
-    def loss_by(module: torch.nn.Module, part: Batch) -> Tensor:
-        with accelerator.autocast():
-            return module(part.images, part.labels, part.noise)
-
-    def within_memory(call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemory(_what_did_not_fit(recipe, denoiser, micro_batch)) from error
-
-    if recipe.runtime.compile:
+    def compile(self) -> None:
+        """Compile the network's blocks where that works; it is checked on the batch of the next step."""
+        example, precision = self.batches.draw(self.state.step + 1), self.recipe.runtime.precision
 
         def gradients() -> list[Tensor]:
-            accumulate(partial(loss_by, bare), example, micro_batch, Tensor.backward)
-            found = [p.grad.clone() for p in denoiser.parameters() if p.grad is not None]
-            denoiser.zero_grad()
-            return found
+            accumulate_gradient(self.loss, example, self.micro_batch, precision)
+            copies = [p.grad.clone() for p in self.denoiser.parameters() if p.grad is not None]
+            self.denoiser.zero_grad()
+            return copies
 
-        within_memory(partial(compile_blocks, denoiser, accelerator.device, gradients, one_pass=micro_batch == share))
-    wrapped = accelerator.prepare(bare)
+        with explained_out_of_memory(self.recipe, self.denoiser, self.micro_batch):
+            one_pass = self.micro_batch == len(example)
+            compile_blocks(self.denoiser, self.accelerator.device, gradients, one_pass=one_pass)
 
-    def gradient(batch: Batch) -> Tensor:
-        alone = partial(accelerator.no_sync, wrapped)
-        return within_memory(
-            partial(accumulate, partial(loss_by, wrapped), batch, micro_batch, accelerator.backward, alone)
-        )
-
-    return gradient
-
-
-def _what_did_not_fit(recipe: Recipe, denoiser: Denoiser, micro_batch: int) -> str:
-    millions = sum(p.numel() for p in denoiser.parameters()) / 1e6
-    model, runtime = f"{recipe.model.size}/{recipe.model.patch}", recipe.runtime
-    return (
-        f"out of memory on {runtime.device}: {model} with {millions:.1f} M parameters, {micro_batch} samples at once "
-        f"in {runtime.precision}; set runtime.micro_batch: {max(1, micro_batch // 2)}, which does not change what is "
-        "learned"
-    )
-
-
-def _learning_rate(recipe: Recipe, step: int) -> float:
-    o = recipe.optimizer
-    return learning_rate(step, recipe.steps, o.lr, o.schedule, o.warmup, o.decay_from)
-
-
-def _measure(state: TrainingState, dataset: Dataset, loss: float, before: list[Tensor]) -> dict[str, float]:
-    """The report's figures. Raises Diverged when one of them is not of this world.
-
-    before: the matrices before the last step.
-    """
-    gradient = gradient_magnitude(state.denoiser)
-    for name, value in (("loss", loss), ("gradient", gradient)):
-        if not math.isfinite(value):
-            raise Diverged(state.step, f"the {name} is {value}")
-    metrics = {"loss": loss, "magnitude/gradients": gradient} | _magnitudes(state, dataset)
-    moved = update_magnitudes(state.denoiser, before)
-    return metrics | {f"magnitude/update/{name}": value for name, value in moved.items()}
-
-
-def _magnitudes(state: TrainingState, dataset: Dataset) -> dict[str, float]:
-    """What is reported of the network as it stands, also before the first step. Raises Diverged."""
-    magnitudes = activation_magnitudes(state.denoiser, dataset)
-    for mean, _ in magnitudes.values():
-        if not mean <= MAGNITUDE_LIMIT:
-            raise Diverged(state.step, f"a token magnitude of {mean:.3g}")
-    drift, weights = magnitude_drift(magnitudes), weight_magnitude(state.denoiser)
-    metrics = {"magnitude_drift": drift, "magnitude/weights": weights}
-    for place, (mean, std) in magnitudes.items():
-        metrics |= {f"magnitude/{place}/mean": mean, f"magnitude/{place}/std": std}
-    return metrics
-
-
-def _tensors(state: TrainingState) -> dict[str, Tensor]:
-    """All tensors of a state by the names that they have in a checkpoint."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in state.denoiser.named_parameters():
-        tensors[f"weights/{name}"] = parameter.detach()
-        for key, value in state.optimizer.state[parameter].items():
-            tensors[f"adam/{key}/{name}"] = value
-    for index, average in enumerate(state.named_averages):
-        tensors |= {f"average{index}/{name}": tensor for name, tensor in average.items()}
-    return tensors
-
-
-def _save(state: TrainingState, folder: Path, facts: dict[str, Any]) -> None:
-    checkpoint.save(folder / "checkpoints", checkpoint.Checkpoint(state.step, _tensors(state), facts))
-
-
-def _restore(state: TrainingState, folder: Path, accelerator: Accelerator) -> float:
-    """Bring every process's state to the newest sound checkpoint; returns the seconds of training behind it.
-
-    Only the main process looks into the folder, and tells the others: on a machine of its own, another may find an
-    older one there, or one that was never sent.
-    """
-    found = checkpoint.latest(folder / "checkpoints") if accelerator.is_main_process else None
-    step, facts = broadcast_object_list([found.step, found.facts] if found else [0, {}])
-    if not step:
-        return 0.0
-    if facts["processes"] != accelerator.num_processes:
-        log.warning(
-            "the run began in %d process(es) and continues in %d: its result will differ in the last digits",
-            facts["processes"],
-            accelerator.num_processes,
-        )
-    state.step = step
-    for parameter in state.denoiser.parameters():
-        moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-        state.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device)} | moments
-    tensors = _tensors(state)
-    for name, tensor in tensors.items():
-        if found:
-            tensor.copy_(found.tensors[name])
-    broadcast(tensors)  # in place
-    return float(facts["training_seconds"])
-
-
-def is_main_process() -> bool:
-    """Whether this process scores and prints: the only one, or the first of several."""
-    return bool(PartialState().is_main_process)
-
-
-def training_seconds(folder: Path) -> float:
-    """How long a run has trained, over all its starts."""
-    return float(checkpoint.facts(folder / "checkpoints").get("training_seconds", 0.0))
+    def finish(self) -> None:
+        """Write the weights after the last step, which mark the training as finished."""
+        if self.accelerator.is_main_process:
+            weights = dict(self.denoiser.named_parameters())
+            write_weights(self.folder / EMA / RAW_WEIGHTS, weights, self.denoiser, self.state.step)
+        self.accelerator.wait_for_everyone()

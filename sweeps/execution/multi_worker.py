@@ -6,15 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.recipe import Recipe
-from pipelines.training.trainer import (
-    Diverged,
-    Report,
-    halve_micro_batch,
-    is_trained,
-    settle_recipe,
-    train,
-    train_along,
-)
+from pipelines.training.measurements import Diverged
+from pipelines.training.trainer import Report, join_training, train
+from pipelines.training.training_folder import halve_micro_batch, is_trained, settle_recipe
 from sweeps.execution.worker import fault, folder_of, run_job
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.folder_sync import kept_up
@@ -116,7 +110,7 @@ def _member(config: dict[str, Any]) -> None:
     settled, trained = _agreed(None)
     try:
         if not trained:
-            train_along(settled)  # what lies on this machine may be older, or never sent
+            join_training(settled)  # what lies on this machine may be older, or never sent
     except Diverged:
         pass  # so has the first worker, who tells it
     except Exception as error:

@@ -18,20 +18,11 @@ from pipelines.scoring.evaluation import evaluate
 from pipelines.scoring.rungs import rung_steps, rung_widths, score_rung
 from pipelines.training import checkpoint
 from pipelines.training.energy import Counter, Meter, counters
-from pipelines.training.sample_grids import draw_growth, growth_steps
-from pipelines.training.trainer import (
-    AtSnapshot,
-    Diverged,
-    OutOfMemory,
-    Report,
-    halve_micro_batch,
-    is_out_of_memory,
-    log_to,
-    no_rungs,
-    settle_recipe,
-    train,
-    training_seconds,
-)
+from pipelines.training.measurements import Diverged
+from pipelines.training.out_of_memory import OutOfMemory, is_out_of_memory
+from pipelines.training.sample_grids import draw_sample_grid, sample_grid_steps
+from pipelines.training.trainer import AtSnapshot, Report, no_action, train
+from pipelines.training.training_folder import halve_micro_batch, log_to, settle_recipe, training_seconds
 from sweeps.planning.plan import scoring_work, training_work
 from sweeps.storage.bucket import BucketLost, open_bucket
 from sweeps.storage.folder_sync import kept_up
@@ -114,16 +105,16 @@ def run_trial(
     scored = {"seconds": 0.0, "work": 0.0}
     facts: dict[str, Any] = {}
     meter = Meter(folder, counting)
-    at_rung, drawn = at_rungs(trial, recipe, folder, threads, rungs, send), growth_steps(recipe.steps)
+    at_rung, drawn = at_rungs(trial, recipe, folder, threads, rungs, send), sample_grid_steps(recipe.steps)
 
     def on_progress(line: dict[str, Any]) -> None:
-        send(event("progress", trial, line["step"], metrics=line["metrics"] | meter.told()))
+        send(event("progress", trial, line["step"], metrics=line["metrics"] | meter.metrics()))
         if line["step"] == 0:
             at_snapshot(0)
 
     def at_snapshot(step: int) -> None:
         at_rung(step)
-        picture = draw_growth(folder, settle_recipe(recipe, folder, threads), step) if step in drawn else None
+        picture = draw_sample_grid(folder, settle_recipe(recipe, folder, threads), step) if step in drawn else None
         if picture is None:
             return
         if bucket:  # before it is told: who shows it takes it from there
@@ -159,14 +150,14 @@ def run_trial(
     except Exception as error:
         outcome = fault(error, folder)
     totals = {"training_seconds": training_seconds(folder), "scoring_seconds": round(scored["seconds"], 3)}
-    totals |= meter.told()
+    totals |= meter.metrics()
     send(event("trial_ended", trial, None, **outcome, **totals, scoring_work=scored["work"], **facts))
 
 
 def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Report) -> AtSnapshot:
     """What scores the trial when its training comes to a rung, and reports it."""
     if rungs is None:
-        return no_rungs
+        return no_action
     places = dict(zip(rung_steps(recipe.steps, rungs.shares), rungs.shares, strict=True))
     evaluation = Evaluation(**rungs.evaluation)
 
@@ -187,7 +178,7 @@ def _parameters(recipe: Recipe) -> int:
 
 
 def train_with_room(
-    recipe: Recipe, folder: Path, report: Report, threads: int, at_snapshot: AtSnapshot = no_rungs
+    recipe: Recipe, folder: Path, report: Report, threads: int, at_snapshot: AtSnapshot = no_action
 ) -> Recipe:
     """Train; where memory runs out and the recipe leaves it open, once more with half a batch at a time."""
     lack: OutOfMemory | None = None

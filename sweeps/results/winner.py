@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mpdit.errors import input_error
 from pipelines.export import export
-from pipelines.training.trainer import is_trained
+from pipelines.training.training_folder import is_trained
 from pipelines.transfer import Transfer, export_transfer, transfer
 from sweeps.planning.plan import Plan, PlannedCell
 from sweeps.results.ranking import Row

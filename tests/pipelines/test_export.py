@@ -11,7 +11,8 @@ from pipelines.export import bundle_evaluation, export
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import evaluate
-from pipelines.training.trainer import read_recipe, train
+from pipelines.training.trainer import train
+from pipelines.training.training_folder import read_recipe
 
 FEW = Evaluation(samples=60, steps=4, guidance=1.5)
 SOURCE = {"sweep": "made", "sweep_id": "0", "trial": "abc", "params": {}}

@@ -8,7 +8,8 @@ import pytest
 import mpdit
 from mpdit.errors import InputError
 from pipelines.recipe import Recipe
-from pipelines.training.trainer import is_trained, read_recipe, train
+from pipelines.training.trainer import train
+from pipelines.training.training_folder import is_trained, read_recipe
 from pipelines.transfer import export_transfer, transfer
 
 RESULT = {"params": {}, "metric": "fd_digits_2k", "value": 1.5, "stderr": 0.1, "noise_floor": 0.2}

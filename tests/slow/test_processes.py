@@ -21,7 +21,8 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 DIES_AT_4 = """
 import os, sys
 from pathlib import Path
-from pipelines.training.trainer import read_recipe, train
+from pipelines.training.trainer import train
+from pipelines.training.training_folder import read_recipe
 
 def report(line):
     if line["step"] == 4:
@@ -33,7 +34,8 @@ train(read_recipe(Path(sys.argv[1])), Path(sys.argv[2]), report)
 WITH_OTHER_FOLDERS = """
 import os, sys
 from pathlib import Path
-from pipelines.training.trainer import read_recipe, train
+from pipelines.training.trainer import train
+from pipelines.training.training_folder import read_recipe
 
 train(read_recipe(Path(sys.argv[1])), Path(sys.argv[2 + int(os.environ["RANK"])]), lambda line: None)
 """
@@ -45,7 +47,7 @@ from accelerate import PartialState
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import evaluate
 from pipelines.scoring.samples import all_drawers
-from pipelines.training import read_recipe
+from pipelines.training.training_folder import read_recipe
 
 PartialState(cpu=True)
 run, results = Path(sys.argv[1]), []

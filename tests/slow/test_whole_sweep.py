@@ -11,7 +11,7 @@ import mpdit
 from pipelines.export import bundle_evaluation
 from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import evaluate
-from pipelines.training.trainer import read_recipe
+from pipelines.training.training_folder import read_recipe
 from tests.slow.conftest import mpdit as run
 from tests.slow.conftest import mpdit_json
 

@@ -10,7 +10,7 @@ from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.design import DESIGNS
 from mpdit.model.mup import rule
 from mpdit.model.transformer import build_transformer, parameter_rules
-from mpdit.training.step import draw_batch, new_state, train_step
+from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
 from tests.conftest import small_architecture
 
 EDM2 = {64: 0.0170, 128: 0.0120, 192: 0.0100, 256: 0.0090, 320: 0.0080, 384: 0.0070, 448: 0.0065}  # width: its preset's
@@ -65,14 +65,10 @@ def after_two_steps(base_width: int | None, design: str = "E") -> Denoiser:
     state = new_state(build_denoiser(architecture, Edm(0.75), seed=0), (0.9, 0.99))
     loss = DenoisingLoss(state.denoiser)
 
-    def gradient() -> torch.Tensor:
-        value = loss(data.images, data.labels, data.noise)
-        value.backward()
-        return value.detach()
-
+    batches = BatchSampler(load_dataset("digits"), 0, 8, 0.1)
     for step in (1, 2):
-        data = draw_batch(load_dataset("digits"), 0, step, 8, 0.1, slice(None), torch.device("cpu"))
-        train_step(state, gradient, 0.02)
+        accumulate_gradient(loss, batches.draw(step))
+        apply_gradient(state, 0.02)
     return state.denoiser
 
 
@@ -85,13 +81,9 @@ def test_each_parameter_moves_at_its_own_rate() -> None:
     architecture = small_architecture(design=DESIGNS["A"], base_width=8)
     denoiser = build_denoiser(architecture, Edm(0.75), seed=0)
     before = {name: parameter.detach().clone() for name, parameter in denoiser.network.named_parameters()}
-
-    def ones() -> torch.Tensor:
-        for parameter in denoiser.parameters():
-            parameter.grad = torch.ones_like(parameter)
-        return torch.zeros(())
-
-    train_step(new_state(denoiser, (0.9, 0.99)), ones, lr=0.1)  # Adam's first step is lr, whatever the gradient
+    for parameter in denoiser.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    apply_gradient(new_state(denoiser, (0.9, 0.99)), lr=0.1)  # Adam's first step is lr, whatever the gradient
     for name, parameter in denoiser.network.named_parameters():
         moved = 0.1 * parameter_rules(architecture)[name].rate
         torch.testing.assert_close(before[name] - parameter.detach(), torch.full_like(parameter, moved))

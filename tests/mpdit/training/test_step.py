@@ -18,21 +18,15 @@ from mpdit.randomness import sample_order
 from mpdit.training import step as engine
 from tests.conftest import small_architecture
 
-CPU = torch.device("cpu")
-
 
 def batch(step: int = 1, size: int = 16, share: slice = slice(None), dropout: float = 0.1) -> engine.Batch:
-    return engine.draw_batch(load_dataset("digits"), 0, step, size, dropout, share, CPU)
+    return engine.BatchSampler(load_dataset("digits"), 0, size, dropout, share).draw(step)
 
 
 def take(state: engine.TrainingState, data: engine.Batch, micro_batch: int = 1000, clip: float | None = None) -> float:
-    loss = DenoisingLoss(state.denoiser)
-
-    def gradient() -> torch.Tensor:
-        part_loss = lambda part: loss(part.images, part.labels, part.noise)  # noqa: E731
-        return engine.accumulate(part_loss, data, micro_batch, lambda value: value.backward())
-
-    return float(engine.train_step(state, gradient, 0.01, clip))
+    loss = engine.accumulate_gradient(DenoisingLoss(state.denoiser), data, micro_batch)
+    engine.apply_gradient(state, 0.01, clip)
+    return float(loss)
 
 
 def test_after_a_step_every_row_has_the_norm_of_the_root_of_its_inputs(small_denoiser: Denoiser) -> None:

@@ -36,18 +36,18 @@ def test_a_run_is_charged_with_its_threads_part_of_all_sockets(sockets: list[Pat
     with meter.running():
         at(sockets[0], 21)
         at(sockets[1], 61)
-        assert meter.told() == {"energy_joules": (20 + 60) / CORES}
+        assert meter.metrics() == {"energy_joules": (20 + 60) / CORES}
         at(sockets[0], 31)
-    assert meter.told() == {"energy_joules": (30 + 60) / CORES}
+    assert meter.metrics() == {"energy_joules": (30 + 60) / CORES}
 
 
 def test_a_counter_that_begins_again_is_counted_through(sockets: list[Path], tmp_path: Path) -> None:
     meter = Meter(tmp_path, counters(gpus=0, threads=CORES))
     with meter.running():
         at(sockets[0], 90)
-        meter.told()
+        meter.metrics()
         at(sockets[0], 10)
-    assert meter.told() == {"energy_joules": pytest.approx(89 + 20)}
+    assert meter.metrics() == {"energy_joules": pytest.approx(89 + 20)}
 
 
 def test_the_joules_go_on_over_a_kill_and_what_ran_between_is_not_the_run_s(
@@ -57,21 +57,21 @@ def test_the_joules_go_on_over_a_kill_and_what_ran_between_is_not_the_run_s(
     killed._begin()
     (tmp_path / RECIPE).touch()
     at(sockets[0], 6)
-    killed.told()
+    killed.metrics()
     at(sockets[0], 50)  # after the last look: lost with the kill
     continued = Meter(tmp_path, counters(gpus=0, threads=CORES))
     with continued.running():
         at(sockets[0], 53)
-    assert continued.told() == {"energy_joules": 5 + 3}
+    assert continued.metrics() == {"energy_joules": 5 + 3}
 
 
 def test_where_a_part_of_the_past_was_not_counted_nothing_is_told(sockets: list[Path], tmp_path: Path) -> None:
     (tmp_path / RECIPE).touch()  # it was trained where nothing told
     with (meter := Meter(tmp_path, counters(gpus=0, threads=1))).running():
-        assert meter.told() == {}
+        assert meter.metrics() == {}
     (tmp_path / ENERGY).write_text(json.dumps({"joules": 5.0}))  # it was counted, and goes on where nothing tells
     with (meter := Meter(tmp_path, [])).running():
-        assert meter.told() == {}
+        assert meter.metrics() == {}
     assert not (tmp_path / ENERGY).exists()
 
 
@@ -83,9 +83,9 @@ def test_a_counter_that_fails_ends_no_run(tmp_path: Path) -> None:
             return answer
         raise OSError("the GPU is lost")
 
-    meter = Meter(tmp_path, [Counter(read, share=1.0)])
+    meter = Meter(tmp_path, [Counter(read, fraction=1.0)])
     with meter.running():
-        assert meter.told() == {}
+        assert meter.metrics() == {}
     assert not (tmp_path / ENERGY).exists()
 
 

@@ -12,13 +12,14 @@ from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import evaluate
 from pipelines.scoring.pictures import GAP, SIDE
-from pipelines.training.sample_grids import COLUMNS, DRAWN, FEW_STEPS, draw_growth, growth_steps
-from pipelines.training.trainer import read_recipe, train
+from pipelines.training.sample_grids import COLUMNS, DRAWN, FEW_STEPS, draw_sample_grid, sample_grid_steps
+from pipelines.training.trainer import train
+from pipelines.training.training_folder import read_recipe
 
 
 def test_it_is_drawn_at_the_start_at_snapshots_and_at_the_end() -> None:
-    assert growth_steps(450) == [0, 63, 121, 234, 450]
-    assert growth_steps(1) == [0, 1]
+    assert sample_grid_steps(450) == [0, 63, 121, 234, 450]
+    assert sample_grid_steps(1) == [0, 1]
 
 
 def test_a_snapshot_s_own_average_is_that_of_its_reconstruction(small_recipe: Recipe, tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_the_grids_change_with_the_training_and_the_training_not_with_them(
 
     def at_snapshot(step: int) -> None:
         if step in (0, 2, 10):
-            drawn[step] = draw_growth(run, read_recipe(run), step)
+            drawn[step] = draw_sample_grid(run, read_recipe(run), step)
 
     settled = train(small_recipe, tmp_path / "plain", lambda line: None, threads=1)
     train(small_recipe, run, lambda line: line["step"] or at_snapshot(0), 1, at_snapshot)
@@ -62,4 +63,4 @@ def test_samples_that_are_not_finite_have_no_picture(small_recipe: Recipe, tmp_p
     train(small_recipe, tmp_path, lambda line: None, threads=1)
     path = snapshot_path(tmp_path / EMA, 10)
     save_file({name: tensor * torch.inf for name, tensor in load_file(path).items()}, path, metadata={"step": "10"})
-    assert draw_growth(tmp_path, read_recipe(tmp_path), 10) is None
+    assert draw_sample_grid(tmp_path, read_recipe(tmp_path), 10) is None

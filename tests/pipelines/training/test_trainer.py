@@ -14,7 +14,10 @@ from mpdit.errors import InputError
 from mpdit.model.transformer import Block
 from mpdit.training.ema import snapshot_steps
 from pipelines.recipe import Recipe
-from pipelines.training.trainer import Diverged, OutOfMemory, is_trained, read_recipe, train
+from pipelines.training.measurements import Diverged
+from pipelines.training.out_of_memory import OutOfMemory
+from pipelines.training.trainer import train
+from pipelines.training.training_folder import is_trained, read_recipe
 
 Reports = list[dict[str, Any]]
 
@@ -216,7 +219,7 @@ def test_out_of_memory_says_what_did_not_fit_and_what_to_change(
     def full(*_: object) -> None:  # stands for a device whose memory is full
         raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("pipelines.training.trainer.accumulate", full)
+    monkeypatch.setattr("pipelines.training.trainer.accumulate_gradient", full)
     with pytest.raises(OutOfMemory, match=r"nano/2 with 0\.\d M parameters, 8 samples .* runtime\.micro_batch: 4"):
         trained(small_recipe, tmp_path)
 

@@ -69,7 +69,7 @@ def test_a_cell_without_finite_samples_is_marked_and_the_rest_is_scored(tmp_path
 def test_a_trial_tells_its_energy_and_shows_its_samples_on_the_way(tmp_path: Path) -> None:
     plan = plan_of({"ema.sigma_rel": [0.1]}, **{**SMALL, "evaluation": {"samples": 50, "steps": 1}})
     trial, events, joules = plan.trials[0], list[Event](), itertools.count()
-    counter = Counter(lambda: float(next(joules)), share=0.5)  # the machine's edge: a joule at each look
+    counter = Counter(lambda: float(next(joules)), fraction=0.5)  # the machine's edge: a joule at each look
     cells = [planned.cell for planned in plan.cells]
     run_trial(trial.id, trial.recipe, tmp_path, cells, 1, events.append, counting=[counter])
     told = [line["metrics"]["energy_joules"] for line in events if line["event"] == "progress"]
@@ -82,9 +82,9 @@ def test_a_trial_tells_its_energy_and_shows_its_samples_on_the_way(tmp_path: Pat
 
 def with_room_for(samples: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A device with memory for so many samples at once: the machine's edge, which no test can fill up safely."""
-    import pipelines.training as training
+    from pipelines.training import trainer
 
-    tried, accumulate = [], training.accumulate
+    tried, accumulate = [], trainer.accumulate_gradient
 
     def limited(loss: Any, batch: Any, micro_batch: int, *rest: Any) -> Any:
         tried.append(micro_batch)
@@ -92,7 +92,7 @@ def with_room_for(samples: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return accumulate(loss, batch, micro_batch, *rest)
 
-    monkeypatch.setattr(training, "accumulate", limited)
+    monkeypatch.setattr(trainer, "accumulate_gradient", limited)
     return tried
 
 
@@ -130,7 +130,7 @@ def test_a_micro_batch_that_the_recipe_names_is_not_changed(tmp_path: Path, monk
 def test_a_full_disk_interrupts_the_trial_and_space_lets_it_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipelines.checkpoint as checkpoint
+    from pipelines.training import checkpoint
 
     plan = plan_of({"seed": [0]}, **SMALL)
     undisturbed = tmp_path / "undisturbed"
