@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from sweeps.storage.ledger import Ledger, event
+from sweeps.storage.events import Progress
+from sweeps.storage.ledger import Ledger
 
 BAR_SECONDS = 0.010
 REPORTS = 300
@@ -25,7 +26,7 @@ def main() -> None:
         ledger = Ledger(Path(folder) / "ledger.jsonl")
         with (Path(folder) / "bare").open("a") as file:
             for step in range(REPORTS):
-                line = event("progress", "trial", step, metrics={f"metric/{i}": i / 7 for i in range(40)})
+                line = Progress("trial", step, {f"metric/{i}": i / 7 for i in range(40)})
                 started = time.perf_counter()
                 ledger.append(line)
                 ours.append(time.perf_counter() - started)

@@ -11,7 +11,6 @@ import statistics
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,10 @@ from sweeps.execution.driver import run
 from sweeps.execution.recorder import Recorder
 from sweeps.planning.plan import make_plan
 from sweeps.spec.model import SweepSpec
+from sweeps.storage.events import Event, Progress, SweepStarted, TrialEnded, encode
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import event, read
+from sweeps.storage.ledger import only, read
+from sweeps.storage.trial_status import TrialStatus
 
 TRIALS, SECONDS, REPORTS, METRICS = 200, 1.0, 5, 40
 BAR, BAR_REPORT = 1.10, 0.010
@@ -37,9 +38,9 @@ def sleeping(config: dict[str, Any]) -> None:
     name = config["job"]["trial"]
     for step in range(1, REPORTS + 1):
         time.sleep(SECONDS / REPORTS)
-        tune.report({"event": event("progress", name, step, metrics={f"m/{i}": i / 7 for i in range(METRICS)})})
-    ended = {"outcome": "diverged", "training_seconds": SECONDS, "scoring_seconds": 0.0}  # diverged: nothing to score
-    tune.report({"event": event("trial_ended", name, None, **ended)})
+        tune.report({"event": encode(Progress(name, step, {f"m/{i}": i / 7 for i in range(METRICS)}))})
+    end = TrialEnded(name, TrialStatus.DIVERGED, training_seconds=SECONDS, scoring_seconds=0.0)  # nothing to score
+    tune.report({"event": encode(end)})
 
 
 def by_a_sweep(folder: Path) -> tuple[float, list[float]]:
@@ -51,10 +52,10 @@ def by_a_sweep(folder: Path) -> tuple[float, list[float]]:
     times: list[float] = []
     record = Recorder.record
 
-    def timed(self: Recorder, line: dict[str, Any]) -> None:
+    def timed(self: Recorder, line: Event) -> None:
         started = time.perf_counter()
         record(self, line)
-        if line["event"] == "progress":
+        if isinstance(line, Progress):
             times.append(time.perf_counter() - started)
 
     sweeps.execution.ray_tune.run_in_worker = sleeping  # type: ignore[assignment]
@@ -97,9 +98,9 @@ def by_optuna() -> float:
     return time.monotonic() - started
 
 
-def _wall(events: list[dict[str, Any]]) -> float:
+def _wall(events: list[Event]) -> float:
     """Seconds from the last start to the last end."""
-    when = {line["event"]: datetime.fromisoformat(line["time"]) for line in events}
+    when = {line.kind: line.moment for line in events}
     return (when["sweep_ended"] - when["sweep_started"]).total_seconds()
 
 
@@ -114,8 +115,8 @@ def packed(work: list[float], slots: int) -> float:
 def of_ledger(path: Path) -> dict[str, Any]:
     """A sweep that ran in one go: its wall time against its trials' work."""
     events = read(path)
-    work = [line["training_seconds"] + line["scoring_seconds"] for line in events if line["event"] == "trial_ended"]
-    slots = next(line["max_concurrent"] for line in events if line["event"] == "sweep_started")
+    work = [(end.training_seconds or 0.0) + (end.scoring_seconds or 0.0) for end in only(events, TrialEnded)]
+    slots = only(events, SweepStarted)[0].max_concurrent or 1
     least, wall = packed(work, slots), _wall(events)
     seconds = {"wall": round(wall, 1), "best packing": round(least, 1)}
     return {"ratio": round(least / wall, 3), "bar": round(1 / BAR, 3), "details": {"slots": slots, "seconds": seconds}}

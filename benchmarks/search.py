@@ -18,7 +18,7 @@ from sweeps.results.ranking import Measured, difference
 from sweeps.search.simulator import Curve, simulate, steps_taken
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.reading import read_spec
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import Event, TrialEnded, TrialStarted
 
 HERE = Path(__file__).parent
 GRID, RECORDED = HERE / "search_grid.yaml", HERE / "search_grid.jsonl"
@@ -83,7 +83,7 @@ def measured(cell: dict[str, Any]) -> Measured:
 def until(plan: Plan, events: Sequence[Event], wanted: set[str]) -> int | None:
     """The steps taken when the first of these trials had completed."""
     for line, steps in zip(events, steps_taken(plan, events), strict=True):
-        if line["event"] == "trial_ended" and line["outcome"] == "completed" and line["trial"] in wanted:
+        if isinstance(line, TrialEnded) and line.outcome == "completed" and line.trial in wanted:
             return steps
     return None
 
@@ -101,7 +101,7 @@ def measure(
         return curve_of(lines[trial.id])
 
     def enough(line: Event) -> bool:
-        return line["trial"] in winner and line["event"] == "trial_ended"
+        return line.trial in winner and isinstance(line, TrialEnded)
 
     found: dict[str, list[int | None]] = {"best": [], "tied": []}
     begun = []
@@ -111,7 +111,7 @@ def measure(
         events = simulate(plan, curves, slots, enough=enough)
         found["best"].append(until(plan, events, winner))
         found["tied"].append(until(plan, events, tied))
-        names = [line["trial"] for line in events if line["event"] == "trial_started"]
+        names = [line.trial for line in events if isinstance(line, TrialStarted)]
         begun.append(names.index(next(iter(winner))) + 1)
     shares = [(steps or total) / total for steps in found["best"]]
     return {

@@ -13,7 +13,8 @@ from rich.text import Text
 from cli.tables import duration, trials_table
 from sweeps.planning.plan import Plan, trials_of
 from sweeps.results.trial_states import fold, new_states, states_of
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import Event, Suggested, SweepStarted, TrialEnded
+from sweeps.storage.trial_status import TrialStatus
 
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal
 WATCH_EVERY = 2.0  # seconds between looks at another process's ledger
@@ -38,8 +39,8 @@ class SweepProgress:
         evaluations = [planned.cell.evaluation for planned in plan.cells]
         self.scoring = sum(evaluation.samples * evaluation.network_evaluations for evaluation in evaluations)
         self.work_before, self.started = 0.0, now()
-        for line in past:
-            self.take(line)
+        for event in past:
+            self.take(event)
         self.last_line = now()
         self.live = Live(console=console, get_renderable=self.shown, refresh_per_second=2, transient=True)
 
@@ -52,32 +53,32 @@ class SweepProgress:
         if self.console.is_terminal:
             self.live.stop()
 
-    def __call__(self, line: Event) -> None:
+    def __call__(self, event: Event) -> None:
         """Take one event in, and say it where there is no terminal."""
-        self.take(line)
+        self.take(event)
         if self.console.is_terminal:
             return
-        if line["event"] == "trial_ended":
-            self.console.print(self._ended(line), highlight=False, soft_wrap=True)
-        elif line["event"] == "sweep_started" or (self.now() - self.last_line).total_seconds() >= LINE_EVERY:
+        if isinstance(event, TrialEnded):
+            self.console.print(self._ended(event), highlight=False, soft_wrap=True)
+        elif isinstance(event, SweepStarted) or (self.now() - self.last_line).total_seconds() >= LINE_EVERY:
             self.last_line = self.now()
             self.console.print(self.total, highlight=False, soft_wrap=True)
 
-    def take(self, line: Event) -> None:
+    def take(self, event: Event) -> None:
         """Take one event in; the clock of what is left starts anew with each start of the driver."""
-        if line["event"] == "suggested":
-            self.states |= states_of(self.plan, trials_of(self.plan.spec, line["params"]))
-        fold(self.states, line)
-        if line["event"] == "sweep_started":  # the time before is Ray's own start
-            self.started, self.work_before = datetime.fromisoformat(line["time"]), self._work()
+        if isinstance(event, Suggested):
+            self.states |= states_of(self.plan, trials_of(self.plan.spec, event.params))
+        fold(self.states, event)
+        if isinstance(event, SweepStarted):  # the time before is Ray's own start
+            self.started, self.work_before = event.moment, self._work()
 
-    def _ended(self, line: Event) -> str:
-        state = self.states.get(line["trial"])
+    def _ended(self, event: TrialEnded) -> str:
+        state = self.states.get(event.trial)
         if state is None:
             return ""
         settings = " ".join(str(value) for value in state.trial.params.values())
         best = "" if state.best is None else f", best distance {state.best:.3f}"
-        return f"{state.trial.id} {settings}: {state.status}{best} {line.get('reason', '')}".rstrip()
+        return f"{state.trial.id} {settings}: {state.status}{best} {event.reason or ''}".rstrip()
 
     def _work(self) -> float:
         """The share of the sweep that is done, in network evaluations."""
@@ -87,7 +88,7 @@ class SweepProgress:
             training = BACKWARD * recipe.steps * recipe.batch
             whole = training + self.scoring
             total += whole
-            if state.status == "diverged":
+            if state.status is TrialStatus.DIVERGED:
                 done += whole
             else:
                 done += training * state.step / recipe.steps + self.scoring * state.scored / len(self.plan.cells)
@@ -100,7 +101,7 @@ class SweepProgress:
         elapsed = (self.now() - self.started).total_seconds()
         gained = done - self.work_before
         left = f", about {duration(elapsed * (1 - done) / gained)} left" if gained > 0.02 and done < 1 else ""
-        trials = sum(state.status in ("completed", "diverged") for state in self.states.values())
+        trials = sum(state.status.is_final for state in self.states.values())
         return f"{trials}/{len(self.states)} trials, {done:.0%} done, {duration(elapsed)}{left}"
 
     def shown(self) -> Group:
@@ -118,7 +119,7 @@ def watch(plan: Plan, read_events: Callable[[], list[Event]], is_running: Callab
         while True:
             running = is_running()  # before the events: what is written until the end is still shown
             events = read_events()
-            ended = datetime.fromisoformat(events[-1]["time"]) if events and not running else None
+            ended = events[-1].moment if events and not running else None
             progress = SweepProgress(plan, events, console, utc_now if ended is None else partial(_at, ended))
             if console.is_terminal:
                 live.update(progress.shown(), refresh=True)

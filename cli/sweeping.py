@@ -29,8 +29,8 @@ from mpdit.errors import input_error, nearest
 if TYPE_CHECKING:
     from sweeps.execution.driver import Start
     from sweeps.planning.plan import Plan
+    from sweeps.storage.events import Event
     from sweeps.storage.layout import Storage
-    from sweeps.storage.ledger import Event
 
 FAILED, INTERRUPTED = 1, 130
 SHOWN_AT_THE_END = 10
@@ -256,7 +256,6 @@ def best(
     json_: JsonOption = False,
 ) -> None:
     """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
-    from sweeps.planning.known_work import OPEN
     from sweeps.results.ranking import rank
     from sweeps.results.winner import export_winner, transfer_winner
     from sweeps.storage.open_storage import open_storage
@@ -282,7 +281,7 @@ def best(
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
     _print_ranking(made, events, by, 1, alive=False)
-    if open_ends := sum(row.status in OPEN for row in rows):
+    if open_ends := sum(row.is_open for row in rows):
         print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
     if moved:
         print(f"\nwritten to {bundle}, a recipe for {moved.name} without weights yet:\n  mpdit train {bundle}")
@@ -321,11 +320,10 @@ def check_metric(by: str | None) -> None:
 
 def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int | None, alive: bool) -> None:
     from cli.tables import ranking_table
-    from sweeps.planning.known_work import OPEN
     from sweeps.results.ranking import noise_floor, rank
 
     rows, by = rank(made, events, by, alive), by or made.spec.metrics[0]
-    if all(row.value is None and row.status in OPEN for row in rows):
+    if all(row.value is None and row.is_open for row in rows):
         print(f"none of the {len(rows)} cells of {made.spec.name} has a value yet; see: mpdit status {made.spec.name}")
         return
     print(ranking_table(rows[:top], list(made.spec.axes)))
@@ -358,7 +356,7 @@ def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> 
     from sweeps.results.trial_states import trial_states
 
     for state in trial_states(made, events, alive=False).values():
-        if state.status in ("failed", "out_of_memory"):
+        if state.status.is_fault:
             storage.bring(state.trial.id, small=True)
             log = storage.trial(state.trial.id) / "log.txt"
             print(f"\n{state.trial.id}: {state.status}: {state.reason}\n  {log}", file=sys.stderr)

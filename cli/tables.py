@@ -11,6 +11,7 @@ from sweeps.planning.plan import Estimate, Plan, Trial
 from sweeps.planning.staged_scoring import planned_samples, rounds
 from sweeps.planning.transfer_cost import Saving
 from sweeps.results.ranking import Row
+from sweeps.storage.trial_status import TrialStatus
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], gap: int = 2) -> str:
@@ -107,7 +108,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
             number(row.stderr),
             *[number((row.values or {}).get(name), 0 if name == "parameters" else 4) for name in others],
             number(row.magnitude_drift, 2),
-            "" if row.status == "completed" else row.status,
+            "" if row.status == TrialStatus.COMPLETED else row.status,
             (row.to_tell_apart or "").removeprefix("about "),
         ]
         for row in rows
@@ -196,9 +197,6 @@ def saving_table(saved: Saving) -> str:
     return "\n".join(lines + saved.warnings)
 
 
-STANDING = ("running", "failed", "out_of_memory", "diverged", "interrupted", "stopped", "completed", "pending")
-
-
 def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str], most: int | None = None) -> str:
     """The trials of a sweep as they stand, at most `most` of them, those that run first; reasons below the table."""
     shown = rows if most is None or len(rows) <= most else sorted(rows, key=_standing)[:most]
@@ -227,4 +225,8 @@ def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str], most: int 
 
 
 def _standing(row: dict[str, Any]) -> int:
-    return STANDING.index(row["status"]) if row["status"] in STANDING else len(STANDING)
+    """Those that run first, then the worst; those that wait last."""
+    status = TrialStatus(row["status"])
+    if status is TrialStatus.RUNNING:
+        return -1
+    return len(TrialStatus) if status is TrialStatus.PENDING else list(TrialStatus).index(status)

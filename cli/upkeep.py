@@ -23,7 +23,6 @@ def stop(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Stop a sweep that runs in another terminal, or one of its trials at its next report."""
-    from sweeps.planning.known_work import OPEN
     from sweeps.results.trial_states import trial_states
     from sweeps.storage.open_storage import open_storage
     from sweeps.storage.stop_requests import ask_to_stop
@@ -42,7 +41,7 @@ def stop(
             f"{found} has no trial {trial!r}", given=trial, nearest=nearest(trial, states), allowed=", ".join(states)
         )
     status = states[trial].status
-    if status not in OPEN:
+    if not status.is_open:
         raise input_error(f"trial {trial} is {status} already", hint=f"mpdit status {found}")
     ask_to_stop(where, found, trial)
     print(f"{trial} stops at its next report; mpdit retry {found} takes it up again", file=sys.stderr)
@@ -65,18 +64,18 @@ def retry(
 ) -> None:
     """Take up again what a sweep has not finished, from its checkpoints: stopped trials too."""
     from sweeps.execution.driver import Start
-    from sweeps.planning.known_work import FAULTS, FINAL
     from sweeps.storage.ledger import trial_statuses
     from sweeps.storage.open_storage import open_storage
+    from sweeps.storage.trial_status import TrialStatus
 
     where = open_storage(storage)
     found, made, events = recorded(where, name)
     statuses = trial_statuses(events)
-    wanted = [t.id for t in made.trials if (statuses[t.id] in FAULTS if failed else statuses[t.id] not in FINAL)]
+    wanted = [t.id for t in made.trials if (statuses[t.id].is_fault if failed else not statuses[t.id].is_final)]
     if not wanted:
         print(f"nothing to retry: every trial of {found} " + ("has not failed" if failed else "is finished"))
         return
-    again = [trial for trial in wanted if statuses[trial] in (*FAULTS, "stopped")]
+    again = [trial for trial in wanted if statuses[trial].is_fault or statuses[trial] is TrialStatus.STOPPED]
     conduct(made, where, Start(only=wanted, again=again, address=address), storage)
 
 

@@ -33,8 +33,8 @@ class Design:
             )
 
     @property
-    def renormalized(self) -> bool:
-        """Whether the residual stream is brought back to unit magnitude, token by token, after each sum."""
+    def exact(self) -> bool:
+        """Whether streams are brought back to unit magnitude, token by token."""
         return self.mp_residual and not self.map_dit
 
 

@@ -13,16 +13,18 @@ from pipelines.yaml_file import write_yaml
 from sweeps.execution.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
 from sweeps.execution.driver_sync import Uplink, uplinked
 from sweeps.execution.ray_tune import Work, tune_trials
-from sweeps.execution.recorder import Listener, Recorder, cut_off
+from sweeps.execution.recorder import Listener, Recorder
 from sweeps.planning.budget import affordable, exhausted
-from sweeps.planning.known_work import FAULTS, FINAL, OPEN, cost_of, finished_elsewhere, unfinished
+from sweeps.planning.known_work import cost_of, finished_elsewhere, unfinished
 from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.search.trial_scheduler import TrialScheduler
 from sweeps.spec.reading import FIXED, check_unchanged
+from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, TrialRetried, TrialStarted
 from sweeps.storage.layout import Storage, locked
-from sweeps.storage.ledger import Event, Ledger, event, trial_statuses
+from sweeps.storage.ledger import Ledger, only, trial_statuses
 from sweeps.storage.stop_requests import asked_to_stop
+from sweeps.storage.trial_status import TrialStatus
 from sweeps.tracking.mlflow_thread import Mirror
 from sweeps.tracking.mlflow_view import check_place
 
@@ -76,7 +78,7 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
         plan.trials[:] = make_plan(spec, ledger.events).trials
-        again = [event("trial_retried", trial) for trial in how.again]
+        again: list[Event] = [TrialRetried(trial) for trial in how.again]
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
         todo = unfinished(plan, ledger.events + again + reused)
         todo = [trial for trial in todo if how.only is None or trial.id in how.only]
@@ -86,9 +88,10 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
             most = how.max_concurrent or len(still.trials) + still.open
             concurrent = min(most, slots(spec, cluster.nodes)) if cluster else 0
             write_yaml(storage.spec(spec.name), spec.model_dump())  # only now: what is refused leaves nothing behind
-            for line in again + reused:
-                ledger.append(line)
-            ended = bool(ledger.events) and ledger.events[-1].get("outcome") == "completed"
+            for event in again + reused:
+                ledger.append(event)
+            last = ledger.events[-1] if ledger.events else None
+            ended = isinstance(last, (TrialEnded, SweepEnded)) and last.outcome == TrialStatus.COMPLETED
             if not still.is_work and not reused and unchanged and ended:
                 return SweepEnd("completed", 0, cut=still.cut)
             return _run(plan, storage, ledger, still, listener, cluster, concurrent, how, link)
@@ -138,7 +141,7 @@ def _run(
     link: Uplink | None,
 ) -> SweepEnd:
     past, whole = list(ledger.events), cluster is None
-    sweep = next((line["sweep"] for line in past if line["event"] == "sweep_started"), uuid.uuid4().hex)
+    sweep = next((start.sweep for start in only(past, SweepStarted)), uuid.uuid4().hex)
     mirror = Mirror(storage, plan, sweep, past)
     recorder = Recorder(ledger, mirror, listener)
     gpus = gpus_per_trial(plan.spec, cluster.nodes) * plan.spec.resources.workers_per_trial if cluster else 0.0
@@ -157,7 +160,7 @@ def _run(
         problem = mirror.close()
         if link and (unsent := link.finish()):
             recorder.fault = recorder.fault or unsent
-    started = {line["trial"] for line in ledger.events[len(past) :] if line["event"] == "trial_started"}
+    started = {start.trial for start in only(ledger.events[len(past) :], TrialStarted)}
     return SweepEnd(outcome, len(started), problem, recorder.fault, cut)
 
 
@@ -187,10 +190,10 @@ def _run_rounds(
         tune_trials(Work(plan, storage, scheduler, missing, known, concurrent, how.fail_fast, cluster), recorder)
         statuses = trial_statuses(ledger.events, alive=True)
         todo = [trial for trial in plan.trials if trial in todo or trial.id not in known]
-        open_ends = any(statuses[trial.id] in OPEN for trial in todo)
+        open_ends = any(statuses[trial.id].is_open for trial in todo)
         if recorder.halt or open_ends or not scheduler.is_done:
             return False
-        given_up |= {trial.id for trial in todo if statuses[trial.id] not in FINAL}
+        given_up |= {trial.id for trial in todo if not statuses[trial.id].is_final}
         following = missing_cells(plan, ledger.events, given_up)
         todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
         todo = [trial for trial in todo if how.only is None or trial.id in how.only]
@@ -199,7 +202,7 @@ def _run_rounds(
 
 def _started(plan: Plan, sweep: str, concurrent: int, gpus: float) -> Event:
     changeable = plan.spec.model_dump(exclude={"name", *FIXED})
-    return event("sweep_started", sweep=sweep, max_concurrent=concurrent, gpus_per_trial=gpus, **changeable)
+    return SweepStarted(sweep, concurrent, gpus, changeable)
 
 
 def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str | None) -> str:
@@ -209,16 +212,16 @@ def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str
     """
     try:
         for trial, status in trial_statuses(ledger.events, alive=True).items():
-            if status == "running":
-                recorder.record(cut_off(trial, "interrupted", recorder.halt or "the driver was stopped"))
+            if status is TrialStatus.RUNNING:
+                recorder.record(TrialEnded(trial, TrialStatus.INTERRUPTED, recorder.halt or "the driver was stopped"))
         statuses = trial_statuses(ledger.events)
-        if {statuses[trial.id] for trial in plan.trials} & set(FAULTS):
+        if any(statuses[trial.id].is_fault for trial in plan.trials):
             outcome = "failed"
         else:
             is_done = whole and (cut is not None or not unfinished(plan, ledger.events))
             is_over = exhausted(plan.spec, ledger.events) is not None
             outcome = "completed" if is_done or is_over else "interrupted"
-        recorder.record(event("sweep_ended", outcome=outcome, reason=cut))
+        recorder.record(SweepEnded(outcome, cut))
     except DiskFull:
         return "interrupted"
     return outcome

@@ -7,12 +7,13 @@ from typing import Any
 
 from pipelines.recipe import Recipe
 from pipelines.training.measurements import Diverged
-from pipelines.training.trainer import Report, join_training, train
+from pipelines.training.trainer import join_training, train
 from pipelines.training.training_folder import halve_micro_batch, is_trained, settle_recipe
-from sweeps.execution.worker import fault, folder_of, run_job
+from sweeps.execution.worker import Send, fault, folder_of, run_job
 from sweeps.storage.bucket import open_bucket
+from sweeps.storage.events import Event, TrialEnded, encode
 from sweeps.storage.folder_sync import kept_up
-from sweeps.storage.ledger import event
+from sweeps.storage.trial_status import TrialStatus
 
 WAIT = 0.2  # seconds between two looks at whether the group has ended
 
@@ -26,11 +27,11 @@ def run_in_group(config: dict[str, Any]) -> None:
 
     job = config["job"]
 
-    def send(line: dict[str, Any]) -> None:
-        tune.report({"event": line})
+    def send(event: Event) -> None:
+        tune.report({"event": encode(event)})
 
     end = _run_group(job, send)
-    if end["outcome"] == "out_of_memory" and _halved(job):
+    if end.outcome is TrialStatus.OUT_OF_MEMORY and _halved(job):
         end = _run_group(job, send)
     send(end)
 
@@ -42,7 +43,7 @@ def _halved(job: dict[str, Any]) -> bool:
         return halve_micro_batch(folder, job["workers"]) is not None
 
 
-def _run_group(job: dict[str, Any], send: Report) -> dict[str, Any]:
+def _run_group(job: dict[str, Any], send: Send) -> TrialEnded:
     """Start the workers and pass on what they tell; returns the trial's end."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -63,20 +64,22 @@ def _run_group(job: dict[str, Any], send: Report) -> dict[str, Any]:
     problems: list[Exception] = []
     group = threading.Thread(target=_fit, args=(trainer, problems), daemon=True)
     group.start()
-    end: dict[str, Any] | None = None
+    end: TrialEnded | None = None
     while True:
         running = group.is_alive()  # before the mailbox: what comes with the end is not missed
         try:
-            line = mailbox.get(timeout=WAIT)
+            event = mailbox.get(timeout=WAIT)
         except Empty:
             if running:
                 continue
             break
-        if line["event"] == "trial_ended":
-            if end is None or end["outcome"] == "failed":  # those who lose a neighbour fail too, and may be the first
-                end = line
+        if isinstance(event, TrialEnded):
+            if (
+                end is None or end.outcome is TrialStatus.FAILED
+            ):  # who loses a neighbour fails too, and may be the first
+                end = event
         else:
-            send(line)
+            send(event)
     mailbox.shutdown()
     if problems and (end is None or _lost_a_worker(problems[0])):
         raise problems[0]
@@ -104,7 +107,7 @@ def _member(config: dict[str, Any]) -> None:
 
     job, send = config["job"], config["mailbox"].put
     if ray.train.get_context().get_world_rank() == 0:
-        if _first(job, send) not in ("completed", "diverged"):
+        if not _first(job, send).is_final:
             raise RuntimeError("the trial has ended")
         return
     settled, trained = _agreed(None)
@@ -114,20 +117,20 @@ def _member(config: dict[str, Any]) -> None:
     except Diverged:
         pass  # so has the first worker, who tells it
     except Exception as error:
-        totals = {"training_seconds": None, "scoring_seconds": None}
         folder = folder_of(job)
         folder.mkdir(parents=True, exist_ok=True)
-        send(event("trial_ended", job["trial"], None, **fault(error, folder), **totals))
+        send(TrialEnded(job["trial"], **fault(error, folder)))
         raise
 
 
-def _first(job: dict[str, Any], send: Report) -> str:
-    outcome = "failed"
+def _first(job: dict[str, Any], send: Send) -> TrialStatus:
+    outcome = TrialStatus.FAILED
 
-    def heard(line: dict[str, Any]) -> None:
+    def heard(event: Event) -> None:
         nonlocal outcome
-        outcome = line.get("outcome", outcome)
-        send(line)
+        if isinstance(event, TrialEnded):
+            outcome = event.outcome
+        send(event)
 
     def training(recipe: Recipe, folder: Path, *others: Any) -> Recipe:
         _agreed((settle_recipe(recipe, folder, job["threads"]), is_trained(folder)))

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from sweeps.planning.plan import Plan
 from sweeps.spec.model import Notify
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import CellScored, Event, SweepEnded, TrialEnded
 
 PATIENCE = 20  # seconds that a command or a webhook gets; the sweep waits for neither
-FAILURES = ("failed", "out_of_memory")
 
 log = logging.getLogger(__name__)
 
@@ -35,41 +34,41 @@ class Teller:
     def __init__(self, plan: Plan, past: Iterable[Event] = ()) -> None:
         self.plan = plan
         self.settings = {trial.id: " ".join(map(str, trial.params.values())) for trial in plan.trials}
-        self.best: Event | None = None
-        self.told: Event | None = None  # the best that was told last
-        for line in past:
-            self._take(line)
+        self.best: CellScored | None = None
+        self.told: CellScored | None = None  # the best that was told last
+        for event in past:
+            self._take(event)
         self.told = self.best
 
-    def notice(self, line: Event) -> Notice | None:
+    def notice(self, event: Event) -> Notice | None:
         """The notice that an event calls for. A new best is told when its trial has ended, not cell by cell."""
-        self._take(line)
+        self._take(event)
         name = self.plan.spec.name
-        if line["event"] == "sweep_ended":
-            return Notice("end", name, f"sweep {name}: {line['outcome']}{self._best_so_far()}")
-        if line["event"] != "trial_ended":
+        if isinstance(event, SweepEnded):
+            return Notice("end", name, f"sweep {name}: {event.outcome}{self._best_so_far()}")
+        if not isinstance(event, TrialEnded):
             return None
-        if line["outcome"] in FAILURES:
-            what = f"{line['trial']} {self.settings.get(line['trial'], '')}".rstrip()
-            return Notice("fail", name, f"sweep {name}: trial {what} {line['outcome']}: {line.get('reason') or ''}")
-        if self.best is not None and self.best is not self.told and self.best["trial"] == line["trial"]:
+        if event.outcome.is_fault:
+            what = f"{event.trial} {self.settings.get(event.trial, '')}".rstrip()
+            return Notice("fail", name, f"sweep {name}: trial {what} {event.outcome}: {event.reason or ''}")
+        if self.best is not None and self.best is not self.told and self.best.trial == event.trial:
             self.told = self.best
             return Notice("best", name, f"sweep {name}: a new best{self._best_so_far()}")
         return None
 
-    def _take(self, line: Event) -> None:
+    def _take(self, event: Event) -> None:
         in_full = self.plan.spec.evaluation.samples
-        if line["event"] != "cell" or line["value"] is None or line["params"]["evaluation.samples"] != in_full:
+        if not isinstance(event, CellScored) or event.value is None or event.samples != in_full:
             return
-        if self.best is None or line["value"] < self.best["value"]:
-            self.best = line
+        if self.best is None or self.best.value is None or event.value < self.best.value:
+            self.best = event
 
     def _best_so_far(self) -> str:
         if self.best is None:
             return ""
-        settings = self.settings.get(self.best["trial"], "")
-        width = self.best["params"]["ema.sigma_rel"]
-        return f"; {self.best['metric']} {self.best['value']:.3f}: {self.best['trial']} {settings} σ_rel {width}"
+        settings = self.settings.get(self.best.trial, "")
+        width = self.best.params["ema.sigma_rel"]
+        return f"; {self.best.metric} {self.best.value:.3f}: {self.best.trial} {settings} σ_rel {width}"
 
 
 class Notifier:
@@ -91,9 +90,9 @@ class Notifier:
         self._notices.put(None)
         self._thread.join(2 * PATIENCE)
 
-    def __call__(self, line: Event) -> None:
+    def __call__(self, event: Event) -> None:
         """Take one event in."""
-        notice = self.teller.notice(line)
+        notice = self.teller.notice(event)
         if notice and notice.kind in self.settings.when:
             self._notices.put(notice)
 
@@ -105,9 +104,9 @@ class Notifier:
 def heard_by(*listeners: Callable[[Event], None]) -> Callable[[Event], None]:
     """One listener that tells several, in turn."""
 
-    def hear(line: Event) -> None:
+    def hear(event: Event) -> None:
         for listener in listeners:
-            listener(line)
+            listener(event)
 
     return hear
 

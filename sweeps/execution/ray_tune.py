@@ -8,18 +8,19 @@ from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import compiling_pays
 from sweeps.execution.cluster import Cluster, gpus_per_trial
 from sweeps.execution.multi_worker import run_in_group
-from sweeps.execution.recorder import Recorder, cut_off
+from sweeps.execution.recorder import Recorder
 from sweeps.execution.retention import drop_losers
 from sweeps.execution.worker import run_in_worker
 from sweeps.planning.budget import exhausted
-from sweeps.planning.known_work import FAULTS
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.search.trial_scheduler import TrialScheduler
 from sweeps.storage.bucket import BucketLost
+from sweeps.storage.events import TrialEnded, TrialStarted, WeightsDropped, from_plain
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Event, event, trial_statuses
+from sweeps.storage.ledger import trial_statuses
 from sweeps.storage.stop_requests import EVERYTHING, asked_to_stop
+from sweeps.storage.trial_status import TrialStatus
 
 RETRIES = 2  # of a trial whose worker died; errors inside a trial are outcomes and are not retried
 STOPPED = "by mpdit stop"
@@ -80,27 +81,29 @@ def heed_requests(work: Work, recorder: Recorder) -> None:
             recorder.stops[asked] = STOPPED
 
 
-def heed_outcome(line: Event, work: Work, recorder: Recorder) -> None:
+def heed_outcome(end: TrialEnded, work: Work, recorder: Recorder) -> None:
     """End the sweep where a trial's end is to be its own; let go of what has lost."""
     try:
         for trial in drop_losers(work.plan, work.storage, recorder.ledger.events):
-            recorder.record(event("weights_dropped", trial))
+            recorder.record(WeightsDropped(trial))
     except BucketLost as loss:
         recorder.halt = recorder.fault = str(loss)
-    if line.get("disk_full") or line.get("bucket_lost"):
-        recorder.halt = recorder.fault = line["reason"]
-    if work.fail_fast and line["outcome"] in FAULTS:
-        recorder.halt = f"trial {line['trial']} {line['outcome']}, and the sweep was to end with the first that did"
+    if end.disk_full or end.bucket_lost:
+        recorder.halt = recorder.fault = end.reason
+    if work.fail_fast and end.outcome.is_fault:
+        recorder.halt = f"trial {end.trial} {end.outcome}, and the sweep was to end with the first that did"
 
 
-def death(trial: str, error: Exception | None) -> Event:
+def death(trial: str, error: Exception | None) -> TrialEnded:
     """The end of a trial whose worker died again and again."""
     import ray
 
     tries = f"its worker died {RETRIES + 1} times"
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return cut_off(trial, "out_of_memory", f"{tries}, the last time because the machine had no memory left")
-    return cut_off(trial, "failed", tries)
+        return TrialEnded(
+            trial, TrialStatus.OUT_OF_MEMORY, f"{tries}, the last time because the machine had no memory left"
+        )
+    return TrialEnded(trial, TrialStatus.FAILED, tries)
 
 
 def tune_trials(work: Work, recorder: Recorder) -> None:
@@ -142,18 +145,19 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
                 signal.raise_signal(signal.SIGINT)  # Tune's own way to stop everything
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            recorder.record(event("trial_started", trial.config["job"]["trial"]))
+            recorder.record(TrialStarted(trial.config["job"]["trial"]))
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
-            line = result["event"]
-            recorder.record(line)
-            if line["event"] == "trial_ended":
-                heed_outcome(line, work, recorder)
+            event = from_plain(result["event"])
+            recorder.record(event)
+            if isinstance(event, TrialEnded):
+                heed_outcome(event, work, recorder)
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             name = trial.config["job"]["trial"]
-            if trial_statuses(recorder.ledger.events, alive=True)[name] == "running":  # it was not let to its end
-                recorder.record(cut_off(name, "stopped", recorder.stops.pop(name, "by the scheduler")))
+            if trial_statuses(recorder.ledger.events, alive=True)[name] is TrialStatus.RUNNING:  # it was stopped
+                reason = recorder.stops.pop(name, "by the scheduler")
+                recorder.record(TrialEnded(name, TrialStatus.STOPPED, reason))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             work.cluster.check()
@@ -163,9 +167,10 @@ def tune_trials(work: Work, recorder: Recorder) -> None:
         """Ends a trial at a report when that was asked for."""
 
         def __call__(self, trial_id: str, result: Any) -> bool:
-            if reason := work.scheduler.on_trial_result(result["event"]):
-                recorder.stops[result["event"]["trial"]] = reason
-            return result["event"]["trial"] in recorder.stops and result["event"]["event"] != "trial_ended"
+            event = from_plain(result["event"])
+            if event.trial and (reason := work.scheduler.on_trial_result(event)):
+                recorder.stops[event.trial] = reason
+            return event.trial in recorder.stops and not isinstance(event, TrialEnded)
 
         def stop_all(self) -> bool:
             return False

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from sweeps.storage.ledger import Event, Ledger, event
+from sweeps.storage.events import Event
+from sweeps.storage.ledger import Ledger
 from sweeps.tracking.mlflow_thread import Mirror
 
 Listener = Callable[[Event], None]
@@ -22,13 +23,9 @@ class Recorder:
         """Tune pickles its callbacks, for a restore that is never made."""
         return {}
 
-    def record(self, line: Event) -> None:
+    def record(self, event: Event) -> None:
         """Append one event and show it; what is already known is dropped. Raises DiskFull."""
-        if self.ledger.append(line):
-            self.mirror.show(line)
-            self.listener(line)
-
-
-def cut_off(trial: str, outcome: str, reason: str) -> Event:
-    """The end of a trial that could not tell it itself."""
-    return event("trial_ended", trial, outcome=outcome, reason=reason, training_seconds=None, scoring_seconds=None)
+        if self.ledger.append(event):
+            recorded = self.ledger.events[-1]
+            self.mirror.show(recorded)
+            self.listener(recorded)

@@ -8,13 +8,13 @@ from mpdit.run_folder import EMA, RECIPE
 from pipelines.scoring.evaluation import SCORES
 from pipelines.yaml_file import read_yaml, validate
 from sweeps.execution.cluster import dead_folders
-from sweeps.planning.known_work import ENDED
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.planning.staged_scoring import missing_cells, seed_groups
 from sweeps.results.ranking import rank
 from sweeps.spec.model import SweepSpec
+from sweeps.storage.events import Event, TrialEnded, WeightsDropped
 from sweeps.storage.layout import Storage, is_locked, locked
-from sweeps.storage.ledger import Event, read, trial_statuses
+from sweeps.storage.ledger import read, trial_statuses
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = (EMA, CHECKPOINTS, SCORES)
@@ -34,13 +34,13 @@ def losers(plan: Plan, events: list[Event], best: int) -> list[str]:
 
     Values are final once a point is scored in full, so that what loses now loses for good.
     """
-    rows = [row for row in rank(plan, events) if row.status == "completed" and row.value is not None]
+    rows = [row for row in rank(plan, events) if row.is_scored]
     winning = list(dict.fromkeys(tuple(row.trials) for row in rows))[:best]
     statuses, missing = trial_statuses(events), missing_cells(plan, events)
     ended = [
         [trial.id for trial in group]
         for group in seed_groups(plan)
-        if all(statuses[trial.id] in ENDED and not missing.get(trial.id) for trial in group)
+        if all(statuses[trial.id].is_ended and not missing.get(trial.id) for trial in group)
     ]
     return [trial for group in ended if set(group) not in map(set, winning) for trial in group]
 
@@ -49,8 +49,8 @@ def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
     """Remove the weights of the sweep's losers, where it says so; returns their trials."""
     if plan.spec.retention.best is None:
         return []
-    last = {line["trial"]: line["event"] for line in events if line["event"] in ("trial_ended", "weights_dropped")}
-    lost = [trial for trial in losers(plan, events, plan.spec.retention.best) if last[trial] == "trial_ended"]
+    last = {event.trial: event for event in events if isinstance(event, (TrialEnded, WeightsDropped))}
+    lost = [t for t in losers(plan, events, plan.spec.retention.best) if isinstance(last[t], TrialEnded)]
     lost = [trial for trial in lost if trial not in _wanted_elsewhere(storage, plan.spec.name)]
     gone = []
     for trial in lost:
@@ -67,7 +67,7 @@ def removable(storage: Storage, best: int | None = None) -> list[Removal]:
     found, known = list[Removal](), set[str]()
     for name in storage.sweep_names():
         events = read(storage.ledger(name))
-        known |= {line["trial"] for line in events if line["trial"]}
+        known |= {event.trial for event in events if event.trial}
         if not storage.is_running(name):
             found += _of_sweep(storage, name, events, best)
     elsewhere = storage.bucket and any(storage.is_running(name) for name in storage.sweep_names())
@@ -121,7 +121,7 @@ def _weights(storage: Storage, trial: str) -> list[Path]:
 def _wanted_elsewhere(storage: Storage, name: str) -> set[str]:
     """The trials that other sweeps rank too."""
     others = [other for other in storage.sweep_names() if other != name]
-    return {line["trial"] for other in others for line in read(storage.ledger(other)) if line["trial"]}
+    return {event.trial for other in others for event in read(storage.ledger(other)) if event.trial}
 
 
 def _removal(storage: Storage, path: Path, why: str) -> Removal:

@@ -25,13 +25,24 @@ from pipelines.training.trainer import AtSnapshot, Report, no_action, train
 from pipelines.training.training_folder import halve_micro_batch, log_to, settle_recipe, training_seconds
 from sweeps.planning.plan import scoring_work, training_work
 from sweeps.storage.bucket import BucketLost, open_bucket
+from sweeps.storage.events import (
+    CellScored,
+    Event,
+    Progress,
+    RungScored,
+    RungWidth,
+    SamplesDrawn,
+    TrialEnded,
+    encode,
+)
 from sweeps.storage.folder_sync import kept_up
 from sweeps.storage.layout import locked
-from sweeps.storage.ledger import event
 from sweeps.storage.open_storage import copy_of
+from sweeps.storage.trial_status import TrialStatus
 
 LOCK_PATIENCE = 60  # seconds that a dead driver's last workers get to let go of the trial
 
+Send = Callable[[Event], None]
 Training = Callable[[Recipe, Path, Report, int, AtSnapshot], Recipe]
 
 log = logging.getLogger(__name__)
@@ -50,13 +61,13 @@ def run_in_worker(config: dict[str, Any]) -> None:
     """Ray Tune's trainable: every event goes to the driver as one report."""
     from ray import tune
 
-    def send(line: dict[str, Any]) -> None:
-        tune.report({"event": line})
+    def send(event: Event) -> None:
+        tune.report({"event": encode(event)})
 
     run_job(config["job"], send, train_with_room)
 
 
-def run_job(job: dict[str, Any], send: Report, training: Training) -> None:
+def run_job(job: dict[str, Any], send: Send, training: Training) -> None:
     """`run_trial` on the plain values that a worker was sent."""
     run_trial(
         job["trial"],
@@ -85,7 +96,7 @@ def run_trial(
     folder: Path,
     cells: list[Cell],
     threads: int,
-    send: Report,
+    send: Send,
     keep: bool = False,
     compiled: bool = False,
     training: Training | None = None,
@@ -93,7 +104,7 @@ def run_trial(
     counting: Sequence[Counter] = (),
     bucket: str | None = None,
 ) -> None:
-    """Train and score one trial in its folder; whatever happens ends in one `trial_ended` event.
+    """Train and score one trial in its folder; whatever happens ends in one `TrialEnded` event.
 
     keep: whether the cells' features stay for a later round. training: how it is trained; by default in this process,
     once more with half a batch at a time where memory runs out. rungs: where it is scored on the way. counting: what
@@ -108,7 +119,7 @@ def run_trial(
     at_rung, drawn = at_rungs(trial, recipe, folder, threads, rungs, send), sample_grid_steps(recipe.steps)
 
     def on_progress(line: dict[str, Any]) -> None:
-        send(event("progress", trial, line["step"], metrics=line["metrics"] | meter.metrics()))
+        send(Progress(trial, line["step"], line["metrics"] | meter.metrics()))
         if line["step"] == 0:
             at_snapshot(0)
 
@@ -120,7 +131,7 @@ def run_trial(
         if bucket:  # before it is told: who shows it takes it from there
             with suppress(BucketLost):
                 open_bucket(bucket).send({f"trials/{trial}/{PICTURES}/{picture}": folder / PICTURES / picture})
-        send(event("growth", trial, step, picture=picture))
+        send(SamplesDrawn(trial, step, picture))
 
     try:
         with (
@@ -138,23 +149,26 @@ def run_trial(
                 scored["seconds"] += result["scoring_seconds"]
                 scored["work"] += work[result["cell"]] * result["drawn"] / result["params"]["evaluation.samples"]
                 push()
-                send(event("cell", trial, recipe.steps, **result))
+                send(CellScored(trial, recipe.steps, **result))
 
             with log_to(folder / "log.txt"):
                 evaluate(folder, settled, cells, on_cell, keep=keep, compiled=compiled)
-        outcome: dict[str, Any] = {"outcome": "completed", "training_work": training_work(recipe, parameters)}
+        outcome: dict[str, Any] = {"outcome": TrialStatus.COMPLETED, "training_work": training_work(recipe, parameters)}
     except Diverged as divergence:
-        outcome = {"outcome": "diverged", "reason": str(divergence)}
+        outcome = {"outcome": TrialStatus.DIVERGED, "reason": str(divergence)}
     except OutOfMemory as lack:
-        outcome = {"outcome": "out_of_memory", "reason": str(lack)}
+        outcome = {"outcome": TrialStatus.OUT_OF_MEMORY, "reason": str(lack)}
     except Exception as error:
         outcome = fault(error, folder)
-    totals = {"training_seconds": training_seconds(folder), "scoring_seconds": round(scored["seconds"], 3)}
+    totals: dict[str, Any] = {
+        "training_seconds": training_seconds(folder),
+        "scoring_seconds": round(scored["seconds"], 3),
+    }
     totals |= meter.metrics()
-    send(event("trial_ended", trial, None, **outcome, **totals, scoring_work=scored["work"], **facts))
+    send(TrialEnded(trial, **outcome, **totals, scoring_work=scored["work"], **facts))
 
 
-def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Report) -> AtSnapshot:
+def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Send) -> AtSnapshot:
     """What scores the trial when its training comes to a rung, and reports it."""
     if rungs is None:
         return no_action
@@ -167,8 +181,8 @@ def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rung
         settled = settle_recipe(recipe, folder, threads)
         widths = score_rung(folder, settled, step, rung_widths(recipe.steps, step, rungs.widths), evaluation)
         seconds = sum(width.pop("seconds") for width in widths)
-        facts = {"share": places[step], "samples": evaluation.samples, "scoring_seconds": round(seconds, 3)}
-        send(event("rung", trial, step, **facts, widths=widths))
+        scored = [RungWidth(**width) for width in widths]
+        send(RungScored(trial, step, places[step], evaluation.samples, scored, round(seconds, 3)))
 
     return score
 
@@ -199,10 +213,10 @@ def train_with_room(
 def fault(error: Exception, folder: Path) -> dict[str, Any]:
     """The outcome of a trial that an exception has ended."""
     if disk_is_full(error):
-        return {"outcome": "interrupted", "reason": str(no_space(folder)), "disk_full": True}
+        return {"outcome": TrialStatus.INTERRUPTED, "reason": str(no_space(folder)), "disk_full": True}
     if isinstance(error, BucketLost):
-        return {"outcome": "interrupted", "reason": str(error), "bucket_lost": True}
+        return {"outcome": TrialStatus.INTERRUPTED, "reason": str(error), "bucket_lost": True}
     with log_to(folder / "log.txt"):
         log.error("%s", traceback.format_exc())
-    outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
+    outcome = TrialStatus.OUT_OF_MEMORY if is_out_of_memory(error) else TrialStatus.FAILED
     return {"outcome": outcome, "reason": f"{type(error).__name__}: {error}"}

@@ -5,7 +5,8 @@ from datetime import datetime
 
 from sweeps.planning.plan import Trial
 from sweeps.spec.model import SweepSpec
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, TrialStarted
+from sweeps.storage.ledger import only
 
 
 def spent(events: Iterable[Event]) -> dict[str, float]:
@@ -16,20 +17,20 @@ def spent(events: Iterable[Event]) -> dict[str, float]:
     clock = gpu = gpus = 0.0
     began, last = None, None
     held: dict[str, datetime] = {}  # since when a trial holds its GPUs
-    for line in events:
-        if "from" in line:
+    for event in events:
+        if event.origin is not None:
             continue
-        now = datetime.fromisoformat(line["time"])
-        if line["event"] == "sweep_started":
+        now = event.moment
+        if isinstance(event, SweepStarted):
             clock += _hours(began, last)
             gpu += gpus * sum(_hours(since, last) for since in held.values())
-            held, began, gpus = {}, now, float(line.get("gpus_per_trial") or 0)
+            held, began, gpus = {}, now, event.gpus_per_trial or 0.0
         last = now
-        if line["event"] == "trial_started":
-            held.setdefault(line["trial"], now)
-        elif line["event"] == "trial_ended" and line["trial"] in held:
-            gpu += gpus * _hours(held.pop(line["trial"]), now)
-        elif line["event"] == "sweep_ended":
+        if isinstance(event, TrialStarted):
+            held.setdefault(event.trial, now)
+        elif isinstance(event, TrialEnded) and event.trial in held:
+            gpu += gpus * _hours(held.pop(event.trial), now)
+        elif isinstance(event, SweepEnded):
             clock, began = clock + _hours(began, now), None
     clock += _hours(began, last)
     gpu += gpus * sum(_hours(since, last) for since in held.values())
@@ -57,7 +58,7 @@ def affordable(spec: SweepSpec, events: Iterable[Event], todo: Sequence[Trial]) 
     limit = spec.budget.trials
     if limit is None:
         return list(todo), None
-    begun = {line["trial"] for line in events if line["event"] == "trial_started" and "from" not in line}
+    begun = {event.trial for event in only(events, TrialStarted) if event.origin is None}
     new = [trial for trial in todo if trial.id not in begun][: max(0, limit - len(begun))]
     allowed = [trial for trial in todo if trial.id in begun or trial in new]
     return allowed, f"budget.trials: {limit} is reached" if len(allowed) < len(todo) else None

@@ -2,16 +2,25 @@
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from pipelines.scoring.rungs import WIDTHS_AT_A_RUNG
 from sweeps.planning.plan import Estimate, Plan, Trial, estimate, scoring_work
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
+from sweeps.storage.events import (
+    CellScored,
+    Event,
+    Progress,
+    RungScored,
+    SamplesDrawn,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+)
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Event, read, trial_statuses
+from sweeps.storage.ledger import only, read, trial_statuses
 
-FINAL = ("completed", "diverged")  # outcomes that the same recipe would reach again
-ENDED = (*FINAL, "stopped")  # what the same command leaves as it is; `mpdit retry` takes a stopped trial up again
-FAULTS = ("failed", "out_of_memory")
-OPEN = ("pending", "running", "interrupted")  # what the same command goes on with
+REUSED = (TrialStarted, Progress, RungScored, SamplesDrawn, CellScored, TrialEnded)  # what is copied of a trial
 
 
 def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> list[Event]:
@@ -23,9 +32,8 @@ def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> 
             continue
         events = read(storage.ledger(other))
         statuses = trial_statuses(events)
-        here = {trial for trial in wanted if statuses[trial] in FINAL}
-        kinds = ("trial_started", "progress", "rung", "growth", "cell", "trial_ended")
-        found += [{**line, "from": other} for line in events if line["trial"] in here and line["event"] in kinds]
+        here = {trial for trial in wanted if statuses[trial].is_final}
+        found += [replace(event, origin=other) for event in events if event.trial in here and isinstance(event, REUSED)]
         wanted -= here
     return found
 
@@ -45,17 +53,17 @@ def untrained(plan: Plan, storage: Storage, events: list[Event]) -> list[Trial]:
 def unfinished(plan: Plan, events: list[Event]) -> list[Trial]:
     """The trials that need a worker: not trained to the end, or with cells to score."""
     statuses, missing = trial_statuses(events), missing_cells(plan, events)
-    return [trial for trial in plan.trials if statuses[trial.id] not in ENDED or missing.get(trial.id)]
+    return [trial for trial in plan.trials if not statuses[trial.id].is_ended or missing.get(trial.id)]
 
 
-def timed(storage: Storage) -> list[Event]:
+def timed(storage: Storage) -> list[TrialEnded]:
     """The end of every trial that was trained here, with its times."""
-    everything = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
-    return [line for line in everything if line["event"] == "trial_ended" and "from" not in line]
+    events = [event for name in storage.sweep_names() for event in read(storage.ledger(name))]
+    return [event for event in only(events, TrialEnded) if event.origin is None]
 
 
 def cost_of(
-    plan: Plan, storage: Storage, events: list[Event], slots: int = 1, measured: list[Event] | None = None
+    plan: Plan, storage: Storage, events: list[Event], slots: int = 1, measured: list[TrialEnded] | None = None
 ) -> Estimate:
     """What is still to do will cost, judged by every trial that has been timed in this storage, or by measured ones.
 
@@ -63,10 +71,10 @@ def cost_of(
     scheduler as if it stopped none.
     """
     plan = plan.expected
-    starts = [line for name in storage.sweep_names() for line in read(storage.ledger(name))]
-    ran = [line["max_concurrent"] for line in starts if line["event"] == "sweep_started" and line["max_concurrent"]]
+    known = [event for name in storage.sweep_names() for event in read(storage.ledger(name))]
+    ran = [event.max_concurrent for event in only(known, SweepStarted) if event.max_concurrent]
     ended = measured or timed(storage)
-    on_gpu = any(line.get("runtime", {}).get("device") == "cuda" for line in ended)
+    on_gpu = any(event.runtime.get("device") == "cuda" for event in ended)
     asked = plan.spec.resources.gpus_per_trial
     gpus = (1.0 if asked == "auto" else asked) if on_gpu else 0.0
     missing = missing_cells(plan, events)

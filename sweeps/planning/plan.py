@@ -16,7 +16,8 @@ from pipelines.training.checkpoint import KEPT
 from sweeps.spec.model import SweepSpec, split_axis, with_value
 from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, unique
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import Event, Suggested, TrialEnded
+from sweeps.storage.ledger import only
 
 FLOAT_BYTES = 4
 CHECKPOINT_COPIES = 3 + len(TRACKED_WIDTHS)  # weights, two Adam moments, the averages
@@ -100,7 +101,7 @@ def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:
     if algorithm.points:
         rest = algorithm.points(space, count, search.seed)
     else:
-        rest = [line["params"] for line in events if line["event"] == "suggested"]
+        rest = [event.params for event in only(events, Suggested)]
     every = list(unique([*first, *rest]))
     return every if algorithm.learns or algorithm.exhaustive else every[:count]
 
@@ -149,7 +150,7 @@ class Estimate:
 
 
 def estimate(
-    finished: list[Event],
+    finished: list[TrialEnded],
     train: list[Trial],
     cells: list[tuple[Trial, list[Cell]]],
     concurrent: int,
@@ -165,8 +166,8 @@ def estimate(
     """
     parameters = {trial.id: trial.parameters for trial, _ in cells}
     disk = _disk([(trial.recipe.steps, parameters[trial.id]) for trial in train], concurrent, kept)
-    training = [line["training_seconds"] / line["training_work"] for line in finished if line.get("training_work")]
-    scoring = [line["scoring_seconds"] / line["scoring_work"] for line in finished if line.get("scoring_work")]
+    training = [end.training_pace for end in finished if end.training_pace is not None]
+    scoring = [end.scoring_pace for end in finished if end.scoring_pace is not None]
     hours = gpu_hours = None
     if training and scoring:
         new, pace, each = {trial.id for trial in train}, median(training), median(scoring)
@@ -175,7 +176,7 @@ def estimate(
             + each * (sum(scoring_work(cell, parameters[trial.id]) for cell in few) + more_work / len(cells))
             for trial, few in cells
         ]
-        start = max((line.get("start_seconds", 0.0) for line in finished), default=0.0) if cells else 0.0
+        start = max((end.start_seconds for end in finished), default=0.0) if cells else 0.0
         hours = round((packed(seconds, concurrent) + start) / 3600, 4)
         gpu_hours = round(sum(seconds) / 3600 * gpus, 4)
     return Estimate(hours, gpu_hours, round(disk / 1e9, 3))

@@ -11,7 +11,8 @@ from statistics import mean
 from pipelines.scoring.cell import Cell
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.spec.model import SweepSpec
-from sweeps.storage.ledger import Event, trial_statuses
+from sweeps.storage.events import CellScored, Event
+from sweeps.storage.ledger import only, trial_statuses
 
 Contender = tuple[list[Trial], PlannedCell]  # the seeds of one point of the sweep, and one of its cells
 
@@ -40,8 +41,8 @@ def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = (
     A round begins when every trial has come through the one before: it follows from the ledger alone.
     """
     statuses = trial_statuses(events)
-    out = {trial.id for trial in plan.trials if statuses[trial.id] in ("diverged", "stopped")} | set(given_up)
-    results = {(line["trial"], line["cell"]): line["value"] for line in events if line["event"] == "cell"}
+    out = {trial.id for trial in plan.trials if statuses[trial.id].is_cut_short} | set(given_up)
+    results = {(event.trial, event.cell): event.value for event in only(events, CellScored)}
     counts = rounds(plan.spec)
     field: list[Contender] = [(group, planned) for group in seed_groups(plan) for planned in plan.cells]
     if len(counts) > 1:  # what was scored in full without having been screened needs no screening

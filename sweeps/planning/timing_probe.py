@@ -7,12 +7,13 @@ from multiprocessing import get_context
 
 from pipelines.training.timing import time_training
 from sweeps.planning.plan import Plan, Trial, scoring_work, training_work
-from sweeps.storage.ledger import Event, event
+from sweeps.storage.events import TrialEnded
+from sweeps.storage.trial_status import TrialStatus
 
 MODELS = 4  # different networks that are measured, at most
 
 
-def measure(plan: Plan, trials: list[Trial], slots: int) -> list[Event]:
+def measure(plan: Plan, trials: list[Trial], slots: int) -> list[TrialEnded]:
     """A `trial_ended` event, such as a timed trial leaves, for each training that is measured; nothing is recorded."""
     if not trials:
         return []
@@ -34,15 +35,15 @@ def _different(trials: list[Trial]) -> list[Trial]:
     return every if len(every) <= MODELS else [every[at * (len(every) - 1) // (MODELS - 1)] for at in range(MODELS)]
 
 
-def _measure(plan: Plan, trial: Trial, asked_at: float) -> Event:
+def _measure(plan: Plan, trial: Trial, asked_at: float) -> TrialEnded:
     waited = time.time() - asked_at
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     cell = plan.cells[0].cell
     found = time_training(trial.recipe, cell.evaluation, plan.spec.resources.cpus_per_trial)
     parameters = trial.parameters
-    return event(
-        "trial_ended",
+    return TrialEnded(
         trial.id,
+        TrialStatus.COMPLETED,
         training_seconds=found.training,
         training_work=training_work(trial.recipe, parameters),
         scoring_seconds=found.scoring(cell.evaluation.samples),

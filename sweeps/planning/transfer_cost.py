@@ -54,10 +54,8 @@ def saving(plan: Plan, storage: Storage, size: str | None, patch: int | None) ->
     moved = [transfer(trial.recipe, size, patch) for trial in plan.trials]
     targets = list({trial_id(one.target): one.target for one in moved}.values())
     dearest = max(targets, key=_petaflop)
-    seconds = [
-        (line["training_seconds"] / line["training_work"]) for line in timed(storage) if line.get("training_work")
-    ]
-    pace = median(seconds) if seconds else None
+    paces = [end.training_pace for end in timed(storage) if end.training_pace is not None]
+    pace = median(paces) if paces else None
     tokens = _tokens(plan.trials[0].recipe)
     warnings = list(dict.fromkeys(warning for one in moved for warning in one.warnings))
 

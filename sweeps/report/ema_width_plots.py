@@ -23,7 +23,7 @@ def write_figures(plan: Plan, rows: Sequence[Row], folder: Path) -> list[Path]:
     The curves have one line for each value of the other axes, with its 95 % interval; the map shows the best distance
     for each pair of learning rate (or of the training axis with most values) and width.
     """
-    scored = [row for row in rows if row.status == "completed" and row.value is not None]
+    scored = [row for row in rows if row.is_scored]
     if len({row.params.get(WIDTH) for row in scored}) < 2:
         return []
     import matplotlib as mpl

@@ -11,7 +11,8 @@ from sweeps.report.ema_width_plots import WIDTH, grid, lines
 from sweeps.report.svg import Chart, Series, Upright, figure, line_chart, parallel_coordinates, swatch
 from sweeps.results.importance import distinct, numeric
 from sweeps.results.ranking import Row
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import Event, Progress
+from sweeps.storage.ledger import only
 
 MOST_LINES = 12  # beyond these a picture says nothing
 MOST_PANELS = 6
@@ -59,12 +60,12 @@ class Told:
     plan: Plan
     rows: list[Row]
     events: list[Event]
-    progress: dict[str, list[Event]] = field(default_factory=dict)
+    progress: dict[str, list[Progress]] = field(default_factory=dict)
 
     @property
     def scored(self) -> list[Row]:
         """The rows with a value that may be compared."""
-        return [row for row in self.rows if row.status == "completed" and row.value is not None]
+        return [row for row in self.rows if row.is_scored]
 
     @property
     def trials(self) -> list[Trial]:
@@ -80,11 +81,10 @@ class Told:
 
 def tell(plan: Plan, rows: list[Row], events: list[Event]) -> Told:
     """The ranking and the events of a sweep, the progress sorted by trial and step."""
-    progress: dict[str, list[Event]] = {}
-    for line in events:
-        if line["event"] == "progress":
-            progress.setdefault(line["trial"], []).append(line)
-    return Told(plan, rows, events, {trial: sorted(same, key=lambda p: p["step"]) for trial, same in progress.items()})
+    progress: dict[str, list[Progress]] = {}
+    for report in only(events, Progress):
+        progress.setdefault(report.trial, []).append(report)
+    return Told(plan, rows, events, {trial: sorted(same, key=lambda p: p.step) for trial, same in progress.items()})
 
 
 def label(params: dict[str, Any], axes: Sequence[str]) -> str:
@@ -196,16 +196,16 @@ def _goodness(value: float, span: tuple[float, float]) -> float:
 
 def magnitudes(told: Told) -> Figure | None:
     """Magnitude of the residual stream per block, at the start and the end of training, ± 3 standard deviations."""
-    chosen: dict[str, tuple[Trial, Event, Event]] = {}
+    chosen: dict[str, tuple[Trial, Progress, Progress]] = {}
     split = split_axis(told)
     for trial in told.trials:  # best first
-        known = [line for line in told.progress.get(trial.id, []) if _per_block(line)]
+        known = [report for report in told.progress.get(trial.id, []) if _per_block(report)]
         if known:
             chosen.setdefault(str(trial.params[split]) if split else trial.id, (trial, known[0], known[-1]))
     panels = list(chosen.items())[:MOST_PANELS]
     if not panels:
         return None
-    ends = [(f"{name}: step {line['step']}", _per_block(line)) for name, pair in panels for line in pair[1:]]
+    ends = [(f"{name}: step {report.step}", _per_block(report)) for name, pair in panels for report in pair[1:]]
     seen = [y for _, pair in panels for _, y in _inputs_series(pair[2]).points]
     low = min([mean - SEVERAL * std for _, blocks in ends for mean, std in blocks] + seen)
     high = max([mean + SEVERAL * std for _, blocks in ends for mean, std in blocks] + seen)
@@ -222,8 +222,8 @@ def magnitudes(told: Told) -> Figure | None:
         ["", *[f"block {number}" for number in range(most)]],
         [[name, *[f"{figure(m)} ± {figure(SEVERAL * s)}" for m, s in blocks]] for name, blocks in ends],
     )
-    ended = all(last["step"] == trial.recipe.steps for _, (trial, _, last) in panels)
-    start = "before the first step" if panels[0][1][1]["step"] == 0 else f"at step {panels[0][1][1]['step']}"
+    ended = all(last.step == trial.recipe.steps for _, (trial, _, last) in panels)
+    start = "before the first step" if panels[0][1][1].step == 0 else f"at step {panels[0][1][1].step}"
     return Figure(
         "magnitude",
         "Magnitude per block",
@@ -246,28 +246,29 @@ def _others(told: Told, split: str | None) -> list[str]:
     return [axis for axis in told.plan.spec.training_axes if axis not in (split, "seed")]
 
 
-def _per_block(line: Event) -> list[tuple[float, float]]:
-    """(mean, standard deviation) of the stream after each block."""
+def _per_block(report: Progress) -> list[tuple[float, float]]:
+    """(mean, standard deviation) of the stream after each block, up to the first that is not finite."""
     found: list[tuple[float, float]] = []
-    while (name := f"magnitude/block{len(found)}/mlp/residual") + "/mean" in line["metrics"]:
-        found.append((line["metrics"][f"{name}/mean"], line["metrics"].get(f"{name}/std", 0.0)))
+    while (mean := report.metrics.get(f"{(name := f'magnitude/block{len(found)}/mlp/residual')}/mean")) is not None:
+        found.append((mean, report.metrics.get(f"{name}/std") or 0.0))
     return found
 
 
-def _per_block_series(line: Event) -> Series:
-    blocks = _per_block(line)
+def _per_block_series(report: Progress) -> Series:
+    blocks = _per_block(report)
     points = [(float(number), mean) for number, (mean, _) in enumerate(blocks)]
-    return Series(f"step {line['step']}", points, [(m - SEVERAL * s, m + SEVERAL * s) for m, s in blocks])
+    return Series(f"step {report.step}", points, [(m - SEVERAL * s, m + SEVERAL * s) for m, s in blocks])
 
 
-def _inputs_series(line: Event) -> Series:
-    """What attention and MLP of each block take in, in the order of the network."""
+def _inputs_series(report: Progress) -> Series:
+    """What attention and MLP of each block take in, in the order of the network, up to the first that is not finite."""
     points: list[tuple[float, float]] = []
-    while (name := f"magnitude/block{len(points) // 2}/{'mlp' if len(points) % 2 else 'attention'}/input/mean") in (
-        line["metrics"]
-    ):
-        points.append((len(points) / 2, line["metrics"][name]))
-    return Series(f"inputs at step {line['step']}", points)
+    while True:
+        layer = "mlp" if len(points) % 2 else "attention"
+        mean = report.metrics.get(f"magnitude/block{len(points) // 2}/{layer}/input/mean")
+        if mean is None:
+            return Series(f"inputs at step {report.step}", points)
+        points.append((len(points) / 2, mean))
 
 
 def _flat(ends: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> bool:
@@ -307,8 +308,8 @@ def learning(told: Told) -> Figure | None:
 
 
 def _over_steps(told: Told, trial: Trial, metric: str) -> list[tuple[float, float]]:
-    known = told.progress.get(trial.id, [])
-    return [(float(p["step"]), float(p["metrics"][metric])) for p in known if p["metrics"].get(metric) is not None]
+    reports = told.progress.get(trial.id, [])
+    return [(float(p.step), value) for p in reports if (value := p.metrics.get(metric)) is not None]
 
 
 def _firsts_and_last(points: Sequence[tuple[float, float]]) -> list[str]:

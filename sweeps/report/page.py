@@ -4,7 +4,6 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import yaml
 
 from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES
-from sweeps.planning.known_work import OPEN
-from sweeps.planning.plan import Plan, PlannedCell
+from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.report.figures import (
     Told,
     curves,
@@ -31,8 +29,10 @@ from sweeps.report.pareto_front import WRITTEN, front, front_answer, front_figur
 from sweeps.report.svg import figure, in_column
 from sweeps.results.importance import distinct, importances
 from sweeps.results.ranking import Row, noise_floor
+from sweeps.storage.events import CellScored, Event, Progress, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Event
+from sweeps.storage.ledger import by_trial, only
+from sweeps.storage.trial_status import TrialStatus
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SHOWN = 15  # rows of the ranking that are not folded away
@@ -40,7 +40,7 @@ SHOWN = 15  # rows of the ranking that are not folded away
 
 def write_report(storage: Storage, plan: Plan, rows: list[Row], events: list[Event], output: Path) -> Path:
     """Write the report of a sweep's ranking and ledger to `output`. Raises InputError when there are no events."""
-    if not any(line["event"] in ("progress", "cell") for line in events):
+    if not any(isinstance(event, (Progress, CellScored)) for event in events):
         raise input_error(f"nothing of {plan.spec.name} has been reported yet", hint=f"mpdit status {plan.spec.name}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(render(storage, plan, rows, events), encoding="utf-8")
@@ -66,8 +66,8 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         metric=told.metric,
         others=[name for name, _ in _others(told)],
         front=" and ".join(objectives(told)) if front(told) else "",
-        ranking=[_line(told, row, axes) for row in rows if row.value is not None or row.status not in OPEN],
-        to_come=sum(row.value is None and row.status in OPEN for row in rows),
+        ranking=[_line(told, row, axes) for row in rows if row.value is not None or not row.is_open],
+        to_come=sum(row.value is None and row.is_open for row in rows),
         shown=SHOWN,
         maps=maps(told),
         figures=[found for found in (front_figure(told), curves(told), magnitudes(told), learning(told)) if found],
@@ -174,34 +174,40 @@ class TrialCost:
 
 def costs(told: Told) -> list[TrialCost]:
     """What each trial took, best first."""
-    return [_cost(told, trial.id) for trial in told.trials]
+    events_of = by_trial(told.events)
+    return [_cost(told, trial, events_of[trial.id]) for trial in told.trials]
 
 
-def _cost(told: Told, trial: str) -> TrialCost:
-    known = next(t for t in told.plan.trials if t.id == trial)
-    own = [line for line in told.events if line["trial"] == trial]
-    ends = [line for line in own if line["event"] == "trial_ended"]
-    trained = [line["training_seconds"] for line in ends if line.get("training_seconds") is not None]
-    scored = [line["scoring_seconds"] for line in own if line["event"] == "cell"]
-    energy = [joules for line in own if (joules := line.get("metrics", line).get("energy_joules")) is not None]
-    machine: dict[str, Any] = next((line["machine"] for line in reversed(ends) if line.get("machine")), {})
+def _cost(told: Told, trial: Trial, own: Sequence[Event]) -> TrialCost:
+    ends = only(own, TrialEnded)
+    trained = [end.training_seconds for end in ends if end.training_seconds is not None]
+    scored = [cell.scoring_seconds for cell in only(own, CellScored) if cell.scoring_seconds is not None]
+    energy = [joules for event in own if (joules := _energy_joules(event)) is not None]
+    machine: dict[str, Any] = next((end.machine for end in reversed(ends) if end.machine), {})
     training, scoring = trained[-1] if trained else None, sum(scored) if scored else None
     asked = told.plan.spec.resources.gpus_per_trial
     gpus = (1.0 if asked == "auto" else float(asked)) if machine.get("device") == "cuda" else 0.0
-    step = max((line["step"] for line in told.progress.get(trial, [])), default=0)
+    step = max((report.step for report in told.progress.get(trial.id, [])), default=0)
     return TrialCost(
-        trial=trial,
-        settings=label(known.params, told.plan.spec.training_axes),
-        outcome=ends[-1]["outcome"] if ends else "running" if own else "pending",
-        reason=(ends[-1].get("reason") or "") if ends else "",
-        steps=f"{step:,} of {known.recipe.steps:,}",
+        trial=trial.id,
+        settings=label(trial.params, told.plan.spec.training_axes),
+        outcome=ends[-1].outcome if ends else TrialStatus.RUNNING if own else TrialStatus.PENDING,
+        reason=(ends[-1].reason or "") if ends else "",
+        steps=f"{step:,} of {trial.recipe.steps:,}",
         training=training,
         scoring=scoring,
         gpu_seconds=gpus * ((training or 0.0) + (scoring or 0.0)),
         watt_hours=energy[-1] / 3600 if energy else None,  # counted over all the starts of its training
         device=str(machine.get("device_name", "")),
-        reused=next((line["from"] for line in own if "from" in line), ""),
+        reused=next((event.origin for event in own if event.origin), ""),
     )
+
+
+def _energy_joules(event: Event) -> float | None:
+    """What the training has used up to this event."""
+    if isinstance(event, Progress):
+        return event.metrics.get("energy_joules")
+    return event.energy_joules if isinstance(event, TrialEnded) else None
 
 
 def _total(trials: Sequence[TrialCost], events: Sequence[Event]) -> list[tuple[str, str]]:
@@ -228,11 +234,11 @@ def _energy(watt_hours: Sequence[float], trained: int) -> str:
 def _wall(events: Sequence[Event]) -> float:
     """Seconds in which a driver ran: from each start to the last event before the next start."""
     total, began, last = 0.0, None, None
-    for line in events:
-        if "from" in line:
+    for event in events:
+        if event.origin is not None:
             continue
-        now = datetime.fromisoformat(line["time"])
-        if line["event"] == "sweep_started":
+        now = event.moment
+        if isinstance(event, SweepStarted):
             total += (last - began).total_seconds() if began and last else 0.0
             began = now
         last = now
@@ -274,8 +280,8 @@ def samples(storage: Storage, told: Told) -> list[dict[str, str]]:
 
 def _picture(storage: Storage, told: Told, row: Row) -> str | None:
     key = planned(told.plan, row).cell.key
-    lines = [line for line in told.events if line["event"] == "cell" and line["trial"] == row.trial]
-    name = next((line.get("picture") for line in reversed(lines) if line["cell"] == key), None)
+    cells = [cell for cell in only(told.events, CellScored) if cell.trial == row.trial and cell.cell == key]
+    name = cells[-1].picture if cells else None
     path = storage.trial(row.trial) / PICTURES / (name or "none")
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
 
@@ -289,16 +295,16 @@ def _provenance(told: Told) -> list[tuple[str, str]]:
     """What the best cell's number was measured with."""
     best = told.scored[0] if told.scored else None
     key = planned(told.plan, best).cell.key if best else ""
-    cells = [line for line in told.events if line["event"] == "cell"]
-    line = next((c for c in cells if best and (c["trial"], c["cell"]) == (best.trial, key)), None)
-    facts = {**line["params"], **line["provenance"]} if line else {}
-    starts = [e["sweep"] for e in told.events if e["event"] == "sweep_started"]
+    cells = only(told.events, CellScored)
+    cell = next((c for c in cells if best and (c.trial, c.cell) == (best.trial, key)), None)
+    facts = {**cell.params, **cell.provenance} if cell else {}
+    starts = [start.sweep for start in only(told.events, SweepStarted)]
     devices = dict.fromkeys(cost.device for cost in costs(told) if cost.device)
     found = [("sweep", starts[0] if starts else ""), ("device", ", ".join(devices)), *facts.items()]
     return [(name, str(value)) for name, value in found if value not in ("", None, [])]
 
 
 def _span(events: Sequence[Event]) -> str:
-    first, last = (datetime.fromisoformat(line["time"]) for line in (events[0], events[-1]))
+    first, last = (event.moment for event in (events[0], events[-1]))
     days = [moment.strftime("%Y-%m-%d %H:%M") for moment in (first, last)]
     return f"{days[0]} to {days[1]} UTC"

@@ -6,6 +6,7 @@ from sweeps.report.figures import Figure, Table, Told, interval, label
 from sweeps.report.svg import Chart, Series, figure, line_chart, swatch
 from sweeps.results.importance import distinct
 from sweeps.results.ranking import Row
+from sweeps.storage.events import CellScored
 
 MILLION = 1e6
 WRITTEN = {"parameters": "parameters", "magnitude_drift": "magnitude drift", "step_time": "seconds a step"}
@@ -13,7 +14,7 @@ WRITTEN = {"parameters": "parameters", "magnitude_drift": "magnitude drift", "st
 
 def objectives(told: Told) -> list[str]:
     """The objectives as they are written: a distance by its features."""
-    distance = next((str(line["metric"]) for line in told.events if line["event"] == "cell"), "frechet")
+    distance = next((cell.metric for cell in told.events if isinstance(cell, CellScored)), "frechet")
     return [distance if metric == "frechet" else WRITTEN[metric] for metric in told.plan.spec.metrics]
 
 

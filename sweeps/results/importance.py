@@ -25,7 +25,7 @@ def importances(plan: Plan, rows: Sequence[Row]) -> dict[str, float]:
     """
     from optuna.importance import PedAnovaImportanceEvaluator
 
-    known = [row for row in rows if row.status == "completed" and row.value is not None]
+    known = [row for row in rows if row.is_scored]
     values = sorted(row.value or 0.0 for row in known)
     if len(known) < FEWEST or values[int(BEST_SHARE * len(known))] == values[-1]:
         return {}  # too few, or no quarter of them is better than the rest
@@ -48,7 +48,7 @@ def write_study(plan: Plan, rows: Sequence[Row], path: Path) -> None:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    known = [row for row in rows if row.status == "completed" and row.value is not None]
+    known = [row for row in rows if row.is_scored]
     if not known:
         raise input_error(f"no cell of {plan.spec.name} has been scored yet", hint=f"mpdit status {plan.spec.name}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,18 +3,21 @@
 from collections.abc import Collection, Iterable
 
 from sweeps.planning.plan import Trial
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import CellScored, Event, TrialEnded
+from sweeps.storage.ledger import only
 
 
-def metrics_of(trial: Trial, cell: Event, lines: Iterable[Event], asked: Collection[str]) -> dict[str, float | None]:
-    """The metrics of a scored cell that are asked for; `lines` are its trial's events.
+def metrics_of(
+    trial: Trial, cell: CellScored, events: Iterable[Event], asked: Collection[str]
+) -> dict[str, float | None]:
+    """The metrics of a scored cell that are asked for; `events` are its trial's.
 
     step_time: seconds, of the training alone.
     """
-    found: dict[str, float | None] = {"frechet": cell["value"], "magnitude_drift": cell["magnitude_drift"]}
+    found: dict[str, float | None] = {"frechet": cell.value, "magnitude_drift": cell.magnitude_drift}
     if "parameters" in asked:
         found["parameters"] = float(trial.parameters)
     if "step_time" in asked:
-        known = [line["training_seconds"] for line in lines if line.get("training_seconds") is not None]
+        known = [end.training_seconds for end in only(events, TrialEnded) if end.training_seconds is not None]
         found["step_time"] = known[-1] / trial.recipe.steps if known else None
     return {name: found[name] for name in asked}

@@ -13,9 +13,11 @@ from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.planning.staged_scoring import rounds, seed_groups
 from sweeps.results.metrics import metrics_of
 from sweeps.results.pareto import front, is_within
-from sweeps.storage.ledger import Event, trial_statuses
+from sweeps.storage.events import CellScored, Event
+from sweeps.storage.ledger import by_trial, only, trial_statuses
+from sweeps.storage.trial_status import TrialStatus
 
-WORST_FIRST = ("failed", "out_of_memory", "interrupted", "diverged", "stopped", "running", "pending", "completed")
+SCREENED = "screened"  # the status of a row that was scored with fewer samples only; every other is a trial's
 SEED_TO_SAMPLING = 3.2  # another training seed moves a value so much more than another draw of noise; arXiv 2606.20536
 MANY_SAMPLES, MANY_SEEDS = 1_000_000, 100  # what would be needed beyond these is no difference worth finding
 
@@ -45,10 +47,28 @@ class Row:
     pareto: bool | None = None
     feasible: bool | None = None
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether it has a value of as many samples as the evaluation asks for."""
+        return self.status == TrialStatus.COMPLETED and self.value is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits for a trial that is not over."""
+        return self.status != SCREENED and TrialStatus(self.status).is_open
+
     def as_dict(self) -> dict[str, Any]:
         """As `rank --json` shows it; what only some sweeps have is left out in the others."""
         some = ("values", "pareto", "feasible")
         return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
+
+
+@dataclass(frozen=True)
+class ScoredCell:
+    """A cell's event, and every metric of it that the ranking needs."""
+
+    event: CellScored
+    metrics: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -117,8 +137,8 @@ def rank(plan: Plan, events: list[Event], by: str | None = None, alive: bool = F
 
 def noise_floor(events: list[Event]) -> float | None:
     """What a perfect model would score with as many samples as the cells that were scored in full."""
-    cells = [line for line in events if line["event"] == "cell"]
-    return max(cells, key=lambda line: line["params"]["evaluation.samples"])["noise_floor"] if cells else None
+    cells = only(events, CellScored)
+    return max(cells, key=lambda cell: cell.samples).noise_floor if cells else None
 
 
 def as_csv(rows: list[Row]) -> str:
@@ -127,21 +147,18 @@ def as_csv(rows: list[Row]) -> str:
     flat = [{**row.params, **{k: v for k, v in row.as_dict().items() if k != "params"}} for row in rows]
     writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**line, "trials": " ".join(line["trials"])} for line in flat)
+    writer.writerows({**row, "trials": " ".join(row["trials"])} for row in flat)
     return text.getvalue()
 
 
-def _scored(plan: Plan, events: list[Event], by: str | None) -> dict[tuple[str, str], Event]:
-    """Each scored cell by its trial and key, with every metric that the ranking needs."""
+def _scored(plan: Plan, events: list[Event], by: str | None) -> dict[tuple[str, str], ScoredCell]:
+    """Each scored cell by its trial and key."""
     asked = {*plan.spec.metrics, *plan.spec.limits, by or "frechet"}
-    lines: dict[str, list[Event]] = {}
-    for line in events:
-        lines.setdefault(line["trial"] or "", []).append(line)
+    events_of = by_trial(events)
     return {
-        (trial.id, line["cell"]): line | metrics_of(trial, line, lines[trial.id], asked)
+        (trial.id, event.cell): ScoredCell(event, metrics_of(trial, event, events_of[trial.id], asked))
         for trial in plan.trials
-        for line in lines.get(trial.id, [])
-        if line["event"] == "cell"
+        for event in only(events_of[trial.id], CellScored)
     }
 
 
@@ -150,7 +167,11 @@ def _with_front(plan: Plan, found: list[tuple[Row, Measured | None]]) -> list[tu
     points: list[list[float] | None] = []
     for row, _ in found:
         values = [value for value in (row.values or {}).values() if value is not None]
-        counts = row.status == "completed" and row.feasible is not False and len(values) == len(plan.spec.objective)
+        counts = (
+            row.status == TrialStatus.COMPLETED
+            and row.feasible is not False
+            and len(values) == len(plan.spec.objective)
+        )
         points.append(values if counts else None)
     return [(replace(row, pareto=best), known) for (row, known), best in zip(found, front(points), strict=True)]
 
@@ -159,7 +180,7 @@ def _order(row: Row, measured: Measured | None, front_first: bool) -> tuple[int,
     if row.value is None or measured is None:
         return (2, False, False, 0, 0.0)
     behind = front_first and row.pareto is False
-    if row.status == "completed":
+    if row.status == TrialStatus.COMPLETED:
         return (0, row.feasible is False, behind, 0, row.value)
     return (1, False, False, -measured.samples, row.value)
 
@@ -168,60 +189,64 @@ def _row(
     plan: Plan,
     trials: list[Trial],
     planned: PlannedCell,
-    scored: dict[tuple[str, str], Event],
-    statuses: dict[str, str],
+    scored: dict[tuple[str, str], ScoredCell],
+    statuses: dict[str, TrialStatus],
     by: str,
 ) -> tuple[Row, Measured | None]:
     """The row and what is known of it, from its fullest results."""
-    key = "value" if by == "frechet" else by
-    results: list[Event | None] = []
+    results: list[ScoredCell | None] = []
     for samples in reversed(rounds(plan.spec)):
         results = [scored.get((trial.id, planned.cell.with_samples(samples).key)) for trial in trials]
         if any(results):
             break
-    lines = {trial.id: line for trial, line in zip(trials, results, strict=True) if line and line.get(key) is not None}
-    complete = len(lines) == len(trials)
-    status = min((statuses[trial.id] for trial in trials), key=WORST_FIRST.index)
-    if status == "completed" and not complete:
-        status = "pending" if any(line is None for line in results) else "diverged"
-    elif status == "completed" and samples < plan.spec.evaluation.samples:
-        status = "screened"
+    pairs = zip(trials, results, strict=True)
+    cells = {trial.id: cell for trial, cell in pairs if cell and cell.metrics[by] is not None}
+    complete = len(cells) == len(trials)
+    status: str = TrialStatus.worst(statuses[trial.id] for trial in trials)
+    if status == TrialStatus.COMPLETED and not complete:
+        status = TrialStatus.PENDING if None in results else TrialStatus.DIVERGED
+    elif status == TrialStatus.COMPLETED and samples < plan.spec.evaluation.samples:
+        status = SCREENED
     measured = None
     if complete:
-        measured = _measured({trial.recipe.seed: lines[trial.id] for trial in trials}, key)
-    drifts = [line["magnitude_drift"] for line in lines.values() if line["magnitude_drift"] is not None]
+        measured = _measured({trial.recipe.seed: cells[trial.id] for trial in trials}, by)
+    drifts = [cell.event.magnitude_drift for cell in cells.values() if cell.event.magnitude_drift is not None]
     row = Row(
         rank=0,
-        trial=min(lines, key=lambda trial: lines[trial][key]) if lines else trials[0].id,
+        trial=min(cells, key=lambda trial: cells[trial].metrics[by] or 0.0) if cells else trials[0].id,
         status=status,
         params={**{name: value for name, value in trials[0].params.items() if name != "seed"}, **planned.params},
-        metric=next((line["metric"] for line in results if line), None) if by == "frechet" else by,
+        metric=next((cell.event.metric for cell in results if cell), None) if by == "frechet" else by,
         value=measured.value if measured else None,
         stderr=_error(measured) if measured else None,
         seeds=len(trials),
         trials=[trial.id for trial in trials],
         tied_with_best=False,
         magnitude_drift=mean(drifts) if drifts else None,
-        values=_means(lines.values(), plan.spec.metrics) if len(plan.spec.objective) > 1 else None,
-        feasible=is_within(_means(lines.values(), plan.spec.limits), plan.spec.limits) if plan.spec.limits else None,
+        values=_means(cells.values(), plan.spec.metrics) if len(plan.spec.objective) > 1 else None,
+        feasible=is_within(_means(cells.values(), plan.spec.limits), plan.spec.limits) if plan.spec.limits else None,
     )
     return row, measured
 
 
-def _means(lines: Collection[Event], metrics: Iterable[str]) -> dict[str, float | None]:
+def _means(cells: Collection[ScoredCell], metrics: Iterable[str]) -> dict[str, float | None]:
     """Each metric's mean over seeds; None where one of them has none."""
-    known = {metric: [line[metric] for line in lines] for metric in metrics}
-    return {metric: None if None in values or not values else mean(values) for metric, values in known.items()}
+    means: dict[str, float | None] = {}
+    for metric in metrics:
+        values = [value for cell in cells if (value := cell.metrics[metric]) is not None]
+        means[metric] = mean(values) if values and len(values) == len(cells) else None
+    return means
 
 
-def _measured(lines: dict[int, Event], key: str) -> Measured:
-    folds = [line["left_out"] for line in lines.values() if key == "value" and line.get("left_out")]
-    errors = [line["stderr"] for line in lines.values() if key == "value" and line.get("stderr") is not None]
+def _measured(cells: dict[int, ScoredCell], by: str) -> Measured:
+    events = [cell.event for cell in cells.values()]
+    folds = [event.left_out for event in events if by == "frechet" and event.left_out]
+    errors = [event.stderr for event in events if by == "frechet" and event.stderr is not None]
     return Measured(
-        values={seed: float(line[key]) for seed, line in lines.items()},
-        left_out=[mean(same) for same in zip(*folds, strict=True)] if len(folds) == len(lines) else None,
-        sampling_error=mean(errors) if len(errors) == len(lines) else None,
-        samples=next(iter(lines.values()))["params"]["evaluation.samples"],
+        values={seed: float(cell.metrics[by] or 0.0) for seed, cell in cells.items()},
+        left_out=[mean(same) for same in zip(*folds, strict=True)] if len(folds) == len(events) else None,
+        sampling_error=mean(errors) if len(errors) == len(events) else None,
+        samples=events[0].samples,
     )
 
 
@@ -278,7 +303,7 @@ def _rounded(count: float) -> int:
 
 
 def _placed(row: Row, measured: Measured | None, number: int, first: Row, best: Measured | None) -> Row:
-    if number == 1 or not (measured and best) or not row.status == first.status == "completed":
+    if number == 1 or not (measured and best) or not row.status == first.status == TrialStatus.COMPLETED:
         return replace(row, rank=number)
     found = difference(measured, best, same_training=row.trials == first.trials)
     if found is None or not found.is_tie:

@@ -1,12 +1,13 @@
 """Where each trial of a sweep stands, folded from its events."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import keys
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import CellScored, Event, Progress, TrialEnded, TrialStarted
+from sweeps.storage.trial_status import TrialStatus
 
 
 @dataclass
@@ -15,9 +16,9 @@ class TrialState:
 
     trial: Trial
     cells: dict[str, tuple[int, bool]]  # of every result that may come: its cell's place in the plan, whether in full
-    status: str = "pending"
+    status: TrialStatus = TrialStatus.PENDING
     step: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
     known: set[int] = field(default_factory=set)  # places of the cells that are scored, in full or not yet
     best: float | None = None
     reason: str | None = None
@@ -37,7 +38,7 @@ class TrialState:
         """How long the training goes on at the speed last told; None where it does not run."""
         rate = self.metrics.get("images_per_second")
         left = (self.trial.recipe.steps - self.step) * self.trial.recipe.batch
-        return round(left / rate, 1) if rate and left and self.status == "running" else None
+        return round(left / rate, 1) if rate and left and self.status is TrialStatus.RUNNING else None
 
     def as_dict(self) -> dict[str, Any]:
         """As `status --json` shows it."""
@@ -70,31 +71,31 @@ def states_of(plan: Plan, trials: Iterable[Trial]) -> dict[str, TrialState]:
     return {trial.id: TrialState(trial, cells) for trial in trials}
 
 
-def fold(states: dict[str, TrialState], line: Event) -> None:
+def fold(states: dict[str, TrialState], event: Event) -> None:
     """Take one event into the states."""
-    state = states.get(line["trial"] or "")
+    state = states.get(event.trial or "")
     if state is None:
         return
-    match line["event"]:
-        case "trial_started":
-            state.status, state.reason = "running", None
-        case "progress":
-            state.step, state.metrics = max(state.step, line["step"]), line["metrics"]
-        case "cell" if line["cell"] in state.cells:
-            at, in_full = state.cells[line["cell"]]
+    match event:
+        case TrialStarted():
+            state.status, state.reason = TrialStatus.RUNNING, None
+        case Progress():
+            state.step, state.metrics = max(state.step, event.step), event.metrics
+        case CellScored() if event.cell in state.cells:
+            at, in_full = state.cells[event.cell]
             state.known.add(at)
-            if in_full and line["value"] is not None:
-                state.best = line["value"] if state.best is None else min(state.best, line["value"])
-        case "trial_ended":
-            state.status, state.reason = line["outcome"], line.get("reason")
+            if in_full and event.value is not None:
+                state.best = event.value if state.best is None else min(state.best, event.value)
+        case TrialEnded():
+            state.status, state.reason = event.outcome, event.reason
 
 
 def trial_states(plan: Plan, events: list[Event], alive: bool) -> dict[str, TrialState]:
     """Where every trial stands; without a living driver, what ran is interrupted."""
     states = new_states(plan)
-    for line in events:
-        fold(states, line)
+    for event in events:
+        fold(states, event)
     for state in states.values():
-        if state.status == "running" and not alive:
-            state.status = "interrupted"
+        if state.status is TrialStatus.RUNNING and not alive:
+            state.status = TrialStatus.INTERRUPTED
     return states

@@ -1,6 +1,7 @@
 """From the best row of a ranking to a bundle."""
 
 from pathlib import Path
+from typing import Any
 
 from mpdit.errors import input_error
 from pipelines.export import export
@@ -8,8 +9,9 @@ from pipelines.training.training_folder import is_trained
 from pipelines.transfer import Transfer, export_transfer, transfer
 from sweeps.planning.plan import Plan, PlannedCell
 from sweeps.results.ranking import Row
+from sweeps.storage.events import CellScored, Event, SweepStarted, encode
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Event
+from sweeps.storage.ledger import only
 
 
 def transfer_winner(plan: Plan, row: Row, size: str | None, patch: int | None) -> Transfer:
@@ -32,13 +34,14 @@ def export_winner(
     if moved is None and not is_trained(run):
         raise input_error(f"the weights of trial {row.trial} are not in {storage.name}", given=run)
     planned = _planned(plan, row)
-    results = {line["trial"]: line for line in events if line["event"] == "cell" and line["cell"] == planned.cell.key}
+    results = {cell.trial: cell for cell in only(events, CellScored) if cell.cell == planned.cell.key}
+    scored = encode(results[row.trial])
     kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")
-    result = {name: results[row.trial][name] for name in kept}
+    result = {name: scored[name] for name in kept}
     seeds = {trial.id: trial.recipe.seed for trial in plan.trials}
     result |= {"seeds": [seeds[trial] for trial in row.trials], "mean": row.value, "error": row.stderr}
-    started = next(line for line in events if line["event"] == "sweep_started")
-    source = {"sweep": plan.spec.name, "sweep_id": started["sweep"], "trial": row.trial, "params": row.params}
+    sweep = only(events, SweepStarted)[0].sweep
+    source: dict[str, Any] = {"sweep": plan.spec.name, "sweep_id": sweep, "trial": row.trial, "params": row.params}
     source["tied"] = sum(other.tied_with_best for other in rows)
     return export(run, result, output, source) if moved is None else export_transfer(moved, result, output, source)
 

@@ -10,21 +10,21 @@ from sweeps.results.metrics import metrics_of
 from sweeps.search.rung_decisions import score_of
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.space import Point, identity
-from sweeps.storage.ledger import Event
-
-BAD_ENDS = ("diverged", "failed", "out_of_memory")
+from sweeps.storage.events import CellScored, Event, RungScored, TrialEnded
+from sweeps.storage.ledger import by_trial, only
+from sweeps.storage.trial_status import TrialStatus
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known of a point: it is "running", or has ended as "completed", "stopped", or "failed" without a value.
+    """What is known of a point: it is running, or has ended as completed, stopped, or failed without a value.
 
     values: of its best cell, one for each objective. limits: each constrained metric minus its limit, so that the
     constraint is kept where it is at most 0. rungs: (number, value) of the scores at the rungs.
     """
 
     point: Point
-    status: str
+    status: TrialStatus
     values: list[float] | None = None
     limits: dict[str, float] = field(default_factory=dict)
     rungs: list[tuple[int, float]] = field(default_factory=list)
@@ -32,47 +32,44 @@ class Observation:
 
 def observations(plan: Plan, events: Iterable[Event]) -> list[Observation]:
     """What the ledger tells of each point, in the order in which they were suggested."""
-    lines: dict[str, list[Event]] = {}
-    for line in events:
-        if line["trial"]:
-            lines.setdefault(line["trial"], []).append(line)
+    events_of = by_trial(events)
     groups: dict[str, list[Trial]] = {}
     space = plan.spec.space
     for trial in plan.trials:
         point = space.active({axis: trial.params[axis] for axis in space.domains})
         groups.setdefault(identity(point), []).append(trial)
-    return [_observation(plan, trials, [lines.get(trial.id, []) for trial in trials]) for trials in groups.values()]
+    return [_observation(plan, trials, [events_of[trial.id] for trial in trials]) for trials in groups.values()]
 
 
-def _observation(plan: Plan, trials: list[Trial], lines: list[list[Event]]) -> Observation:
+def _observation(plan: Plan, trials: list[Trial], events: list[list[Event]]) -> Observation:
     """One point from its trials, one for each seed: failed or stopped if one is; values are means over seeds."""
     space, spec = plan.spec.space, plan.spec
     point = space.active({axis: trials[0].params[axis] for axis in space.domains})
-    ends = [next((line for line in reversed(own) if line["event"] == "trial_ended"), None) for own in lines]
-    outcomes = ["running" if end is None or end["outcome"] == "interrupted" else end["outcome"] for end in ends]
-    if any(outcome in BAD_ENDS for outcome in outcomes):
-        return Observation(point, "failed")
-    if "stopped" in outcomes:
-        return Observation(point, "stopped", rungs=_rungs(spec, lines))
-    if "running" in outcomes:
-        return Observation(point, "running")
-    best = best_cell(spec, trials, lines)
+    ends = [only(own, TrialEnded) for own in events]
+    outcomes = [own[-1].outcome if own else TrialStatus.RUNNING for own in ends]
+    if any(outcome.has_no_value for outcome in outcomes):
+        return Observation(point, TrialStatus.FAILED)
+    if TrialStatus.STOPPED in outcomes:
+        return Observation(point, TrialStatus.STOPPED, rungs=_rungs(spec, events))
+    if any(outcome.is_open for outcome in outcomes):
+        return Observation(point, TrialStatus.RUNNING)
+    best = best_cell(spec, trials, events)
     if best is None:
-        return Observation(point, "failed")
+        return Observation(point, TrialStatus.FAILED)
     limits = {metric: best[metric] - limit for metric, limit in spec.limits.items()}
-    return Observation(point, "completed", [best[metric] for metric in spec.metrics], limits)
+    return Observation(point, TrialStatus.COMPLETED, [best[metric] for metric in spec.metrics], limits)
 
 
-def _rungs(spec: SweepSpec, lines: list[list[Event]]) -> list[tuple[int, float]]:
+def _rungs(spec: SweepSpec, events: list[list[Event]]) -> list[tuple[int, float]]:
     found: dict[float, list[float]] = {}
-    for line in (line for own in lines for line in own if line["event"] == "rung"):
-        score = score_of(line, spec.metrics[0])
+    for rung in (rung for own in events for rung in only(own, RungScored)):
+        score = score_of(rung, spec.metrics[0])
         if score:
-            found.setdefault(line["share"], []).append(score.value)
+            found.setdefault(rung.rung_fraction, []).append(score.value)
     return [(number, mean(values)) for number, (_, values) in enumerate(sorted(found.items()), start=1)]
 
 
-def best_cell(spec: SweepSpec, trials: Sequence[Trial], lines: Sequence[Sequence[Event]]) -> dict[str, float] | None:
+def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]]) -> dict[str, float] | None:
     """Every metric of a point's best cell, each the mean over its seeds.
 
     Best is the cell with the lowest first objective among those that keep the constraints, or among all if none does.
@@ -80,14 +77,14 @@ def best_cell(spec: SweepSpec, trials: Sequence[Trial], lines: Sequence[Sequence
     """
     asked = {*spec.metrics, *spec.limits}
     cells: dict[str, list[dict[str, float]]] = {}
-    fewest = min((_samples(line) for own in lines for line in own if line["event"] == "cell"), default=0)
-    for trial, own in zip(trials, lines, strict=True):
-        for line in own:
-            if line["event"] == "cell" and _samples(line) == fewest:
-                found = metrics_of(trial, line, own, asked)
+    fewest = min((cell.samples for own in events for cell in only(own, CellScored)), default=0)
+    for trial, own in zip(trials, events, strict=True):
+        for cell in only(own, CellScored):
+            if cell.samples == fewest:
+                found = metrics_of(trial, cell, own, asked)
                 known = {metric: value for metric, value in found.items() if value is not None and math.isfinite(value)}
                 if len(known) == len(asked):
-                    cells.setdefault(line["cell"], []).append(known)
+                    cells.setdefault(cell.cell, []).append(known)
     means = [
         {metric: mean(one[metric] for one in seeds) for metric in seeds[0]}
         for seeds in cells.values()
@@ -98,7 +95,3 @@ def best_cell(spec: SweepSpec, trials: Sequence[Trial], lines: Sequence[Sequence
         return any(cell[metric] > limit for metric, limit in spec.limits.items()), cell[spec.metrics[0]]
 
     return min(means, key=order, default=None)
-
-
-def _samples(line: Event) -> int:
-    return int(line["params"]["evaluation.samples"])

@@ -15,6 +15,7 @@ from sweeps.spec.consistency import is_number
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.search_algorithm import SEARCHES, SamplerOptions
 from sweeps.spec.space import Domain, Point, identity
+from sweeps.storage.trial_status import TrialStatus
 
 if TYPE_CHECKING:
     import optuna
@@ -53,7 +54,7 @@ def _suggestions(spec: SweepSpec, past: Sequence[Observation], known: dict[str, 
         sampler = algorithm.sampler(_options(spec, len(past)))
         replayed = sampler if algorithm.keeps_state else optuna.samplers.RandomSampler(seed=0)
         study = optuna.create_study(directions=["minimize"] * len(spec.objective), sampler=replayed)
-        for one in sorted(past, key=lambda one: one.status == "running"):
+        for one in sorted(past, key=lambda one: one.status is TrialStatus.RUNNING):
             study.enqueue_trial(encoded(spec, one.point))
             trial = study.ask()
             read_point(spec, trial)
@@ -63,7 +64,7 @@ def _suggestions(spec: SweepSpec, past: Sequence[Observation], known: dict[str, 
             trial = study.ask()
             point = read_point(spec, trial)
             yield point
-            tell(study, trial, known.get(identity(point), Observation(point, "failed")), repeated=True)
+            tell(study, trial, known.get(identity(point), Observation(point, TrialStatus.FAILED)), repeated=True)
 
 
 def _options(spec: SweepSpec, before: int) -> SamplerOptions:
@@ -81,15 +82,15 @@ def tell(study: "optuna.Study", trial: "optuna.Trial", one: Observation, repeate
     """
     from optuna.trial import TrialState
 
-    if one.status == "completed" and one.values:
+    if one.status is TrialStatus.COMPLETED and one.values:
         for name, excess in one.limits.items():
             trial.set_constraint(name, excess)
         study.tell(trial, one.values)
-    elif one.status == "stopped":
+    elif one.status is TrialStatus.STOPPED:
         for number, value in one.rungs:
             trial.report(value, number)
         study.tell(trial, state=TrialState.PRUNED)
-    elif one.status != "running" or repeated:
+    elif one.status is not TrialStatus.RUNNING or repeated:
         study.tell(trial, state=TrialState.FAIL)
 
 

@@ -8,42 +8,43 @@ from collections.abc import Iterable
 
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.scheduler_kind import SCHEDULERS, Score
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import Event, RungScored, TrialStarted
 
 
-def score_of(line: Event, metric: str) -> Score | None:
-    """The score in a `rung` event; None where no width has a finite value."""
+def score_of(rung: RungScored, metric: str) -> Score | None:
+    """The score at a rung; None where no width has a finite value."""
     key = "value" if metric == "frechet" else metric
-    known = [width for width in line["widths"] if width[key] is not None and math.isfinite(width[key])]
-    if not known:
+    known = [(value, width) for width in rung.widths if (value := getattr(width, key)) is not None]
+    finite = [pair for pair in known if math.isfinite(pair[0])]
+    if not finite:
         return None
-    best = min(known, key=lambda width: width[key])
-    return Score(line["trial"], best[key], best["left_out"])
+    value, best = min(finite, key=lambda pair: pair[0])
+    return Score(rung.trial, value, best.left_out)
 
 
-def decide(spec: SweepSpec, events: Iterable[Event], line: Event) -> str | None:
-    """Why the trial of a `rung` event is to stop, by the rungs before it in the ledger; None: it goes on."""
-    kind, mine = SCHEDULERS[spec.scheduler.kind], score_of(line, spec.metrics[0])
+def decide(spec: SweepSpec, events: Iterable[Event], rung: RungScored) -> str | None:
+    """Why a trial is to stop at a rung, by the rungs before it in the ledger; None: it goes on."""
+    kind, mine = SCHEDULERS[spec.scheduler.kind], score_of(rung, spec.metrics[0])
     if kind.rule is None or mine is None:
         return None
     others: dict[str, Score] = {}
     starts: list[str] = []
     for other in events:
-        if other["event"] == "trial_started" and other["trial"] not in starts:
-            starts.append(other["trial"])
-        if other["event"] == "rung" and other["trial"] != mine.trial and _is_comparable(other, line):
+        if isinstance(other, TrialStarted) and other.trial not in starts:
+            starts.append(other.trial)
+        if isinstance(other, RungScored) and other.trial != mine.trial and _is_comparable(other, rung):
             score = score_of(other, spec.metrics[0])
             others |= {score.trial: score} if score else {}
     if kind.in_brackets:
         rungs = spec.scheduler.rungs
         bracket = {trial: place % (len(rungs) + 1) for place, trial in enumerate(starts)}
-        if rungs.index(line["share"]) < bracket.get(mine.trial, 0):
+        if rungs.index(rung.rung_fraction) < bracket.get(mine.trial, 0):
             return None
         others = {trial: s for trial, s in others.items() if bracket.get(trial) == bracket.get(mine.trial)}
     return kind.rule(mine, list(others.values()), spec.scheduler.reduction)
 
 
-def _is_comparable(one: Event, other: Event) -> bool:
+def _is_comparable(one: RungScored, other: RungScored) -> bool:
     """Whether both are scores at one share of the training, of as many samples at the same widths."""
-    same = one["share"] == other["share"] and one["samples"] == other["samples"]
-    return same and [w["sigma_rel"] for w in one["widths"]] == [w["sigma_rel"] for w in other["widths"]]
+    same = one.rung_fraction == other.rung_fraction and one.samples == other.samples
+    return same and [width.sigma_rel for width in one.widths] == [width.sigma_rel for width in other.widths]

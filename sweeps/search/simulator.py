@@ -10,12 +10,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from pipelines.scoring.rungs import rung_steps
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import rounds
 from sweeps.search.trial_scheduler import TrialScheduler
-from sweeps.storage.ledger import Event, event
+from sweeps.storage.events import (
+    CellScored,
+    Event,
+    Progress,
+    RungScored,
+    RungWidth,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from sweeps.storage.trial_status import TrialStatus
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -46,7 +59,7 @@ def simulate(
     curves: Curves,
     slots: int = 1,
     past: Sequence[Event] = (),
-    enough: Callable[[Event], bool] = lambda line: False,
+    enough: Callable[[Event], bool] = lambda event: False,
 ) -> list[Event]:
     """The events of the sweep, run to its end or until an event is enough.
 
@@ -62,31 +75,31 @@ def simulate(
     clock = BEGINNING
     running: list[tuple[datetime, int, Event, Iterator[tuple[float, Event]]]] = []
 
-    def record(line: Event) -> None:
-        events.append({**line, "time": clock.isoformat()})
+    def record(event: Event) -> None:
+        events.append(replace(event, time=clock.isoformat()))
 
     def advance(future: Iterator[tuple[float, Event]]) -> None:
         report = next(future, None)
         if report:
             heapq.heappush(running, (clock + timedelta(seconds=report[0]), next(order), report[1], future))
 
-    record(event("sweep_started", sweep="simulated", max_concurrent=slots, gpus_per_trial=0.0))
+    record(SweepStarted("simulated", slots, 0.0))
     wanted = {planned.cell.with_samples(rounds(plan.spec)[0]).key for planned in plan.cells}
     scheduler = TrialScheduler(plan, events, unfinished(plan, events), record, found=lambda trials: [])
     while True:
         while len(running) < slots and (trial := scheduler.next()):
-            record(event("trial_started", trial.id))
+            record(TrialStarted(trial.id))
             advance(_future(plan, trial, curves(trial), wanted))
         if not running or enough(events[-1]):
             break
-        clock, _, line, future = heapq.heappop(running)
-        reason = scheduler.on_trial_result(line)
-        record(line)
-        if reason:
-            record(event("trial_ended", line["trial"], outcome="stopped", reason=reason))
+        clock, _, event, future = heapq.heappop(running)
+        reason = scheduler.on_trial_result(event)
+        record(event)
+        if reason and event.trial:
+            record(TrialEnded(event.trial, TrialStatus.STOPPED, reason))
         else:
             advance(future)
-    record(event("sweep_ended", outcome="completed"))
+    record(SweepEnded("completed"))
     return events
 
 
@@ -98,29 +111,29 @@ def _future(plan: Plan, trial: Trial, curve: Curve, wanted: set[str]) -> Iterato
         if curve.diverges_at is not None and curve.diverges_at <= step:
             break
         seconds = (step - done) * curve.step_seconds + curve.rung_seconds
-        widths = [dict(width) for width in curve.rungs[share]]
-        yield seconds, event("rung", trial.id, step, share=share, samples=scheduler.samples, widths=widths)
+        widths = [RungWidth(**width) for width in curve.rungs[share]]
+        yield seconds, RungScored(trial.id, step, share, scheduler.samples, widths)
         done = step
     last = steps if curve.diverges_at is None else curve.diverges_at
     seconds = (last - done) * curve.step_seconds
     if curve.diverges_at is not None:
-        yield seconds, event("trial_ended", trial.id, outcome="diverged", training_seconds=last * curve.step_seconds)
+        yield seconds, TrialEnded(trial.id, TrialStatus.DIVERGED, training_seconds=last * curve.step_seconds)
         return
-    yield seconds, event("progress", trial.id, steps, metrics={})
+    yield seconds, Progress(trial.id, steps, {})
     for planned, scores in zip(plan.cells, curve.cells, strict=True):
         if planned.cell.key in wanted:
-            facts = {"params": planned.cell.params, "cell": planned.cell.key, "metric": "simulated", **scores}
-            yield curve.scoring_seconds, event("cell", trial.id, steps, **facts)
-    yield 0.0, event("trial_ended", trial.id, outcome="completed", training_seconds=steps * curve.step_seconds)
+            cell = CellScored(trial.id, steps, planned.cell.params, planned.cell.key, "simulated", **scores)
+            yield curve.scoring_seconds, cell
+    yield 0.0, TrialEnded(trial.id, TrialStatus.COMPLETED, training_seconds=steps * curve.step_seconds)
 
 
 def steps_taken(plan: Plan, events: Sequence[Event]) -> list[int]:
     """The training steps of all trials together, as they were after each event."""
     reached: dict[str, int] = {}
     total, taken = 0, []
-    for line in events:
-        if line["event"] in ("rung", "progress"):
-            total += line["step"] - reached.get(line["trial"], 0)
-            reached[line["trial"]] = line["step"]
+    for event in events:
+        if isinstance(event, (RungScored, Progress)):
+            total += event.step - reached.get(event.trial, 0)
+            reached[event.trial] = event.step
         taken.append(total)
     return taken

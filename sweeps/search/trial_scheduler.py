@@ -9,15 +9,11 @@ from sweeps.planning.plan import Plan, Trial, trials_of
 from sweeps.search.observations import observations
 from sweeps.search.optuna_search import suggest
 from sweeps.search.rung_decisions import decide
-from sweeps.storage.ledger import Event, event, trial_statuses
+from sweeps.storage.events import Event, RungScored, Suggested, TrialEnded, TrialRetried
+from sweeps.storage.ledger import only, trial_statuses
+from sweeps.storage.trial_status import TrialStatus
 
 Record = Callable[[Event], None]
-UNTIMED = {"training_seconds": None, "scoring_seconds": None}
-
-
-def same_rung(line: Event, other: Event) -> bool:
-    """Whether the other event reports the same trial at the same rung."""
-    return other["event"] == "rung" and (other["trial"], other["step"]) == (line["trial"], line["step"])
 
 
 class TrialScheduler:
@@ -52,16 +48,19 @@ class TrialScheduler:
                 reason = self._stopped_sibling(trial)
                 if reason is None:
                     return trial
-                self.record(event("trial_ended", trial.id, outcome="stopped", reason=reason, **UNTIMED))
+                self.record(TrialEnded(trial.id, TrialStatus.STOPPED, reason))
         self.is_done = True
         return None
 
-    def on_trial_result(self, line: Event) -> str | None:
+    def on_trial_result(self, event: Event) -> str | None:
         """Why the trial of this event is to stop now, or None. Must be called before the event is recorded."""
-        if line["event"] != "rung" or any(same_rung(line, other) for other in self.events):
+        if not isinstance(event, RungScored):
+            return None
+        rung = (event.trial, event.step)
+        if any((other.trial, other.step) == rung for other in only(self.events, RungScored)):
             return None  # a rung that is reported again was decided the first time
-        trial = next(trial for trial in self.plan.trials if trial.id == line["trial"])
-        return decide(self.plan.spec, self.events, line) or self._stopped_sibling(trial)
+        trial = next(trial for trial in self.plan.trials if trial.id == event.trial)
+        return decide(self.plan.spec, self.events, event) or self._stopped_sibling(trial)
 
     def _suggested(self) -> bool:
         """Queue the trials of the next point that the search suggests; False when it has no other."""
@@ -71,10 +70,10 @@ class TrialScheduler:
         if point is None:
             return False
         trials = trials_of(self.plan.spec, point)
-        self.record(event("suggested", params=point, trials=[trial.id for trial in trials]))
+        self.record(Suggested(point, [trial.id for trial in trials]))
         self.plan.trials.extend(trials)
-        for line in self.found(trials):
-            self.record(line)
+        for event in self.found(trials):
+            self.record(event)
         self.waiting.extend(unfinished(Plan(self.plan.spec, trials, self.plan.cells), list(self.events)))
         return True
 
@@ -82,10 +81,10 @@ class TrialScheduler:
         """Why a trial is stopped because another seed of its point was, or None."""
         if not self.plan.spec.scheduler.stops or len(self.plan.spec.seeds) == 1:
             return None
-        if any(line["event"] == "trial_retried" and line["trial"] == trial.id for line in self.events):
+        if any(retried.trial == trial.id for retried in only(self.events, TrialRetried)):
             return None  # a person asked for this very trial
         point = {axis: value for axis, value in trial.params.items() if axis != "seed"}
         same = [t.id for t in self.plan.trials if point.items() <= t.params.items() and t.id != trial.id]
         statuses = trial_statuses(self.events)
-        other = next((sibling for sibling in same if statuses[sibling] == "stopped"), None)
+        other = next((sibling for sibling in same if statuses[sibling] is TrialStatus.STOPPED), None)
         return f"another seed of the same point, {other}, was stopped" if other else None

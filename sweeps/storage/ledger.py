@@ -4,35 +4,40 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mpdit.errors import disk_is_full, no_space
+from sweeps.storage.events import (
+    KINDS,
+    CellScored,
+    Event,
+    Progress,
+    RungScored,
+    SamplesDrawn,
+    TrialEnded,
+    TrialRetried,
+    TrialStarted,
+    UnknownEvent,
+    decode,
+    encode,
+    from_plain,
+)
+from sweeps.storage.trial_status import TrialStatus
 
-Event = dict[str, Any]
+Kind = TypeVar("Kind", bound=Event)
 
 log = logging.getLogger(__name__)
 
 
-def event(kind: str, trial: str | None = None, step: int | None = None, **facts: Any) -> Event:
-    """A ledger line: when, what, of which trial, at which training step, and the rest."""
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
-    return {"time": now, "event": kind, "trial": trial, "step": step, **facts}
-
-
-def identity(line: Event) -> tuple[Any, ...] | None:
-    """What makes a second report of the same thing a repetition; None for what may be said again."""
-    match line["event"]:
-        case "progress":
-            return ("progress", line["trial"], line["step"])
-        case "rung":
-            return ("rung", line["trial"], line["step"])
-        case "growth":
-            return ("growth", line["trial"], line["step"])
-        case "cell":
-            return ("cell", line["trial"], line["cell"])
+def identity(event: Event) -> tuple[Any, ...] | None:
+    """What makes a second report of the same thing a repetition; None for what can happen again."""
+    match event:
+        case Progress() | RungScored() | SamplesDrawn():
+            return (event.kind, event.trial, event.step)
+        case CellScored():
+            return (event.kind, event.trial, event.cell)
         case _:
             return None
 
@@ -43,7 +48,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.events: list[Event] = read(path) if path.exists() else []
-        self._known = {identity(line) for line in self.events}
+        self._known = {identity(event) for event in self.events}
         self._end_torn_line()
 
     def _end_torn_line(self) -> None:
@@ -52,14 +57,18 @@ class Ledger:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n")
 
-    def append(self, line: Event) -> bool:
-        """Write one event and flush it to disk; False when it only repeats one that is known. Raises DiskFull."""
-        known = identity(line)
+    def append(self, event: Event) -> bool:
+        """Write one event and flush it to disk; False when it only repeats one that is known. Raises DiskFull.
+
+        In `events` it then stands as a reader of the file will find it: without numbers that are not finite.
+        """
+        known = identity(event)
         if known is not None and known in self._known:
             return False
+        line = encode(event)
         self._write(json.dumps(line, allow_nan=False) + "\n")
         self._known.add(known)
-        self.events.append(line)
+        self.events.append(from_plain(line))
         return True
 
     def _write(self, text: str) -> None:
@@ -80,36 +89,48 @@ class Ledger:
 
 def read(path: Path) -> list[Event]:
     """The events of a ledger. A torn last line is normal after a kill; any other damaged one gets a warning."""
-    return [line for _, line in _lines(path)]
+    events: list[Event] = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            event = decode(line)
+        except ValueError:
+            if number < len(lines):
+                log.warning("%s, line %d is damaged and is skipped", path, number)
+            continue
+        if isinstance(event, UnknownEvent) and event.kind in KINDS:
+            log.warning("%s, line %d: this version of mpdit cannot read this %r event", path, number, event.kind)
+        events.append(event)
+    return events
 
 
-def trial_statuses(events: Iterable[Event], alive: bool = False) -> dict[str, str]:
-    """Each trial's status: completed, stopped, diverged, failed, out_of_memory, interrupted, running or pending.
+def only(events: Iterable[Event], kind: type[Kind]) -> list[Kind]:
+    """The events of one kind."""
+    return [event for event in events if isinstance(event, kind)]
+
+
+def by_trial(events: Iterable[Event]) -> dict[str, list[Event]]:
+    """The events of each trial, in their order; a trial without events has an empty list."""
+    groups: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        if event.trial is not None:
+            groups[event.trial].append(event)
+    return groups
+
+
+def trial_statuses(events: Iterable[Event], alive: bool = False) -> dict[str, TrialStatus]:
+    """Each trial's status; that of a trial without events is pending.
 
     alive: whether the sweep's driver lives; without it nothing is running.
     """
-    statuses: dict[str, str] = defaultdict(lambda: "pending")
-    for line in events:
-        if line["event"] == "trial_started":
-            statuses[line["trial"]] = "running" if alive else "interrupted"
-        elif line["event"] == "trial_retried":
-            statuses[line["trial"]] = "pending"
-        elif line["event"] == "trial_ended":
-            statuses[line["trial"]] = line["outcome"]
+    statuses: dict[str, TrialStatus] = defaultdict(lambda: TrialStatus.PENDING)
+    for event in events:
+        if isinstance(event, TrialStarted):
+            statuses[event.trial] = TrialStatus.RUNNING if alive else TrialStatus.INTERRUPTED
+        elif isinstance(event, TrialRetried):
+            statuses[event.trial] = TrialStatus.PENDING
+        elif isinstance(event, TrialEnded):
+            statuses[event.trial] = event.outcome
     return statuses
-
-
-def _lines(path: Path) -> Iterator[tuple[int, Event]]:
-    raw = path.read_bytes().split(b"\n")
-    for number, text in enumerate(raw, start=1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-            if not isinstance(line, dict) or "event" not in line:
-                raise ValueError("not an event")
-        except ValueError:
-            if number < len(raw):
-                log.warning("%s, line %d is damaged and is skipped", path, number)
-            continue
-        yield number, line

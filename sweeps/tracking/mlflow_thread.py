@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES, RECIPE
 from sweeps.planning.plan import Plan
+from sweeps.storage.events import CellScored, Event, SamplesDrawn, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Event
+from sweeps.storage.ledger import only
 from sweeps.tracking.mlflow_view import View, open_view, tracking_uri, without_password
 
 TRY_AGAIN = 5.0  # seconds between two attempts at a tracking store that is away
@@ -30,12 +31,12 @@ class Mirror(threading.Thread):
         self.storage, self.plan, self.sweep = storage, plan, sweep
         self.problem: Exception | None = None
         self.shown = 0  # events mirrored so far
-        self._lines = list(past)
+        self._events = list(past)
         self._news, self._closing = threading.Event(), threading.Event()
 
-    def show(self, line: Event) -> None:
+    def show(self, event: Event) -> None:
         """Hand over one event, after it has been written to the ledger."""
-        self._lines.append(line)
+        self._events.append(event)
         self._news.set()
 
     def close(self) -> Exception | None:
@@ -73,14 +74,14 @@ class Mirror(threading.Thread):
     def _mirror(self, view: View) -> None:
         done = view.mirrored()
         while True:
-            closing = self._closing.is_set()  # before the lines: those that come with the closing are not missed
-            if done < len(self._lines):
-                line = self._lines[done]
-                bring_shown(self.storage, line)
-                view.show(line)
+            closing = self._closing.is_set()  # before the events: those that come with the closing are not missed
+            if done < len(self._events):
+                event = self._events[done]
+                bring_shown(self.storage, event)
+                view.show(event)
                 done += 1
                 self.shown += 1
-                if line["event"] == "trial_ended":
+                if isinstance(event, TrialEnded):
                     view.remember(done)
             elif closing:
                 view.remember(done)
@@ -90,12 +91,19 @@ class Mirror(threading.Thread):
                 self._news.clear()
 
 
-def bring_shown(storage: Storage, line: Event) -> None:
+def bring_shown(storage: Storage, event: Event) -> None:
     """Have the files here that a view shows with an event: another machine may have written them to the bucket."""
-    picture = f"{PICTURES}/{line.get('picture')}"
-    needed = {"cell": picture, "growth": picture, "trial_ended": RECIPE}.get(line["event"])
-    if storage.bucket and needed and not (storage.trial(line["trial"]) / needed).exists():
-        storage.bring(line["trial"], small=True)
+    if storage.bucket is None:
+        return
+    match event:
+        case CellScored() | SamplesDrawn():
+            needed = storage.trial(event.trial) / PICTURES / str(event.picture)
+        case TrialEnded():
+            needed = storage.trial(event.trial) / RECIPE
+        case _:
+            return
+    if not needed.exists():
+        storage.bring(event.trial, small=True)
 
 
 def _told(problem: Exception, uri: str) -> str:
@@ -110,13 +118,13 @@ def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | No
     uri: another store than the sweep's own. Raises InputError where it does not answer.
     """
     place = tracking_uri(storage, uri or plan.spec.tracking.uri)
-    sweep = next(line["sweep"] for line in events if line["event"] == "sweep_started")
+    sweep = only(events, SweepStarted)[0].sweep
     try:
         view = open_view(storage, plan, sweep, place)
         known = view.mirrored()
-        for line in events[known:]:
-            bring_shown(storage, line)
-            view.show(line)
+        for event in events[known:]:
+            bring_shown(storage, event)
+            view.show(event)
         view.remember(len(events))
     except Exception as problem:
         raise input_error(

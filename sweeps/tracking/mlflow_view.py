@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,21 @@ from sweeps.planning.plan import Plan, trials_of
 from sweeps.report.ema_width_plots import WIDTH, write_figures
 from sweeps.report.figures import label
 from sweeps.results.ranking import rank
+from sweeps.storage.events import (
+    CellScored,
+    Event,
+    Progress,
+    RungScored,
+    SamplesDrawn,
+    Suggested,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+)
 from sweeps.storage.layout import NETWORK_FILE_SYSTEMS, Storage, file_system
-from sweeps.storage.ledger import Event, read
+from sweeps.storage.ledger import read
+from sweeps.storage.trial_status import TrialStatus
 from sweeps.tracking.model_registry import register_best
 from sweeps.tracking.summary import summary
 
@@ -36,7 +50,11 @@ SHARED_VIEW, VIEW = "mlflow.sharedViewState.", "cells"  # where MLflow's pages k
 GROWTH = "samples as they grow"  # the row of the image viewer whose slider of steps plays a training
 DESCRIBE_EVERY = 20  # seconds between two descriptions of a sweep that runs
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
-MLFLOW_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
+MLFLOW_STATUS: dict[str, str] = {  # of any other outcome: FAILED
+    TrialStatus.COMPLETED: "FINISHED",
+    TrialStatus.STOPPED: "FINISHED",
+    TrialStatus.INTERRUPTED: "KILLED",
+}
 
 log = logging.getLogger(__name__)
 
@@ -195,91 +213,90 @@ class View:
 
         self.client.log_batch(run, params=[Param(name, str(value)) for name, value in params.items()])
 
-    def _metrics(self, run: str, time: str, step: int, metrics: dict[str, float | None]) -> None:
+    def _metrics(self, run: str, event: Event, step: int, metrics: Mapping[str, float | None]) -> None:
         from mlflow.entities import Metric
 
-        at = milliseconds(time)
+        at = milliseconds(event.time)
         known = [Metric(name, float(value), at, step) for name, value in metrics.items() if value is not None]
         self.client.log_batch(run, metrics=known)
 
-    def _end(self, run: str, status: str, time: str) -> None:
-        self.client.set_terminated(run, status, end_time=milliseconds(time))
+    def _end(self, run: str, status: str, event: Event) -> None:
+        self.client.set_terminated(run, status, end_time=milliseconds(event.time))
 
-    def show(self, line: Event) -> None:
+    def show(self, event: Event) -> None:
         """Mirror one event."""
-        handler = getattr(self, "_on_" + line["event"], None)
-        if handler and (line["trial"] is None or line["trial"] in self.trials):
-            handler(line)
+        if event.trial is not None and event.trial not in self.trials:
+            return
+        match event:
+            case SweepStarted():
+                run = self._parent(event)
+                self.client.update_run(run, status="RUNNING")
+                self._describe(run)
+            case Suggested():
+                self.trials |= {trial.id: trial for trial in trials_of(self.plan.spec, event.params)}
+            case TrialStarted():
+                self.client.update_run(self._child(event), status="RUNNING")
+            case Progress():
+                self._metrics(self._child(event), event, event.step, event.metrics)
+            case RungScored():
+                values = [width.value for width in event.widths if width.value is not None]
+                self._metrics(self._child(event), event, event.step, {"rung/frechet": min(values, default=None)})
+            case SamplesDrawn():
+                picture = self.storage.trial(event.trial) / PICTURES / event.picture
+                if picture.exists():
+                    self._show_image(self._child(event), picture, GROWTH, event)
+            case CellScored():
+                self._show_cell(event)
+            case TrialEnded():
+                self._show_trial_end(event)
+            case SweepEnded():
+                self._show_sweep_end(event)
 
-    def _parent(self, line: Event) -> str:
-        return self._run(None, None, self.plan.spec.name, line["time"], {})
+    def _parent(self, event: Event) -> str:
+        return self._run(None, None, self.plan.spec.name, event.time, {})
 
-    def _child(self, line: Event) -> str:
-        self._parent(line)
-        trial = self.trials[line["trial"]]
+    def _child(self, event: Event) -> str:
+        self._parent(event)
+        trial = self.trials[event.trial or ""]
         name = label(trial.params, self.plan.spec.training_axes)
-        return self._run(trial.id, None, name, line["time"], trial.params)  # all of them would hide the run's pictures
+        return self._run(trial.id, None, name, event.time, trial.params)  # all of them would hide the run's pictures
 
-    def _on_sweep_started(self, line: Event) -> None:
-        run = self._parent(line)
-        self.client.update_run(run, status="RUNNING")
-        self._describe(run)
-
-    def _on_suggested(self, line: Event) -> None:
-        self.trials |= {trial.id: trial for trial in trials_of(self.plan.spec, line["params"])}
-
-    def _on_trial_started(self, line: Event) -> None:
-        self.client.update_run(self._child(line), status="RUNNING")
-
-    def _on_progress(self, line: Event) -> None:
-        self._metrics(self._child(line), line["time"], line["step"], line["metrics"])
-
-    def _on_rung(self, line: Event) -> None:
-        values = [width["value"] for width in line["widths"] if width["value"] is not None]
-        self._metrics(self._child(line), line["time"], line["step"], {"rung/frechet": min(values, default=None)})
-
-    def _on_cell(self, line: Event) -> None:
+    def _show_cell(self, event: CellScored) -> None:
         from mlflow.entities import RunTag
 
-        self._child(line)
-        trial = self.trials[line["trial"]]
+        self._child(event)
+        trial = self.trials[event.trial]
         recipe = flat(trial.recipe.model_dump())
-        name = label({**trial.params, **line["params"]}, list(self.plan.spec.axes))
+        name = label({**trial.params, **event.params}, list(self.plan.spec.axes))
         if WIDTH not in self.plan.spec.axes:
-            name += f", σ_rel {line['params'][WIDTH]}"
-        run = self._run(trial.id, line["cell"], name, line["time"], {**recipe, **line["params"]})
-        in_full = line["params"]["evaluation.samples"] == self.plan.spec.evaluation.samples
-        shown = {
-            **({"frechet": line["value"]} if in_full else {}),
-            line["metric"]: line["value"],
-            "stderr": line["stderr"],
-            "magnitude_drift": line["magnitude_drift"],
-            "noise_floor": line["noise_floor"],
-            **line.get("more", {}),
+            name += f", σ_rel {event.params[WIDTH]}"
+        run = self._run(trial.id, event.cell, name, event.time, {**recipe, **event.params})
+        metrics = {
+            **({"frechet": event.value} if event.samples == self.plan.spec.evaluation.samples else {}),
+            event.metric: event.value,
+            "stderr": event.stderr,
+            "magnitude_drift": event.magnitude_drift,
+            "noise_floor": event.noise_floor,
+            **event.more,
         }
-        self._metrics(run, line["time"], line["step"], shown)
-        self.client.log_batch(run, tags=[RunTag(f"provenance.{k}", str(v)) for k, v in line["provenance"].items()])
-        picture = self.storage.trial(trial.id) / PICTURES / line.get("picture", "none")
+        self._metrics(run, event, event.step, metrics)
+        self.client.log_batch(run, tags=[RunTag(f"provenance.{k}", str(v)) for k, v in event.provenance.items()])
+        picture = self.storage.trial(trial.id) / PICTURES / (event.picture or "none")
         if picture.exists():
             self.client.log_artifact(run, str(picture), PICTURES)
-            key = f"samples sigma_rel {line['params'][WIDTH]} {line['cell']}"
-            self._show_image(self.runs[trial.id, None], picture, key, line)
-        self._end(run, "FAILED" if line["value"] is None else "FINISHED", line["time"])
+            key = f"samples sigma_rel {event.params[WIDTH]} {event.cell}"
+            self._show_image(self.runs[trial.id, None], picture, key, event)
+        self._end(run, "FAILED" if event.value is None else "FINISHED", event)
 
-    def _on_growth(self, line: Event) -> None:
-        picture = self.storage.trial(line["trial"]) / PICTURES / line["picture"]
-        if picture.exists():
-            self._show_image(self._child(line), picture, GROWTH, line)
-
-    def _show_image(self, run: str, picture: Path, key: str, line: Event) -> None:
+    def _show_image(self, run: str, picture: Path, key: str, event: SamplesDrawn | CellScored) -> None:
         """A grid in the trial's image viewer, a row for each key; MLflow itself would double it at a replay."""
         from PIL import Image
 
         shown = [Path(file.path).name for file in self.client.list_artifacts(run, "images")]
-        if not any(name.startswith(f"{key}+step+{line['step']}+") for name in shown):
+        if not any(name.startswith(f"{key}+step+{event.step}+") for name in shown):
             with Image.open(picture) as image:
-                at = milliseconds(line["time"])
-                self.client.log_image(run, image.convert("RGB"), key=key, step=line["step"], timestamp=at)
+                at = milliseconds(event.time)
+                self.client.log_image(run, image.convert("RGB"), key=key, step=event.step, timestamp=at)
 
     def _describe(self, run: str) -> None:
         """The description of the sweep's run: what is known by now."""
@@ -288,32 +305,30 @@ class View:
         self.client.set_tag(run, NOTE, summary(self.plan, rank(self.plan, events), events)[:TAG_LIMIT])
         self.described = time.monotonic()
 
-    def _on_trial_ended(self, line: Event) -> None:
+    def _show_trial_end(self, event: TrialEnded) -> None:
         from mlflow.entities import RunTag
 
-        run = self._child(line)
-        facts = {"mpdit.outcome": line["outcome"], "mpdit.reason": (line.get("reason") or "")[:TAG_LIMIT]}
-        facts |= flat({"runtime": line.get("runtime", {}), "machine": line.get("machine", {})})
+        run = self._child(event)
+        facts: dict[str, Any] = {"mpdit.outcome": event.outcome, "mpdit.reason": (event.reason or "")[:TAG_LIMIT]}
+        facts |= flat({"runtime": event.runtime, "machine": event.machine})
         self.client.log_batch(run, tags=[RunTag(name, str(value)) for name, value in facts.items()])
-        recipe = self.storage.trial(line["trial"]) / "recipe.yaml"
+        recipe = self.storage.trial(event.trial) / "recipe.yaml"
         if recipe.exists():
             self.client.log_artifact(run, str(recipe))
-        self._metrics(
-            run, line["time"], self.trials[line["trial"]].recipe.steps, {"energy_joules": line.get("energy_joules")}
-        )
-        self._end(run, MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
+        self._metrics(run, event, self.trials[event.trial].recipe.steps, {"energy_joules": event.energy_joules})
+        self._end(run, MLFLOW_STATUS.get(event.outcome, "FAILED"), event)
         if time.monotonic() - self.described > DESCRIBE_EVERY:
-            self._describe(self._parent(line))
+            self._describe(self._parent(event))
 
-    def _on_sweep_ended(self, line: Event) -> None:
+    def _show_sweep_end(self, event: SweepEnded) -> None:
         ledger = self.storage.ledger(self.plan.spec.name)
         rows = rank(self.plan, read(ledger)) if ledger.exists() else []
         for picture in write_figures(self.plan, rows, self.storage.sweep(self.plan.spec.name) / "figures"):
-            self.client.log_artifact(self._parent(line), str(picture), "figures")
-        self._describe(self._parent(line))
-        if line["outcome"] == "completed":
-            register_best(self.client, self.storage, self.plan, rows, self._parent(line))
-        self._end(self._parent(line), MLFLOW_STATUS.get(line["outcome"], "FAILED"), line["time"])
+            self.client.log_artifact(self._parent(event), str(picture), "figures")
+        self._describe(self._parent(event))
+        if event.outcome == TrialStatus.COMPLETED:
+            register_best(self.client, self.storage, self.plan, rows, self._parent(event))
+        self._end(self._parent(event), MLFLOW_STATUS.get(event.outcome, "FAILED"), event)
 
     def mirrored(self) -> int:
         """How many ledger lines this store is known to show."""

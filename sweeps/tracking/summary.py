@@ -9,7 +9,8 @@ from sweeps.report.page import answer, question
 from sweeps.report.svg import figure
 from sweeps.results.importance import distinct
 from sweeps.results.ranking import Row, noise_floor
-from sweeps.storage.ledger import Event, trial_statuses
+from sweeps.storage.events import Event
+from sweeps.storage.ledger import trial_statuses
 
 SHOWN = 5
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sweeps.spec.reading import read_spec
+from sweeps.storage.events import SweepStarted
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Ledger, event
+from sweeps.storage.ledger import Ledger
 from tests.cli.conftest import Command, Refused
 from tests.sweeps.conftest import ended, plan_of, scored
 
@@ -36,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage.sweep("made").mkdir()
     write_yaml(storage.sweep("made") / "sweep.yaml", plan.spec.model_dump())
     ledger = Ledger(storage.ledger("made"))
-    ledger.append(event("sweep_started", sweep="s", max_concurrent=2, axes=plan.spec.axes))
+    ledger.append(SweepStarted("s", 2, settings={"axes": plan.spec.axes}))
     for trial, cell, value in ((0, 0, 3.0), (0, 1, 3.1), (1, 0, 2.0), (1, 1, None)):
         ledger.append(scored(plan, trial, cell, value))
     for trial in (0, 1):
@@ -292,7 +293,7 @@ def tuned(tmp_path: Path) -> Path:
     storage.sweep("tuned").mkdir()
     write_yaml(storage.spec("tuned"), spec.model_dump())
     ledger = Ledger(storage.ledger("tuned"))
-    ledger.append(event("sweep_started", sweep="s", max_concurrent=1, axes=spec.axes))
+    ledger.append(SweepStarted("s", 1, settings={"axes": spec.axes}))
     for trial, cell, value in ((0, 0, 3.0), (0, 1, 3.1), (1, 0, 2.5), (1, 1, 2.0)):
         ledger.append(scored(plan, trial, cell, value))
         ledger.append(ended(plan, trial, training_seconds=1.0, training_work=1e8))

@@ -11,7 +11,7 @@ from cli.progress import SweepProgress, watch
 from cli.tables import fitted, plan_csv, plan_table, ranking_table
 from sweeps.planning.plan import Estimate, Plan
 from sweeps.results.ranking import rank
-from sweeps.storage.ledger import Event, event
+from sweeps.storage.events import Event, Progress, SweepEnded, SweepStarted, TrialStarted
 from tests.sweeps.conftest import ended, plan_of, scored
 
 BEGAN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -37,15 +37,15 @@ def plain(text: str, plan: Plan) -> str:
 
 def progress(plan: Plan, trial: int, step: int) -> Event:
     metrics = {"loss": 0.5, "images_per_second": 400.0, "magnitude_drift": 0.02}
-    return event("progress", plan.trials[trial].id, step, metrics=metrics)
+    return Progress(plan.trials[trial].id, step, metrics)
 
 
 def begun(plan: Plan) -> list[Event]:
     """One trial is scored, the other half-way; a minute has passed."""
     return [
-        event("sweep_started", sweep="s", max_concurrent=2) | {"time": BEGAN.isoformat()},
-        event("trial_started", plan.trials[0].id),
-        event("trial_started", plan.trials[1].id),
+        SweepStarted("s", 2, time=BEGAN.isoformat()),
+        TrialStarted(plan.trials[0].id),
+        TrialStarted(plan.trials[1].id),
         progress(plan, 0, 600),
         progress(plan, 1, 300),
         scored(plan, 0, 0, 2.5),
@@ -125,7 +125,7 @@ T0         scale+rotation+gate: completed, best distance 2.500"""
 
 def test_watching_ends_with_the_sweep(plan: Plan) -> None:
     text = io.StringIO()
-    last = event("sweep_ended", outcome="interrupted") | {"time": a_minute_later().isoformat()}
+    last = SweepEnded("interrupted", time=a_minute_later().isoformat())
     watch(plan, lambda: [*begun(plan), last], lambda: False, console(text, terminal=False))
     assert text.getvalue() == "1/2 trials, 70% done, 1 min 0 s, about 26 s left\n"
 
@@ -133,7 +133,7 @@ def test_watching_ends_with_the_sweep(plan: Plan) -> None:
 def test_a_large_sweep_fits_the_terminal() -> None:
     plan = plan_of({"seed": list(range(60))})
     text = io.StringIO()
-    shown = SweepProgress(plan, [event("trial_started", plan.trials[50].id)], console(text, terminal=True))
+    shown = SweepProgress(plan, [TrialStarted(plan.trials[50].id)], console(text, terminal=True))
     shown.console.print(shown.shown())
     lines = text.getvalue().splitlines()
     assert len(lines) <= 24

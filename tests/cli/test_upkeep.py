@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.yaml_file import write_yaml
+from sweeps.storage.events import SweepStarted, TrialStarted
 from sweeps.storage.layout import Storage, locked
-from sweeps.storage.ledger import Ledger, event
+from sweeps.storage.ledger import Ledger
 from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, asked_to_stop
 from tests.cli.conftest import Command, Refused
 from tests.sweeps.conftest import ended, plan_of, scored
@@ -23,7 +24,7 @@ def finished(tmp_path: Path) -> Storage:
     storage.sweep("made").mkdir()
     write_yaml(storage.spec("made"), PLAN.spec.model_dump())
     ledger = Ledger(storage.ledger("made"))
-    ledger.append(event("sweep_started", sweep="s", max_concurrent=2))
+    ledger.append(SweepStarted("s", 2))
     for trial in (0, 1):
         ledger.append(scored(PLAN, trial, 0, 1.0 + trial))
         ledger.append(ended(PLAN, trial))
@@ -46,7 +47,7 @@ def test_what_is_asked_is_heard_once(finished: Storage) -> None:
 
 
 def test_a_running_trial_is_asked_to_stop(finished: Storage, mpdit: Command) -> None:
-    Ledger(finished.ledger("made")).append(event("trial_started", SECOND))
+    Ledger(finished.ledger("made")).append(TrialStarted(SECOND))
     with locked(finished.lock("made"), "made"):
         done = mpdit("stop", "made", SECOND, "--storage", finished.root)
     assert done.returncode == 0

@@ -14,6 +14,8 @@ from pipelines.scoring.train_classifier import train_extractor
 from sweeps.execution.worker import run_trial
 from sweeps.planning.plan import make_plan
 from sweeps.spec.reading import read_spec, sweep_file
+from sweeps.storage.events import CellScored
+from sweeps.storage.ledger import only
 from tests.pipelines.data.test_encode import tiny_vae
 
 
@@ -50,11 +52,11 @@ def test_the_papers_sweep_runs_in_small(encoded: Path, tmp_path: Path) -> None:
     trial, events = plan.trials[0], []
     cells = [planned.cell for planned in plan.cells]
     run_trial(trial.id, trial.recipe, tmp_path / "trial", cells, 1, events.append)
-    assert events[-1]["outcome"] == "completed", events[-1]
-    scores = [line for line in events if line["event"] == "cell"]
-    assert [line["metric"] for line in scores] == ["fd_made-up_40"] * 2
-    assert all(np.isfinite(line["value"]) for line in scores)
-    assert scores[0]["provenance"]["data"] == load_dataset("latents", path=str(encoded)).fingerprint
+    assert events[-1].outcome == "completed", events[-1]
+    scores = only(events, CellScored)
+    assert [cell.metric for cell in scores] == ["fd_made-up_40"] * 2
+    assert all(np.isfinite(cell.value) for cell in scores)
+    assert scores[0].provenance["data"] == load_dataset("latents", path=str(encoded)).fingerprint
     picture = next((tmp_path / "trial" / "samples").glob("*.png"))
     with Image.open(picture) as image:
         assert image.mode == "RGB"  # decoded, not the three channels of latents: those are 8 pixels a side

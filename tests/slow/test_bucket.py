@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sweeps.storage.bucket import open_bucket
+from sweeps.storage.events import SweepStarted, TrialEnded
 from sweeps.storage.ledger import read
 from sweeps.storage.open_storage import copy_of, open_storage
 from tests.bucket_server import Server, bucket_url, s3_server
@@ -120,7 +121,7 @@ def test_a_killed_driver_s_sweep_goes_on_on_another_machine(
     assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed
     whole = read(ledger_of(bucket_url))
     assert whole[: len(sent)] == sent
-    assert len({line["sweep"] for line in whole if line["event"] == "sweep_started"}) == 1
+    assert len({line.sweep for line in whole if isinstance(line, SweepStarted)}) == 1
     shutil.rmtree(here / "cache")
     monkeypatch.setenv("MPDIT_CACHE", str(here / "cache"))
     assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed
@@ -164,7 +165,7 @@ def test_a_server_that_goes_away_loses_nothing(
     assert "the bucket does not answer" in err
     assert "Traceback" not in err
     told = read(ledger_of(bucket_url))
-    assert {line["outcome"] for line in told if line["event"] == "trial_ended"} == {"interrupted"}
+    assert {line.outcome for line in told if isinstance(line, TrialEnded)} == {"interrupted"}
     mpdit("sweep", "afar.yaml", *place, cwd=here)
     assert mpdit_json("rank", *place, cwd=here) == undisturbed
     whole = read(ledger_of(bucket_url))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sweeps.storage.events import Progress, SweepEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import read
 from sweeps.tracking.mlflow_view import CELL, TRIAL, tracking_uri
@@ -64,15 +65,15 @@ def test_a_stopped_sweep_continues_to_the_undisturbed_ranking(
     assert settled(driver.pid) == []
     reported = read(storage.ledger("killed"))
     if how != signal.SIGKILL:
-        assert reported[-1]["event"] == "sweep_ended"
-        assert reported[-1]["outcome"] == "interrupted"
+        assert isinstance(reported[-1], SweepEnded)
+        assert reported[-1].outcome == "interrupted"
         assert not [run for run in runs_in_mlflow(storage) if run.info.status == "RUNNING"]
 
     mpdit("sweep", file, "--storage", storage.root)
     after = read(storage.ledger("killed"))
     assert after[: len(reported)] == reported
     assert mpdit_json("rank", "--storage", storage.root) == undisturbed
-    once = Counter((line["trial"], line["step"]) for line in after if line["event"] == "progress")
+    once = Counter((line.trial, line.step) for line in after if isinstance(line, Progress))
     assert set(once.values()) == {1}
     shown = Counter((run.data.tags.get(TRIAL), run.data.tags.get(CELL)) for run in runs_in_mlflow(storage))
     assert set(shown.values()) == {1}

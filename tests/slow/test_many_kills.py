@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sweeps.storage.events import Progress
 from sweeps.storage.ledger import read
 from tests.slow.conftest import end, mpdit, mpdit_json, ranking_of, settled, start
 from tests.slow.mlflow_server import Server, assert_whole
@@ -103,7 +104,7 @@ def assert_little_is_redone(folder: Path, told: list[Any]) -> None:
     starts = [line for line in (folder / "log.txt").read_text().splitlines() if "from step" in line]
     for line in starts:
         began = datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").astimezone(UTC)
-        reported = [e["step"] for e in told if e["event"] == "progress" and datetime.fromisoformat(e["time"]) < began]
+        reported = [e.step for e in told if isinstance(e, Progress) and e.moment < began]
         step = int(line.split("from step ")[1].split()[0])
         assert step >= max(reported, default=0) - REPORT_EVERY, line
 
@@ -133,10 +134,10 @@ def test_kills_change_nothing(tmp_path: Path, tmp_path_factory: pytest.TempPathF
             after = read(ledger)
             assert all(after[: len(before)] == before for before in told)  # nothing that was reported is lost
             assert mpdit_json("rank", "--storage", storage) == undisturbed
-            once = Counter((line["trial"], line["step"]) for line in after if line["event"] == "progress")
+            once = Counter((line.trial, line.step) for line in after if isinstance(line, Progress))
             assert set(once.values()) == {1}
             for folder in (storage / "trials").iterdir():
-                assert_little_is_redone(folder, [line for line in after if line["trial"] == folder.name])
+                assert_little_is_redone(folder, [line for line in after if line.trial == folder.name])
         assert_whole(server.runs("hunted"), rounds, trials=4, cells=8)
     finally:
         server.kill()

@@ -9,6 +9,7 @@ import pytest
 
 from sweeps.planning.plan import make_plan
 from sweeps.spec.reading import read_spec
+from sweeps.storage.events import RungScored
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import read, trial_statuses
 from tests.slow.conftest import mpdit, mpdit_json, ranking_of, settled, start, wait_for
@@ -77,7 +78,7 @@ def test_a_trial_and_a_sweep_are_stopped_from_another_terminal_and_retried(
 
     mpdit("sweep", file, "--storage", tmp_path)
     assert statuses(tmp_path) == {first: "stopped", **dict.fromkeys(others, "completed")}
-    stopped_at = max(line["step"] for line in read(storage.ledger("held")) if line["trial"] == first and line["step"])
+    stopped_at = max(line.step for line in read(storage.ledger("held")) if line.trial == first and line.step)
     mpdit("retry", "--storage", tmp_path)
     assert set(statuses(tmp_path).values()) == {"completed"}
     assert mpdit_json("rank", "--storage", tmp_path) == undisturbed
@@ -105,7 +106,7 @@ def test_a_scheduler_stops_a_trial_of_two_workers(tmp_path: Path) -> None:
     mpdit("sweep", "halved.yaml", cwd=tmp_path)
     assert list(statuses(tmp_path / "runs").values()) == ["completed", "stopped"]
     ledger = read(Storage(tmp_path / "runs").ledger("halved"))
-    assert [line["step"] for line in ledger if line["event"] == "rung"] == [30, 30]
+    assert [line.step for line in ledger if isinstance(line, RungScored)] == [30, 30]
     assert len(mpdit_json("rank", cwd=tmp_path)) == 2
 
 

@@ -7,8 +7,10 @@ import pytest
 from pipelines.yaml_file import write_yaml
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.spec.model import SweepSpec
+from sweeps.storage.events import CellScored, Event, TrialEnded
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Event, Ledger, event
+from sweeps.storage.ledger import Ledger
+from sweeps.storage.trial_status import TrialStatus
 
 
 def plan_of(axes: dict[str, list[Any]], **fields: Any) -> Plan:
@@ -40,8 +42,7 @@ def scored(
     samples: int | None = None,
 ) -> Event:
     planned = plan.cells[cell].cell.with_samples(samples or plan.spec.evaluation.samples)
-    return event(
-        "cell",
+    return CellScored(
         plan.trials[trial].id,
         600,
         params=planned.params,
@@ -61,4 +62,4 @@ def scored(
 
 
 def ended(plan: Plan, trial: int, outcome: str = "completed", **facts: Any) -> Event:
-    return event("trial_ended", plan.trials[trial].id, outcome=outcome, **facts)
+    return TrialEnded(plan.trials[trial].id, TrialStatus(outcome), **facts)

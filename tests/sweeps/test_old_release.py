@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import mpdit as library
+from sweeps.storage.events import Progress
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import read
 from tests.cli.conftest import Command, mpdit
@@ -96,8 +97,8 @@ def test_its_sweep_goes_on_with_the_one_trial_that_is_left(old: Path) -> None:
     after = read(ledger)
     assert after[: len(before)] == before
     new = after[len(before) :]
-    assert [line["event"] for line in new].count("trial_started") == 1
-    assert [line["step"] for line in new if line["event"] == "progress"] == [3, 4]
+    assert [line.kind for line in new].count("trial_started") == 1
+    assert [line.step for line in new if isinstance(line, Progress)] == [3, 4]
     rows = json.loads(run_process("rank", "--storage", old / "storage", "--json"))
     expected = written("rank-when-done.json")
     for key in ("rank", "trial", "status", "params"):

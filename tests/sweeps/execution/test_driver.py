@@ -15,8 +15,9 @@ from sweeps.execution.worker import run_trial
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan
 from sweeps.results.ranking import rank
+from sweeps.storage.events import CellScored, Event, Progress, RungScored, Suggested, TrialEnded
 from sweeps.storage.layout import Storage, locked
-from sweeps.storage.ledger import Event, read
+from sweeps.storage.ledger import only, read
 from tests.sweeps.conftest import plan_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's and MLflow's own
@@ -42,7 +43,7 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     end, events = ran(small(), storage)
     assert end == SweepEnd("completed", worked=2)
     assert events == read(storage.ledger("made"))
-    kinds = Counter(line["event"] for line in events)
+    kinds = Counter(line.kind for line in events)
     assert kinds == {
         "sweep_started": 1,
         "trial_started": 2,
@@ -65,8 +66,8 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     end, events = ran(wider, storage)
     new = wider.trials[2].id
     assert end.outcome == "completed"
-    assert {line["trial"] for line in events if line["event"] == "progress"} == {new}
-    scored = Counter(line["trial"] for line in events if line["event"] == "cell")
+    assert {line.trial for line in events if isinstance(line, Progress)} == {new}
+    scored = Counter(line.trial for line in events if isinstance(line, CellScored))
     assert scored == {wider.trials[0].id: 1, wider.trials[1].id: 1, new: 3}
     second = {tuple(row.params.values()): row.value for row in rank(wider, read(storage.ledger("made")))}
     assert second.items() >= first.items()
@@ -84,8 +85,8 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     other = small(name="other")
     end, events = ran(other, storage)
     assert end == SweepEnd("completed", worked=0)
-    copied = [line for line in read(storage.ledger("other")) if line["event"] == "cell"]
-    assert {line["from"] for line in copied} == {"made"}
+    copied = [line for line in read(storage.ledger("other")) if isinstance(line, CellScored)]
+    assert {line.origin for line in copied} == {"made"}
     assert not unfinished(other, read(storage.ledger("other")))
 
 
@@ -96,8 +97,8 @@ def test_a_warm_worker_gives_a_fresh_one_s_results(tmp_path: Path) -> None:
     warm: dict[str, Any] = {}
 
     def look(line: Event) -> None:
-        if line["event"] == "cell":
-            warm[line["trial"]] = (line["value"], line["left_out"])
+        if isinstance(line, CellScored):
+            warm[line.trial] = (line.value, line.left_out)
             below = psutil.Process().children(recursive=True)
             workers.update(process.pid for process in below if "ImplicitFunc" in " ".join(process.cmdline()))
 
@@ -107,7 +108,7 @@ def test_a_warm_worker_gives_a_fresh_one_s_results(tmp_path: Path) -> None:
         fresh: list[Event] = []
         cells = [planned.cell for planned in plan.cells]
         run_trial(trial.id, trial.recipe, tmp_path / trial.id, cells, 1, fresh.append)
-        assert [(line["value"], line["left_out"]) for line in fresh if line["event"] == "cell"] == [warm[trial.id]]
+        assert [(line.value, line.left_out) for line in fresh if isinstance(line, CellScored)] == [warm[trial.id]]
 
 
 def test_a_trial_that_diverges_is_an_outcome_and_one_that_fails_an_error(tmp_path: Path) -> None:
@@ -118,11 +119,11 @@ def test_a_trial_that_diverges_is_an_outcome_and_one_that_fails_an_error(tmp_pat
         storage.trial(wild.trials[0].id) / "ema" / "step-00000001.safetensors"
     ).mkdir()  # its first snapshot cannot be written
     end, events = ran(wild, storage)
-    ended = {line["trial"]: line for line in events if line["event"] == "trial_ended"}
+    ended = {line.trial: line for line in events if isinstance(line, TrialEnded)}
     assert end.outcome == "failed"
-    assert ended[wild.trials[1].id]["outcome"] == "diverged"
-    assert ended[wild.trials[0].id]["outcome"] == "failed"
-    assert "IsADirectoryError" in ended[wild.trials[0].id]["reason"]
+    assert ended[wild.trials[1].id].outcome == "diverged"
+    assert ended[wild.trials[0].id].outcome == "failed"
+    assert "IsADirectoryError" in str(ended[wild.trials[0].id].reason)
     assert "Traceback" in (storage.trial(wild.trials[0].id) / "log.txt").read_text()
     assert [row.status for row in rank(wild, events)] == ["failed", "diverged"]
 
@@ -171,18 +172,18 @@ def test_a_search_learns_stops_trials_at_a_rung_and_keeps_to_its_budget(tmp_path
     end, events = ran(spent, storage)
     assert end.outcome == "completed"
     assert end.cut == "budget.hours: 1e-09 is reached"
-    assert not [line for line in events if line["event"] == "cell"]
+    assert not [line for line in events if isinstance(line, CellScored)]
 
     end, events = ran(plan(), storage)
     assert (end.outcome, end.cut) == ("completed", None)
     whole = read(storage.ledger("made"))
-    assert len([line for line in whole if line["event"] == "suggested"]) == 3  # the first point was given
-    ends = {line["trial"]: line["outcome"] for line in whole if line["event"] == "trial_ended"}
+    assert len([line for line in whole if isinstance(line, Suggested)]) == 3  # the first point was given
+    ends = {line.trial: line.outcome for line in whole if isinstance(line, TrialEnded)}
     assert Counter(ends.values())["completed"] >= 1
     assert set(ends.values()) <= {"completed", "stopped"}
-    rungs = [line for line in whole if line["event"] == "rung"]
-    assert {line["trial"] for line in rungs} == set(ends)
-    assert {line["step"] for line in rungs} == {4}
-    stopped = {line["trial"]: line for line in whole if line.get("outcome") == "stopped"}
-    assert all("others are better at this rung" in line["reason"] for line in stopped.values())
+    rungs = [line for line in whole if isinstance(line, RungScored)]
+    assert {line.trial for line in rungs} == set(ends)
+    assert {line.step for line in rungs} == {4}
+    stopped = {line.trial: line for line in only(whole, TrialEnded) if line.outcome == "stopped"}
+    assert all("others are better at this rung" in str(line.reason) for line in stopped.values())
     assert ran(plan(), storage) == (SweepEnd("completed", worked=0), [])

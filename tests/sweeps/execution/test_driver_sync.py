@@ -9,9 +9,10 @@ import pytest
 from sweeps.execution.driver_sync import uplinked
 from sweeps.storage import lease
 from sweeps.storage.bucket import open_bucket
+from sweeps.storage.events import Progress
 from sweeps.storage.layout import locked
 from sweeps.storage.lease import Busy, acquire, is_held
-from sweeps.storage.ledger import event, read
+from sweeps.storage.ledger import read
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, asked_to_stop
 from tests.bucket_server import bucket_url, elsewhere, s3_server
@@ -31,7 +32,7 @@ def test_a_ledger_goes_up_in_segments_and_is_the_same_elsewhere(
         assert link
         ledger = made(storage, PLAN)
         for value in range(3):
-            ledger.append(event("progress", "t", value, metrics={}))
+            ledger.append(Progress("t", value, {}))
             link.keep_up()
         link.keep_up()
         with storage.ledger("made").open("a") as file:
@@ -50,7 +51,7 @@ def test_what_a_machine_alone_has_reported_is_sent_by_its_next_start(bucket_url:
     storage = open_storage(bucket_url)
     with uplinked(storage, "made"):
         ledger = made(storage, PLAN)
-    ledger.append(event("progress", "t", 1, metrics={}))  # by a driver that was killed before it could send it
+    ledger.append(Progress("t", 1, {}))  # by a driver that was killed before it could send it
     assert len(read(open_storage(bucket_url).ledger("made"))) == 1
     with uplinked(open_storage(bucket_url), "made"):
         pass
@@ -63,18 +64,18 @@ def test_a_sweep_that_went_on_elsewhere_leaves_what_was_not_sent_aside(
     storage = open_storage(bucket_url)
     with uplinked(storage, "made") as link:
         ledger = made(storage, PLAN)
-        ledger.append(event("progress", "t", 1, metrics={}))
+        ledger.append(Progress("t", 1, {}))
     link = None
-    ledger.append(event("progress", "t", 2, metrics={"here": 1}))
+    ledger.append(Progress("t", 2, {"here": 1}))
     with monkeypatch.context() as patch:
         other = elsewhere(storage, patch, tmp_path)
         with uplinked(other, "made") as link:
             assert link
-            made(other, PLAN).append(event("progress", "t", 1, metrics={"there": 1}))
+            made(other, PLAN).append(Progress("t", 1, {"there": 1}))
             link.finish()
     with caplog.at_level(logging.WARNING):
         again = open_storage(bucket_url)
-    assert [line["metrics"] for line in read(again.ledger("made"))] == [{"there": 1}]
+    assert [line.metrics for line in read(again.ledger("made"))] == [{"there": 1}]
     assert "went on elsewhere" in caplog.text
     (aside,) = again.sweep("made").glob("ledger-unsent-*.jsonl")
     assert len(read(aside)) == 2
@@ -84,7 +85,7 @@ def test_a_sweep_that_is_gone_from_the_bucket_is_gone_here(bucket_url: str) -> N
     storage = open_storage(bucket_url)
     with uplinked(storage, "made") as link:
         assert link
-        made(storage, PLAN).append(event("progress", "t", 1, metrics={}))
+        made(storage, PLAN).append(Progress("t", 1, {}))
         link.finish()
     assert open_storage(bucket_url).sweep_names() == ["made"]
     open_bucket(bucket_url).remove_folder("sweeps/made")
@@ -136,7 +137,7 @@ def test_a_driver_that_has_lost_its_place_writes_no_more(
     with uplinked(storage, "made") as link:
         assert link
         link.recorder = Recorder()  # type: ignore[assignment]
-        made(storage, PLAN).append(event("progress", "t", 1, metrics={}))
+        made(storage, PLAN).append(Progress("t", 1, {}))
         acquire(link.bucket, "made", "elsewhere")
         link.keep_up()
         assert "another driver has taken made over" in str(link.recorder.fault)

@@ -8,15 +8,16 @@ import pytest
 from pipelines.yaml_file import write_yaml
 from sweeps.execution.retention import drop_losers, losers, removable, remove
 from sweeps.planning.plan import Plan
+from sweeps.storage.events import Event, SweepStarted, TrialStarted
 from sweeps.storage.layout import Storage, locked
-from sweeps.storage.ledger import Event, Ledger, event
+from sweeps.storage.ledger import Ledger
 from tests.sweeps.conftest import ended, plan_of, scored
 
 
 def with_results(plan: Plan, values: list[float]) -> list[Event]:
     """Every trial has ended; trial i's cells have the value values[i]."""
     cells = [scored(plan, i, cell, value) for i, value in enumerate(values) for cell in range(len(plan.cells))]
-    return [event("sweep_started", sweep="s"), *cells, *(ended(plan, i) for i in range(len(values)))]
+    return [SweepStarted("s"), *cells, *(ended(plan, i) for i in range(len(values)))]
 
 
 def stored(plan: Plan, root: Path, events: list[Event]) -> Storage:
@@ -44,7 +45,7 @@ def test_the_best_stay_and_the_seeds_of_a_point_stay_together(small_plan: Plan) 
 
 def test_a_point_with_a_seed_that_still_runs_may_win_yet(small_plan: Plan) -> None:
     events = with_results(small_plan, [9.0, 9.0, 1.0, 1.0])
-    assert losers(small_plan, [*events, event("trial_started", small_plan.trials[1].id)], 1) == []
+    assert losers(small_plan, [*events, TrialStarted(small_plan.trials[1].id)], 1) == []
 
 
 def test_losers_go_and_the_ranking_stays(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from sweeps.execution.worker import run_trial
 from sweeps.planning.plan import Plan
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.results.ranking import rank
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import CellScored, Event, Progress, SamplesDrawn, TrialEnded
+from sweeps.storage.ledger import only
 from tests.sweeps.conftest import plan_of
 
 SMALL: dict[str, Any] = {
@@ -40,10 +41,11 @@ def test_rounds_end_with_the_winner_and_the_value_of_scoring_in_full(tmp_path: P
     axes = {"ema.sigma_rel": [0, 0.05, 0.1]}
     staged, full = plan_of(axes, **SMALL, screening={"samples": 250}), plan_of(axes, **SMALL)
     first, second = scored_in_rounds(staged, tmp_path)
-    assert [line["drawn"] for line in first if line["event"] == "cell"] == [250, 250, 250]
-    assert [line["drawn"] for line in second if line["event"] == "cell"] == [250]  # on top of the first round's
-    assert [line["outcome"] for line in first + second if line["event"] == "trial_ended"] == ["completed"] * 2
-    assert first[-1]["scoring_work"] == 3 * second[-1]["scoring_work"]
+    assert [line.drawn for line in first if isinstance(line, CellScored)] == [250, 250, 250]
+    assert [line.drawn for line in second if isinstance(line, CellScored)] == [250]  # on top of the first round's
+    one, other = only(first + second, TrialEnded)
+    assert [one.outcome, other.outcome] == ["completed"] * 2
+    assert one.scoring_work == 3 * (other.scoring_work or 0.0)
     assert len(list((tmp_path / SCORES).iterdir())) == 2  # the features of the cells that were screened only
     (whole,) = scored_in_rounds(full, tmp_path)
     best, wanted = rank(staged, first + second)[0], rank(full, whole)[0]
@@ -60,7 +62,7 @@ def test_a_cell_without_finite_samples_is_marked_and_the_rest_is_scored(tmp_path
     torch.nn.init.constant_(denoiser.network.final.gain, torch.inf)
     write_weights(tmp_path / "ema" / "raw.safetensors", dict(denoiser.named_parameters()), denoiser, step)
     run_trial(trial.id, trial.recipe, tmp_path, [planned.cell for planned in plan.cells], 1, events.append)
-    cells = {line["params"]["ema.sigma_rel"]: line["value"] for line in events if line["event"] == "cell"}
+    cells = {line.params["ema.sigma_rel"]: line.value for line in events if isinstance(line, CellScored)}
     assert cells[0] is None
     assert cells[0.1] > 0
     assert [row.status for row in rank(plan, events)] == ["completed", "diverged"]
@@ -72,10 +74,11 @@ def test_a_trial_tells_its_energy_and_shows_its_samples_on_the_way(tmp_path: Pat
     counter = Counter(lambda: float(next(joules)), fraction=0.5)  # the machine's edge: a joule at each look
     cells = [planned.cell for planned in plan.cells]
     run_trial(trial.id, trial.recipe, tmp_path, cells, 1, events.append, counting=[counter])
-    told = [line["metrics"]["energy_joules"] for line in events if line["event"] == "progress"]
+    told = [line.metrics["energy_joules"] for line in events if isinstance(line, Progress)]
     assert told == [0.5 * at for at in range(1, len(told) + 1)]
-    assert events[-1]["energy_joules"] > told[-1]  # with the scoring
-    grown = {line["step"]: line["picture"] for line in events if line["event"] == "growth"}
+    (end,) = only(events, TrialEnded)
+    assert (end.energy_joules or 0.0) > (told[-1] or 0.0)  # with the scoring
+    grown = {line.step: line.picture for line in events if isinstance(line, SamplesDrawn)}
     assert list(grown) == [0, 1, 2, 4, 8]
     assert all((tmp_path / "samples" / picture).exists() for picture in grown.values())
 
@@ -96,34 +99,35 @@ def with_room_for(samples: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return tried
 
 
-def outcome_of(plan: Plan, folder: Path) -> tuple[str, list[Event]]:
+def end_of(plan: Plan, folder: Path) -> tuple[TrialEnded, list[Event]]:
     trial, events = plan.trials[0], list[Event]()
     run_trial(trial.id, trial.recipe, folder, [], 1, events.append)
-    return events[-1]["outcome"], events
+    assert isinstance(events[-1], TrialEnded)
+    return events[-1], events
 
 
 def test_out_of_memory_is_tried_once_more_with_half_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of({"seed": [0]}, **SMALL)
     tried = with_room_for(8, monkeypatch)
-    outcome, events = outcome_of(plan, tmp_path)
-    assert outcome == "completed"
+    end, _ = end_of(plan, tmp_path)
+    assert end.outcome == "completed"
     assert tried == [16] + [8] * 8
-    assert events[-1]["runtime"]["micro_batch"] == 8  # and so it goes on after an interruption
-    assert outcome_of(plan, tmp_path)[0] == "completed"  # the folder is still of this trial
+    assert end.runtime["micro_batch"] == 8  # and so it goes on after an interruption
+    assert end_of(plan, tmp_path)[0].outcome == "completed"  # the folder is still of this trial
     assert "8 samples at once" in (tmp_path / "log.txt").read_text()
 
 
 def test_out_of_memory_twice_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_room_for(4, monkeypatch)
-    outcome, events = outcome_of(plan_of({"seed": [0]}, **SMALL), tmp_path)
-    assert outcome == "out_of_memory"
-    assert "set runtime.micro_batch: 4" in events[-1]["reason"]
+    end, _ = end_of(plan_of({"seed": [0]}, **SMALL), tmp_path)
+    assert end.outcome == "out_of_memory"
+    assert "set runtime.micro_batch: 4" in str(end.reason)
 
 
 def test_a_micro_batch_that_the_recipe_names_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = {**SMALL["recipe"], "runtime": {"device": "cpu", "micro_batch": 16}}
     tried = with_room_for(8, monkeypatch)
-    assert outcome_of(plan_of({"seed": [0]}, **{**SMALL, "recipe": recipe}), tmp_path)[0] == "out_of_memory"
+    assert end_of(plan_of({"seed": [0]}, **{**SMALL, "recipe": recipe}), tmp_path)[0].outcome == "out_of_memory"
     assert tried == [16]
 
 
@@ -134,7 +138,7 @@ def test_a_full_disk_interrupts_the_trial_and_space_lets_it_go_on(
 
     plan = plan_of({"seed": [0]}, **SMALL)
     undisturbed = tmp_path / "undisturbed"
-    assert outcome_of(plan, undisturbed)[0] == "completed"
+    assert end_of(plan, undisturbed)[0].outcome == "completed"
 
     full, save_file = tmp_path / "full", checkpoint.save_file
     written: list[Path] = []
@@ -147,14 +151,14 @@ def test_a_full_disk_interrupts_the_trial_and_space_lets_it_go_on(
         save_file(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_file", until_full)
-    outcome, events = outcome_of(plan, full)
-    assert outcome == "interrupted"
-    assert events[-1]["disk_full"]
-    assert events[-1]["reason"].startswith("no space is left in")
+    end, _ = end_of(plan, full)
+    assert end.outcome == "interrupted"
+    assert end.disk_full
+    assert str(end.reason).startswith("no space is left in")
     assert not list(full.glob("checkpoints/partial-*"))
     monkeypatch.undo()
-    outcome, after = outcome_of(plan, full)
-    assert outcome == "completed"
-    assert next(line["step"] for line in after if line["event"] == "progress") == 4
+    end, after = end_of(plan, full)
+    assert end.outcome == "completed"
+    assert next(line.step for line in after if isinstance(line, Progress)) == 4
     one, other = (load_file(folder / "ema" / "raw.safetensors") for folder in (undisturbed, full))
     assert all(torch.equal(one[name], other[name]) for name in one)

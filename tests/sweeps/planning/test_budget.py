@@ -1,30 +1,32 @@
 """What a ledger says was spent."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+
+from msgspec.structs import replace
 
 from sweeps.planning.budget import affordable, exhausted, spent
-from sweeps.storage.ledger import Event, event
+from sweeps.storage.events import Event, Progress, SweepEnded, SweepStarted, TrialEnded, TrialStarted
+from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import plan_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def at(hours: float, kind: str, trial: str | None = None, **facts: Any) -> Event:
-    return event(kind, trial, **facts) | {"time": (START + timedelta(hours=hours)).isoformat()}
+def at(hours: float, event: Event) -> Event:
+    return replace(event, time=(START + timedelta(hours=hours)).isoformat())
 
 
 LEDGER = [
-    at(0, "sweep_started", gpus_per_trial=0.5),
-    at(0, "trial_started", "a"),
-    at(1, "trial_started", "b"),
-    at(2, "trial_ended", "a", outcome="completed"),
-    at(3, "progress", "b"),  # then the driver was killed, and away for seven hours
-    at(10, "sweep_started", gpus_per_trial=1.0),
-    at(10, "trial_started", "b"),
-    at(11, "trial_ended", "b", outcome="completed"),
-    at(11, "sweep_ended"),
-    at(50, "trial_ended", "c", outcome="completed", **{"from": "another"}),
+    at(0, SweepStarted("s", gpus_per_trial=0.5)),
+    at(0, TrialStarted("a")),
+    at(1, TrialStarted("b")),
+    at(2, TrialEnded("a", TrialStatus.COMPLETED)),
+    at(3, Progress("b", 1, {})),  # then the driver was killed, and away for seven hours
+    at(10, SweepStarted("s", gpus_per_trial=1.0)),
+    at(10, TrialStarted("b")),
+    at(11, TrialEnded("b", TrialStatus.COMPLETED)),
+    at(11, SweepEnded("completed")),
+    at(50, TrialEnded("c", TrialStatus.COMPLETED, origin="another")),
 ]
 
 
@@ -46,7 +48,7 @@ def test_a_budget_of_trials_lets_those_go_on_that_have_begun() -> None:
     plan = plan_of({"optimizer.lr": [0.01, 0.02, 0.03, 0.04]}, budget={"trials": 2})
     fourth = plan.trials[3]
     assert affordable(plan.spec, [], plan.trials) == (plan.trials[:2], "budget.trials: 2 is reached")
-    allowed, cut = affordable(plan.spec, [event("trial_started", fourth.id)], plan.trials)
+    allowed, cut = affordable(plan.spec, [TrialStarted(fourth.id)], plan.trials)
     assert [trial.id for trial in allowed] == [plan.trials[0].id, fourth.id]
     assert cut
     assert affordable(plan.spec, [], plan.trials[:2])[1] is None

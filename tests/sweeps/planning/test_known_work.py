@@ -3,13 +3,14 @@ from pathlib import Path
 from sweeps.planning.known_work import finished_elsewhere, known_events, unfinished, untrained
 from sweeps.planning.plan import Plan
 from sweeps.planning.staged_scoring import missing_cells
+from sweeps.storage.events import SweepStarted, TrialRetried, TrialStarted
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Ledger, event
+from sweeps.storage.ledger import Ledger
 from tests.sweeps.conftest import ended, plan_of, scored
 
 
 def done(plan: Plan, trial: int) -> list:
-    start = event("trial_started", plan.trials[trial].id)
+    start = TrialStarted(plan.trials[trial].id)
     return [start, *(scored(plan, trial, cell, 1.0) for cell in range(len(plan.cells))), ended(plan, trial)]
 
 
@@ -40,7 +41,7 @@ def test_a_diverged_trial_is_final_and_a_failed_one_is_not(small_plan: Plan) -> 
 def test_a_stopped_trial_is_left_until_it_is_retried(small_plan: Plan) -> None:
     events = [ended(small_plan, 0, "stopped")]
     assert small_plan.trials[0] not in unfinished(small_plan, events)
-    again = [*events, event("trial_retried", small_plan.trials[0].id)]
+    again = [*events, TrialRetried(small_plan.trials[0].id)]
     assert small_plan.trials[0] in unfinished(small_plan, again)
     assert small_plan.trials[0].id in missing_cells(small_plan, again)
 
@@ -50,9 +51,9 @@ def test_finished_trials_of_other_sweeps_are_found_with_their_origin(tmp_path: P
     storage.prepare()
     storage.sweep("other").mkdir()
     other = Ledger(storage.ledger("other"))
-    for line in [event("sweep_started"), *done(small_plan, 0), event("trial_started", small_plan.trials[1].id)]:
+    for line in [SweepStarted("s"), *done(small_plan, 0), TrialStarted(small_plan.trials[1].id)]:
         other.append(line)
     found = finished_elsewhere(storage, "made", small_plan.trials)
-    assert {line["trial"] for line in found} == {small_plan.trials[0].id}
-    assert {line["from"] for line in found} == {"other"}
+    assert {line.trial for line in found} == {small_plan.trials[0].id}
+    assert {line.origin for line in found} == {"other"}
     assert unfinished(small_plan, known_events(storage, small_plan)) == small_plan.trials[1:]

@@ -4,7 +4,8 @@ from mpdit.errors import InputError
 from mpdit.training.ema import snapshot_bytes
 from pipelines.recipe import Recipe, trial_id
 from sweeps.planning.plan import Plan, estimate, packed, scoring_work, training_work
-from sweeps.storage.ledger import event
+from sweeps.storage.events import TrialEnded
+from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import plan_of
 
 WIDTHS = [0.01 * number for number in range(2, 11)]
@@ -50,10 +51,9 @@ def test_a_combination_that_cannot_be_built_is_refused() -> None:
 def test_the_estimate_follows_the_work() -> None:
     plan = plan_of({"steps": [100, 200], "ema.sigma_rel": [0.05, 0.1]})
     small = plan.trials[0]
-    seen = event(
-        "trial_ended",
+    seen = TrialEnded(
         "another",
-        outcome="completed",
+        TrialStatus.COMPLETED,
         training_seconds=10.0,
         training_work=training_work(small.recipe, small.parameters),
         scoring_seconds=2.0,

@@ -9,7 +9,7 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds
 from sweeps.results.ranking import rank
 from sweeps.spec.reading import read_spec
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import CellScored, Event
 from tests.sweeps.conftest import ended, plan_of, scored
 
 AXES = {"optimizer.lr": [0.01, 0.02, 0.04], "ema.sigma_rel": [0.03, 0.05, 0.1, 0.2]}
@@ -36,8 +36,8 @@ def played(plan: Plan, truth: Callable[[int, int, int], float | None], out: tupl
 def counts(events: list[Event]) -> dict[int, int]:
     found: dict[int, int] = {}
     for line in events:
-        if line["event"] == "cell":
-            samples = line["params"]["evaluation.samples"]
+        if isinstance(line, CellScored):
+            samples = line.params["evaluation.samples"]
             found[samples] = found.get(samples, 0) + 1
     return found
 

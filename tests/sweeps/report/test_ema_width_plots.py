@@ -9,7 +9,7 @@ from sweeps.planning.plan import Plan
 from sweeps.report.ema_width_plots import grid, lines, write_figures
 from sweeps.results.ranking import rank
 from sweeps.spec.reading import read_spec, sweep_file
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import Event
 from tests.sweeps.conftest import ended, plan_of, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplotlib's own

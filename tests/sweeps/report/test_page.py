@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mpdit.errors import InputError
 from sweeps.planning.plan import Plan
@@ -14,8 +15,8 @@ from sweeps.report.page import answer, render, write_report
 from sweeps.report.svg import Chart, Scale, Series, figure, in_column, line_chart
 from sweeps.results.importance import importances, write_study
 from sweeps.results.ranking import rank
+from sweeps.storage.events import CellScored, Event, Progress, SweepEnded, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Event, event
 from tests.sweeps.conftest import ended, plan_of, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplotlib's own
@@ -36,16 +37,16 @@ def progress(plan: Plan, trial: int, step: int, loss: float | None, mean: float)
     metrics |= {f"magnitude/block{at // 2}/{('attention', 'mlp')[at % 2]}/input/mean": 1.0 + at for at in range(4)}
     if loss is not None:
         metrics["loss"] = loss
-    return event("progress", plan.trials[trial].id, step, metrics=metrics)
+    return Progress(plan.trials[trial].id, step, metrics)
 
 
 def story(plan: Plan) -> list[Event]:
-    lines = [event("sweep_started", sweep="s", max_concurrent=2)]
+    lines: list[Event] = [SweepStarted("s", 2)]
     for trial in range(len(plan.trials)):
         lines += [progress(plan, trial, 0, None, 1.0), progress(plan, trial, 600, 0.5 + trial, 1.5)]
         lines += [scored(plan, trial, cell, 2.0 + trial + cell / 7) for cell in range(len(plan.cells))]
         lines.append(ended(plan, trial, training_seconds=60.0, machine={"device": "cpu", "device_name": "a CPU"}))
-    return [*lines, event("sweep_ended", outcome="completed")]
+    return [*lines, SweepEnded("completed")]
 
 
 class Page(HTMLParser):
@@ -98,7 +99,7 @@ def test_every_row_of_the_ranking_is_there_with_its_value(html: str, plan: Plan)
 
 def test_the_numbers_are_the_ledger_s(plan: Plan, tmp_path: Path) -> None:
     events = story(plan)
-    other = [{**line, "value": line["value"] * 3} if line["event"] == "cell" else line for line in events]
+    other = [replace(line, value=line.value * 3) if isinstance(line, CellScored) else line for line in events]
     page = render(Storage(tmp_path), plan, rank(plan, other), other)
     assert "with fd_digits_2k 6 ±" in page
     assert "with fd_digits_2k 2 ±" not in page
@@ -131,7 +132,7 @@ def test_the_magnitudes_are_those_of_the_start_and_the_end(plan: Plan) -> None:
         ["scale: step 0", "1 ± 0.375", "1.1 ± 0.375"],
         ["scale: step 600", "1.5 ± 0.375", "1.6 ± 0.375"],
     ]
-    under_way = [{**line, "step": line["step"] // 2} if line["event"] == "progress" else line for line in events]
+    under_way = [replace(line, step=line.step // 2) if isinstance(line, Progress) else line for line in events]
     latest = magnitudes(tell(plan, rank(plan, under_way), under_way))
     assert [found.legend[1][1], latest and latest.legend[1][1]] == [
         "stream, end of training",
@@ -156,7 +157,7 @@ def several(plan_axes: dict[str, list[Any]], drifts: list[float]) -> tuple[Plan,
     """A sweep for distance and drift whose cells, at distances 2, 3 …, have these drifts."""
     plan = plan_of(plan_axes, objective=[{"metric": "frechet"}, {"metric": "magnitude_drift"}])
     cells = [scored(plan, 0, at, 2.0 + at, drift=drift) for at, drift in enumerate(drifts)]
-    return plan, [event("sweep_started", sweep="s", max_concurrent=1), *cells, ended(plan, 0)]
+    return plan, [SweepStarted("s", 1), *cells, ended(plan, 0)]
 
 
 def test_with_several_objectives_the_front_is_told_marked_and_drawn(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_a_cell_that_is_best_in_all_objectives_is_the_whole_front() -> None:
 
 @pytest.mark.parametrize("by", ["magnitude_drift", "parameters", "step_time"])
 def test_a_report_can_be_by_any_metric_even_where_it_is_0_everywhere(by: str, plan: Plan, tmp_path: Path) -> None:
-    events = [{**line, "magnitude_drift": 0.0} if line["event"] == "cell" else line for line in story(plan)]
+    events = [replace(line, magnitude_drift=0.0) if isinstance(line, CellScored) else line for line in story(plan)]
     page = render(Storage(tmp_path), plan, rank(plan, events, by), events)
     assert f"the {WRITTEN_IN_QUESTION[by]} after" in page
 
@@ -199,10 +200,10 @@ def test_energy_is_that_of_the_trials_that_could_tell(plan: Plan, tmp_path: Path
     assert "not told by the driver" in render(Storage(tmp_path), plan, rank(plan, events), events)
     stopped, told = plan.trials[0].id, plan.trials[1].id
     lines = [
-        {**line, "metrics": {**line["metrics"], "energy_joules": 1800.0}}
-        if line["event"] == "progress" and line["trial"] in (stopped, told)
-        else {**line, "energy_joules": 5400.0}
-        if line["event"] == "trial_ended" and line["trial"] == told
+        replace(line, metrics={**line.metrics, "energy_joules": 1800.0})
+        if isinstance(line, Progress) and line.trial in (stopped, told)
+        else replace(line, energy_joules=5400.0)
+        if isinstance(line, TrialEnded) and line.trial == told
         else line
         for line in events
     ]

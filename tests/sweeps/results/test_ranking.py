@@ -138,10 +138,10 @@ def test_a_cell_without_finite_samples_is_last() -> None:
 
 
 def test_a_running_trial_is_running_only_while_its_driver_lives() -> None:
-    from sweeps.storage.ledger import event
+    from sweeps.storage.events import TrialStarted
 
     plan = plan_of({"seed": [0]})
-    started = [event("trial_started", plan.trials[0].id)]
+    started = [TrialStarted(plan.trials[0].id)]
     assert rank(plan, started, alive=True)[0].status == "running"
     assert rank(plan, started)[0].status == "interrupted"
 

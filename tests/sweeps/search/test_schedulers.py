@@ -7,7 +7,7 @@ from sweeps.search.schedulers.asha import asha
 from sweeps.search.schedulers.median import worse_than_median
 from sweeps.search.schedulers.paired import paired
 from sweeps.spec.scheduler_kind import Score
-from sweeps.storage.ledger import Event, event
+from sweeps.storage.events import RungScored, RungWidth, TrialStarted
 from tests.sweeps.conftest import plan_of
 
 HALF, THIRD = 2.0, 3.0
@@ -17,10 +17,9 @@ def scores(*values: float) -> list[Score]:
     return [Score(str(at), value, [value] * 10) for at, value in enumerate(values)]
 
 
-def rung(trial: str, value: float | None, share: float = 0.5, samples: int = 250, width: float = 0.1) -> Event:
+def rung(trial: str, value: float | None, share: float = 0.5, samples: int = 250, width: float = 0.1) -> RungScored:
     left_out = None if value is None else [value] * 10
-    widths = [{"sigma_rel": width, "value": value, "left_out": left_out, "magnitude_drift": 0.1}]
-    return event("rung", trial, 10, share=share, samples=samples, widths=widths)
+    return RungScored(trial, 10, share, samples, [RungWidth(width, value, left_out=left_out, magnitude_drift=0.1)])
 
 
 @pytest.mark.parametrize(("mine", "goes_on"), [(1.0, True), (2.5, True), (3.5, False), (9.0, False)])
@@ -61,7 +60,7 @@ def test_only_like_is_judged_by_like() -> None:
 
 def test_hyperband_spares_its_brackets_their_first_rungs() -> None:
     plan = plan_of({"optimizer.lr": [0.01, 0.02]}, scheduler={"kind": "hyperband", "rungs": [0.25, 0.5]})
-    started = [event("trial_started", str(at)) for at in range(9)]  # brackets 0, 1, 2, 0, 1, 2, …
+    started = [TrialStarted(str(at)) for at in range(9)]  # brackets 0, 1, 2, 0, 1, 2, …
     better = [rung(str(at), 1.0, share=share) for at in range(6) for share in (0.25, 0.5)]
 
     def stops(trial: str, share: float) -> bool:

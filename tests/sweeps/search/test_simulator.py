@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sweeps.planning.plan import Plan, Trial
 from sweeps.results.ranking import rank
@@ -12,7 +13,7 @@ from sweeps.search.optuna_search import encoded, read_point, suggest, tell
 from sweeps.search.simulator import Curve, simulate, steps_taken
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES
-from sweeps.storage.ledger import Event
+from sweeps.storage.events import Event, Suggested, TrialEnded
 from tests.sweeps.conftest import plan_of
 
 LR = {"log_uniform": [0.001, 1.0]}
@@ -40,7 +41,7 @@ def curve(trial: Trial, shares: tuple[float, ...] = (0.125, 0.25, 0.5), **change
 
 
 def outcomes(events: list[Event]) -> Counter[str]:
-    return Counter(line["outcome"] for line in events if line["event"] == "trial_ended")
+    return Counter(line.outcome for line in events if isinstance(line, TrialEnded))
 
 
 def searched(algorithm: str, trials: int = 24, **fields: Any) -> Plan:
@@ -66,9 +67,11 @@ def test_a_search_that_learns_comes_nearer_than_random_draws() -> None:
 def test_a_suggestion_is_a_function_of_the_ledger() -> None:
     plan = searched("tpe", 10)
     events = simulate(plan, curve)
-    suggested = [line["params"] for line in events if line["event"] == "suggested"]
+    suggested = [line.params for line in events if isinstance(line, Suggested)]
     for number in (3, 7, 9):
-        cut = next(at for at, line in enumerate(events) if line.get("params") == suggested[number])
+        cut = next(
+            at for at, line in enumerate(events) if isinstance(line, Suggested) and line.params == suggested[number]
+        )
         before = searched("tpe", 10)
         before.trials.extend(plan.trials[:number])
         assert suggest(plan.spec, observations(before, events[:cut])) == suggested[number]
@@ -76,13 +79,13 @@ def test_a_suggestion_is_a_function_of_the_ledger() -> None:
 
 def test_a_search_goes_on_where_its_ledger_ends() -> None:
     whole = simulate(searched("tpe", 10), curve)
-    cut = [at for at, line in enumerate(whole) if line["event"] == "trial_ended"][5]
+    cut = [at for at, line in enumerate(whole) if isinstance(line, TrialEnded)][5]
     from sweeps.planning.plan import make_plan
 
     plan = make_plan(searched("tpe", 10).spec, whole[: cut + 1])
     assert len(plan.trials) == 6
     again = simulate(plan, curve, past=whole[: cut + 1])
-    told = [[line["params"] for line in events if line["event"] == "suggested"] for events in (whole, again)]
+    told = [[line.params for line in events if isinstance(line, Suggested)] for events in (whole, again)]
     assert told[0] == told[1]
 
 
@@ -166,10 +169,7 @@ def test_a_score_that_is_not_finite_judges_nobody(kind: str) -> None:
     odd = searched("random", 12, scheduler={"kind": kind})
     first = odd.trials[0].id
     events = simulate(odd, lambda trial: broken(trial) if trial.id == first else curve(trial))
-    assert (
-        next(line for line in events if line["trial"] == first and line["event"] == "trial_ended")["outcome"]
-        == "completed"
-    )
+    assert next(line for line in events if line.trial == first and isinstance(line, TrialEnded)).outcome == "completed"
 
 
 def test_a_close_call_is_left_open_by_the_paired_stop() -> None:
@@ -215,10 +215,10 @@ def test_a_point_is_stopped_with_all_its_seeds() -> None:
     axes = {"optimizer.lr": [0.03, 0.031, 0.029, 0.032, 0.9], "seed": [0, 1]}
     plan = plan_of(axes, scheduler={"kind": "asha", "rungs": [0.5], "reduction": 2})
     events = simulate(plan, curve)
-    ends = {line["trial"]: line for line in events if line["event"] == "trial_ended"}
+    ends = {line.trial: line for line in events if isinstance(line, TrialEnded)}
     last = [trial.id for trial in plan.trials if trial.params["optimizer.lr"] == 0.9]
-    assert [ends[trial]["outcome"] for trial in last] == ["stopped", "stopped"]
-    assert "another seed" in ends[last[1]]["reason"]
+    assert [ends[trial].outcome for trial in last] == ["stopped", "stopped"]
+    assert "another seed" in str(ends[last[1]].reason)
 
 
 def test_several_objectives_and_constraints_are_told() -> None:
@@ -239,4 +239,4 @@ def test_the_same_ledger_comes_out_of_the_same_sweep() -> None:
         simulate(searched("tpe", 8, scheduler={"kind": "paired", "rungs": [0.125, 0.5]}), curve, slots=2)
         for _ in range(2)
     ]
-    assert [{**line, "time": None} for line in runs[0]] == [{**line, "time": None} for line in runs[1]]
+    assert [replace(line, time="") for line in runs[0]] == [replace(line, time="") for line in runs[1]]

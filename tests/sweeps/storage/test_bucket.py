@@ -9,7 +9,8 @@ from mpdit.errors import InputError
 from sweeps.execution.driver_sync import uplinked
 from sweeps.execution.retention import drop_losers, removable, remove
 from sweeps.storage.bucket import open_bucket
-from sweeps.storage.ledger import event, read
+from sweeps.storage.events import SweepStarted, WeightsDropped
+from sweeps.storage.ledger import read
 from sweeps.storage.open_storage import open_storage
 from tests.bucket_server import Server, bucket_url, elsewhere, s3_server
 from tests.sweeps.conftest import ended, made, plan_of, scored
@@ -88,7 +89,7 @@ def test_what_can_go_goes_in_the_bucket_too(bucket_url: str, tmp_path: Path, mon
     with uplinked(storage, "made") as link:
         assert link
         ledger = made(storage, PLAN)
-        ledger.append(event("sweep_started", sweep="s", max_concurrent=1))
+        ledger.append(SweepStarted("s", 1))
         for trial in (0, 1):
             ledger.append(scored(PLAN, trial, 0, 1.0 + trial))
             ledger.append(ended(PLAN, trial))
@@ -112,7 +113,7 @@ def test_what_can_go_goes_in_the_bucket_too(bucket_url: str, tmp_path: Path, mon
     events = read(other.ledger("made"))
     assert drop_losers(PLAN, other, events) == [loser]
     assert f"{loser}/ema/raw.safetensors" not in bucket.entries("trials")
-    assert drop_losers(PLAN, other, [*events, event("weights_dropped", loser)]) == []
+    assert drop_losers(PLAN, other, [*events, WeightsDropped(loser)]) == []
 
 
 def test_a_run_is_brought_when_it_is_asked_for(bucket_url: str, tmp_path: Path) -> None:

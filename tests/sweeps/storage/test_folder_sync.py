@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from sweeps.execution.worker import run_trial
 from sweeps.storage import folder_sync as copies
 from sweeps.storage.bucket import BucketLost, open_bucket
+from sweeps.storage.events import Event, Progress, SamplesDrawn, TrialEnded
 from sweeps.storage.folder_sync import NOTED, kept_up, pull, push
 from sweeps.storage.open_storage import copy_of
 from tests.bucket_server import bucket_url, s3_server
@@ -173,11 +174,11 @@ def test_a_trial_goes_on_elsewhere_from_the_bucket(
 
         return train_with_room(*given[:2], report, *given[3:])  # type: ignore[arg-type]
 
-    first, told = copy_of(bucket_url) / "trials" / "t", list[dict[str, object]]()
+    first, told = copy_of(bucket_url) / "trials" / "t", list[Event]()
     bucket = open_bucket(bucket_url)
 
-    def tell(line: dict[str, object]) -> None:
-        assert line["event"] != "growth" or f"samples/{line['picture']}" in bucket.entries("trials/t")
+    def tell(line: Event) -> None:
+        assert not isinstance(line, SamplesDrawn) or f"samples/{line.picture}" in bucket.entries("trials/t")
         told.append(line)
 
     with pytest.raises(SystemExit):
@@ -186,8 +187,8 @@ def test_a_trial_goes_on_elsewhere_from_the_bucket(
     second = copy_of(bucket_url) / "trials" / "t"
     assert second != first
     run_trial("t", recipe, second, cells, 1, tell, bucket=bucket_url)
-    assert told[-1]["outcome"] == "completed"
-    assert next(line["step"] for line in told if line["event"] == "progress") == 8
+    assert isinstance(told[-1], TrialEnded) and told[-1].outcome == "completed"
+    assert next(line.step for line in told if isinstance(line, Progress)) == 8
     raw = "ema/raw.safetensors"
     once, twice = load_file(whole / raw), load_file(second / raw)
     assert once and all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
@@ -197,9 +198,9 @@ def test_a_trial_goes_on_elsewhere_from_the_bucket(
 def test_a_trial_whose_bucket_is_lost_is_interrupted(bucket_url: str, tmp_path: Path) -> None:
     from pipelines.recipe import Recipe
 
-    told = list[dict[str, object]]()
+    told = list[Event]()
     run_trial("t", Recipe.model_validate(SMALL), tmp_path / "t", [], 1, told.append, bucket="s3://nowhere/runs")
-    assert [(line["event"], line["outcome"], line["bucket_lost"]) for line in told] == [
-        ("trial_ended", "interrupted", True)
-    ]
-    assert "there is no such bucket" in str(told[0]["reason"])
+    (end,) = told
+    assert isinstance(end, TrialEnded)
+    assert (end.outcome, end.bucket_lost) == ("interrupted", True)
+    assert "there is no such bucket" in str(end.reason)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mpdit.errors import InputError
+from sweeps.storage.events import SweepStarted
 from sweeps.storage.layout import Busy, Storage, is_locked, locked
-from sweeps.storage.ledger import Ledger, event
+from sweeps.storage.ledger import Ledger
 
 
 def test_a_storage_is_made_and_recognised(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_the_newest_sweep_is_the_one_last_active(tmp_path: Path) -> None:
     storage.prepare()
     for moment, name in enumerate(("one", "two", "three")):
         storage.sweep(name).mkdir()
-        Ledger(storage.ledger(name)).append(event("sweep_started"))
+        Ledger(storage.ledger(name)).append(SweepStarted("s"))
         os.utime(storage.ledger(name), ns=(moment, moment))
     assert storage.find_sweep(None) == "three"
     assert storage.find_sweep("one") == "one"

@@ -8,8 +8,9 @@ from mlflow import MlflowClient
 from mpdit.errors import InputError
 from sweeps.planning.plan import Plan
 from sweeps.spec.model import Tracking
+from sweeps.storage.events import Event, Progress, SamplesDrawn, SweepEnded, SweepStarted, TrialStarted
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import Event, Ledger, event
+from sweeps.storage.ledger import Ledger
 from sweeps.tracking.mlflow_thread import Mirror
 from sweeps.tracking.mlflow_view import (
     CELL,
@@ -42,14 +43,14 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 def story(plan: Plan) -> list[Event]:
     trial = plan.trials[0].id
     return [
-        event("sweep_started", sweep="s1", max_concurrent=2, axes=plan.spec.axes),
-        event("trial_started", trial),
-        event("progress", trial, 10, metrics={"loss": 0.5, "magnitude/block0/mlp/residual/mean": 1.1}),
-        event("progress", trial, 20, metrics={"loss": 0.4, "magnitude/block0/mlp/residual/mean": 1.2}),
+        SweepStarted("s1", 2, settings={"axes": plan.spec.axes}),
+        TrialStarted(trial),
+        Progress(trial, 10, {"loss": 0.5, "magnitude/block0/mlp/residual/mean": 1.1}),
+        Progress(trial, 20, {"loss": 0.4, "magnitude/block0/mlp/residual/mean": 1.2}),
         scored(plan, 0, 0, 3.0),
         scored(plan, 0, 1, None),
         ended(plan, 0, machine={"host": "here"}, runtime={"threads": 1}),
-        event("sweep_ended", outcome="completed"),
+        SweepEnded("completed"),
     ]
 
 
@@ -93,12 +94,12 @@ def test_a_sweep_over_widths_shows_its_pictures_and_what_is_only_screened_apart(
     plan = plan_of({"optimizer.lr": [0.01, 0.02], "ema.sigma_rel": [0.05, 0.1]}, screening={"samples": 250})
     cells = [scored(plan, trial, cell, 1.0 + trial + cell) for trial in range(2) for cell in range(2)]
     few = scored(plan, 0, 0, 9.0, samples=250)
-    events = [event("sweep_started", sweep="wide", max_concurrent=2), few, *cells, ended(plan, 0), ended(plan, 1)]
+    events = [SweepStarted("wide", 2), few, *cells, ended(plan, 0), ended(plan, 1)]
     storage.sweep("made").mkdir(parents=True)
     ledger = Ledger(storage.ledger("made"))
     for line in events:
         ledger.append(line)
-    mirror(storage, plan, [], [*events, event("sweep_ended", outcome="completed")], "wide")
+    mirror(storage, plan, [], [*events, SweepEnded("completed")], "wide")
     found = runs(storage, "wide")
     parent = next(run for run in found if TRIAL not in run.data.tags)
     client = MlflowClient(tracking_uri=tracking_uri(storage, None))
@@ -214,8 +215,8 @@ def test_the_samples_of_a_training_are_one_row_of_the_viewer_and_are_not_doubled
     pictures.mkdir(parents=True)
     for step in (0, 600):
         Image.new("L", (8, 8), step % 256).save(pictures / f"step-{step}.png")
-    events = [event("sweep_started", sweep="grown", max_concurrent=1), event("trial_started", trial)]
-    events += [event("growth", trial, at, picture=f"step-{at}.png") for at in (0, 300, 600)]  # one has been removed
+    events = [SweepStarted("grown", 1), TrialStarted(trial)]
+    events += [SamplesDrawn(trial, at, f"step-{at}.png") for at in (0, 300, 600)]  # one has been removed
     events.append(ended(plan, 0, energy_joules=7200.0))
     mirror(storage, plan, [], events, "grown")
     client = MlflowClient(tracking_uri=tracking_uri(storage, None))
@@ -239,13 +240,13 @@ def test_a_password_is_not_shown() -> None:
 
 def test_the_description_of_a_sweep_is_its_summary(storage: Storage) -> None:
     plan = plan_of({"optimizer.lr": [0.01, 0.03], "ema.sigma_rel": [0.05, 0.1]}, name="told")
-    events = [event("sweep_started", sweep="told", max_concurrent=2), scored(plan, 0, 0, 3.0), scored(plan, 0, 1, 4.0)]
+    events = [SweepStarted("told", 2), scored(plan, 0, 0, 3.0), scored(plan, 0, 1, 4.0)]
     events += [scored(plan, 1, 0, 2.0), scored(plan, 1, 1, 5.0), ended(plan, 0), ended(plan, 1)]
     storage.sweep("told").mkdir(parents=True, exist_ok=True)
     ledger = Ledger(storage.ledger("told"))
     for line in events:
         ledger.append(line)
-    mirror(storage, plan, [], [*events, event("sweep_ended", outcome="completed")], "told")
+    mirror(storage, plan, [], [*events, SweepEnded("completed")], "told")
     client = MlflowClient(tracking_uri=tracking_uri(storage, None))
     experiment = client.get_experiment_by_name("told")
     assert experiment is not None
