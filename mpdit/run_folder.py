@@ -18,6 +18,7 @@ from mpdit.diffusion.denoiser import Denoiser
 from mpdit.diffusion.objectives.registry import objective_as_dict, objective_from
 from mpdit.errors import input_error
 from mpdit.model.layers import normalize_weights
+from mpdit.model.old_names import NAMES, current_name
 from mpdit.model.transformer import Transformer, architecture_from
 from mpdit.training.ema import reconstruct
 
@@ -46,6 +47,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser,
         "architecture": json.dumps(denoiser.network.architecture.as_dict()),
         "objective": json.dumps(objective_as_dict(denoiser.objective)),
         "step": str(step),
+        "names": NAMES,
     }
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
     partial = path.with_suffix(".partial")
@@ -57,7 +59,8 @@ def read_weights(path: Path) -> tuple[Denoiser, int]:
     """The denoiser that `write_weights` wrote, on the CPU, and its step."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        stored = list(file.keys())
+        weights = {current_name(name, header.get("names")): file.get_tensor(name) for name in stored}
     network = Transformer(architecture_from(json.loads(header["architecture"])))
     denoiser = Denoiser(network, objective_from(json.loads(header["objective"])))
     denoiser.load_state_dict(weights)

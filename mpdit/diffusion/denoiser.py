@@ -9,15 +9,15 @@ from mpdit.diffusion.objectives.registry import Objective
 from mpdit.model.layers import FourierFeatures
 from mpdit.model.transformer import Architecture, Transformer, build_transformer
 
-UNCERTAINTY_CHANNELS = 128
+LOGVAR_CHANNELS = 128
 
 
 class Estimate(NamedTuple):
-    """What a denoiser says of noisy images."""
+    """What a denoiser estimates from noisy images."""
 
-    clean: Tensor  # (batch, channels, resolution, resolution) fp32
+    denoised: Tensor  # D(x; σ), the expected clean images: (batch, channels, resolution, resolution) fp32
     variance: Tensor | None  # the same shape, about −1 … 1: where the step back's ln variance lies between its bounds
-    uncertainty: Tensor | None  # (batch,) the level's u
+    logvar: Tensor | None  # (batch,) the learned u(σ): the log of each noise level's expected loss
 
 
 class Denoiser(nn.Module):
@@ -31,26 +31,26 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
         self.objective = objective
-        self.uncertainty: nn.Sequential | None = None
+        self.logvar: nn.Sequential | None = None
         if objective.uncertainty:
-            self.uncertainty = nn.Sequential(FourierFeatures(UNCERTAINTY_CHANNELS), nn.Linear(UNCERTAINTY_CHANNELS, 1))
-            for parameter in self.uncertainty.parameters():
+            self.logvar = nn.Sequential(FourierFeatures(LOGVAR_CHANNELS), nn.Linear(LOGVAR_CHANNELS, 1))
+            for parameter in self.logvar.parameters():
                 nn.init.zeros_(parameter)
 
     def estimate(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Estimate:
-        """All that the network says; `forward` gives the clean images alone."""
-        s, level = sigma.reshape(-1, 1, 1, 1), sigma.log() / 4
-        inner = torch.rsqrt(s**2 + self.objective.sigma_data**2)
-        answer = self.network(x * inner, level, labels).float()
+        """Return all that the network estimates; `forward` returns the denoised images alone."""
+        s, c_noise = sigma.reshape(-1, 1, 1, 1), sigma.log() / 4
+        c_in = torch.rsqrt(s**2 + self.objective.sigma_data**2)
+        model_output = self.network(x * c_in, c_noise, labels).float()
         variance = None
         if self.objective.learned_variance:
-            answer, variance = answer.chunk(2, dim=1)
-        skip, out = self.objective.coefficients(s)
-        uncertainty = self.uncertainty(level).squeeze(1) if self.uncertainty is not None else None
-        return Estimate(skip * x + out * answer, variance, uncertainty)
+            model_output, variance = model_output.chunk(2, dim=1)
+        c_skip, c_out = self.objective.coefficients(s)
+        logvar = self.logvar(c_noise).squeeze(1) if self.logvar is not None else None
+        return Estimate(c_skip * x + c_out * model_output, variance, logvar)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        return self.estimate(x, sigma, labels).clean
+        return self.estimate(x, sigma, labels).denoised
 
     @property
     def no_class(self) -> int:

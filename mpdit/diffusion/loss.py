@@ -22,10 +22,10 @@ class DenoisingLoss(nn.Module):
         objective = self.denoiser.objective
         sigma = objective.noise_levels(noise[:, 0])
         noisy = images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape)
-        said = self.denoiser.estimate(noisy, sigma, labels)
-        loss = objective.loss_weight(sigma) * (said.clean - images).square().mean(dim=(1, 2, 3))
-        if said.uncertainty is not None:
-            loss = loss * torch.exp(-said.uncertainty) + said.uncertainty
-        if said.variance is not None:
-            loss = loss + variational_bound(images, noisy, said.clean.detach(), said.variance, sigma)
+        estimate = self.denoiser.estimate(noisy, sigma, labels)
+        loss = objective.loss_weight(sigma) * (estimate.denoised - images).square().mean(dim=(1, 2, 3))
+        if estimate.logvar is not None:
+            loss = loss * torch.exp(-estimate.logvar) + estimate.logvar
+        if estimate.variance is not None:
+            loss = loss + variational_bound(images, estimate.denoised.detach(), estimate.variance, sigma)
         return loss.mean()

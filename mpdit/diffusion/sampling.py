@@ -51,7 +51,7 @@ def guided(denoiser: Denoiser, labels: Tensor, guidance: Guidance) -> Denoise:
         if not guidance.acts_at(sigma):
             return denoiser.estimate(x, x.new_full((1,), sigma), labels)
         both = denoiser.estimate(x.repeat(2, 1, 1, 1), x.new_full((1,), sigma), torch.cat([labels, null_labels]))
-        conditional, unconditional = both.clean.chunk(2)
+        conditional, unconditional = both.denoised.chunk(2)
         variance = both.variance.chunk(2)[0] if both.variance is not None else None
         return Estimate(unconditional + guidance.scale * (conditional - unconditional), variance, None)
 

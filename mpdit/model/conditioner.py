@@ -55,7 +55,7 @@ def _modulation(parts: Sequence[ModulationPart], effects: Sequence[Effect]) -> M
 class MPConditioner(nn.Module):
     """One normalised matrix, and one scalar gain for each part: condition (batch, channels) → Modulation.
 
-    All gains start at 0. Where `design.exact`, magnitude is kept at any gain.
+    All gains start at 0. Where `design.renormalized`, magnitude is kept at any gain.
     """
 
     def __init__(self, channels: int, parts: Sequence[str], design: Design) -> None:

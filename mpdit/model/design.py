@@ -33,8 +33,8 @@ class Design:
             )
 
     @property
-    def exact(self) -> bool:
-        """Whether streams are brought back to unit magnitude, token by token."""
+    def renormalized(self) -> bool:
+        """Whether the residual stream is brought back to unit magnitude, token by token, after each sum."""
         return self.mp_residual and not self.map_dit
 
 

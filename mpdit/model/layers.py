@@ -85,7 +85,7 @@ class PlainSum(nn.Module):
         return stream + branch
 
 
-class BlendedSum(nn.Module):
+class MPSum(nn.Module):
     """`mp_sum` of stream and branch: (…, channels) → (…, channels)."""
 
     def __init__(self, t: float) -> None:
@@ -96,7 +96,7 @@ class BlendedSum(nn.Module):
         return mp_sum(stream, branch, self.t)
 
 
-class ResidualSum(nn.Module):
+class RenormalizedSum(nn.Module):
     """`mp_sum` of stream and branch, brought back to unit magnitude token by token: (…, channels) → (…, channels).
 
     Eq. 88 keeps magnitude only while the two are uncorrelated. They are so by chance at initialisation (to about

@@ -19,14 +19,14 @@ from mpdit.model.attention.softmax import Softmax
 from mpdit.model.conditioner import Modulate, conditioner
 from mpdit.model.design import Design, E
 from mpdit.model.layers import (
-    BlendedSum,
     Embedding,
     FourierFeatures,
     HashedFeatures,
     Linear,
     MPEmbedding,
+    MPSum,
     PlainSum,
-    ResidualSum,
+    RenormalizedSum,
     SinusoidalFeatures,
     initialize_weights,
     linear,
@@ -50,9 +50,9 @@ SIZES = {  # name: (depth, width, heads); XS to XL as published, nano for 8×8 d
     "L": (24, 1024, 16),
     "XL": (28, 1152, 16),
 }
-RESIDUAL_BLEND = 0.3  # share of the branch in each residual sum
-EMBEDDING_BLEND = 0.5  # patches with positions, noise level with class
-LEVEL_CHANNELS = 256
+RESIDUAL_T = 0.3  # t of `mp_sum` for each residual sum
+EMBEDDING_T = 0.5  # t of `mp_sum` for patches and positions, and for noise level and class
+NOISE_CHANNELS = 256
 SOFTMAX, SILU = Softmax(), Silu()
 
 
@@ -68,7 +68,7 @@ class Architecture:
     channels: int  # of the images
     resolution: int  # of the images, in pixels
     classes: int
-    learned_variance: bool = False  # a second answer of the images' shape
+    learned_variance: bool = False  # a second output of the images' shape
     design: Design = E
     base_width: int | None = None  # the width at which µP and the standard parametrisation meet; None: the standard one
     attention: Attention = SOFTMAX
@@ -89,6 +89,11 @@ class Architecture:
             raise input_error(f"{self.heads} heads do not divide width {self.width} into even parts", given=self.heads)
         if self.width % 4:
             raise input_error(f"2-D positions need a width divisible by 4, not {self.width}", given=self.width)
+
+    @property
+    def out_channels(self) -> int:
+        """Of the network's output: the images', and as many for a learned variance."""
+        return self.channels * (2 if self.learned_variance else 1)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values; a kind as its name and the settings that are not the default ones."""
@@ -143,11 +148,11 @@ def layer_norm(design: Design, width: int) -> nn.Module:
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) if design.layer_norm else nn.Identity()
 
 
-def residual_sum(design: Design) -> ResidualSum | BlendedSum | PlainSum:
+def residual_sum(design: Design) -> RenormalizedSum | MPSum | PlainSum:
     """The design's way to add a branch to its stream."""
     if not design.mp_residual:
         return PlainSum()
-    return ResidualSum(RESIDUAL_BLEND) if design.exact else BlendedSum(RESIDUAL_BLEND)
+    return RenormalizedSum(RESIDUAL_T) if design.renormalized else MPSum(RESIDUAL_T)
 
 
 class SubLayer(nn.Module):
@@ -182,79 +187,80 @@ class Block(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Modulated tokens to patches, 0 at the start: (batch, tokens, width) → (batch, tokens, outputs).
+    """From modulated tokens to patches, 0 at the start: (batch, tokens, width) → (batch, tokens, patch²·channels).
 
-    Normalised weights cannot be 0: there one gain starts at 0 instead. ratio: base width / width under µP.
+    Normalised weights cannot be 0: there one gain starts at 0 instead.
     """
 
-    def __init__(self, width: int, outputs: int, kinds: tuple[str, ...], design: Design, ratio: float) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.norm = layer_norm(design, width)
-        self.conditioner = conditioner(design, width, [name for name in kinds if MODULATIONS[name].place == "input"])
+        a, design = architecture, architecture.design
+        parts = [name for name in parse_modulation(a.modulation) if MODULATIONS[name].place == "input"]
+        self.norm = layer_norm(design, a.width)
+        self.conditioner = conditioner(design, a.width, parts)
         self.modulate = Modulate()
-        self.out = linear(design, width, outputs, init_std=0.0)
+        self.proj_out = linear(design, a.width, a.patch**2 * a.out_channels, init_std=0.0)
         self.gain = nn.Parameter(torch.zeros(())) if design.weight_normalization else None
-        self.multiplier = rule("output", design.weight_normalization, width, ratio).multiplier
+        ratio = (a.base_width or a.width) / a.width
+        self.multiplier = rule("output", design.weight_normalization, a.width, ratio).multiplier
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        answer = self.out(self.modulate(self.norm(x), self.conditioner(condition)), scale=self.multiplier)
-        return answer if self.gain is None else answer * self.gain
+        patches = self.proj_out(self.modulate(self.norm(x), self.conditioner(condition)), scale=self.multiplier)
+        return patches if self.gain is None else patches * self.gain
 
 
-class LevelEmbedding(nn.Module):
-    """The noise level ln(σ)/4 (or the log-SNR/−8, which is the same): (batch,) → (batch, channels)."""
+class NoiseEmbedding(nn.Module):
+    """Embed the noise level c_noise = ln(σ)/4 (or the log-SNR/−8, which is the same): (batch,) → (batch, channels)."""
 
     def __init__(self, width: int, design: Design) -> None:
         super().__init__()
-        self.features: nn.Module = SinusoidalFeatures(LEVEL_CHANNELS)
+        self.features: nn.Module = SinusoidalFeatures(NOISE_CHANNELS)
         if design.map_dit:
-            self.features = HashedFeatures(LEVEL_CHANNELS, ddpm_sigmas().log() / 4)
+            self.features = HashedFeatures(NOISE_CHANNELS, ddpm_sigmas().log() / 4)
         elif design.mp_embedding:
-            self.features = FourierFeatures(LEVEL_CHANNELS)
+            self.features = FourierFeatures(NOISE_CHANNELS)
         self.silu = mp_silu if design.mp_silu else F.silu
-        self.into = linear(design, LEVEL_CHANNELS, width, init_std=0.02)
-        self.out = linear(design, width, width, init_std=0.02)
+        self.fc1 = linear(design, NOISE_CHANNELS, width, init_std=0.02)
+        self.fc2 = linear(design, width, width, init_std=0.02)
 
-    def forward(self, level: Tensor) -> Tensor:
-        return self.out(self.silu(self.into(self.features(level))))
+    def forward(self, c_noise: Tensor) -> Tensor:
+        return self.fc2(self.silu(self.fc1(self.features(c_noise))))
 
 
 class Transformer(nn.Module):
-    """(noisy images, noise level, class) → an answer of the images' shape, twice the channels with learned variance.
+    """The network F: (noisy images, noise level, class) → its output (batch, out_channels, resolution, resolution).
 
-    images: (batch, channels, resolution, resolution) of unit magnitude, level: (batch,), or (1,) for all,
+    images: (batch, channels, resolution, resolution) of unit magnitude, c_noise: (batch,), or (1,) for all,
     about −2 … 2 (ln σ / 4), labels: (batch,) int64 with `classes` meaning "no class".
     """
 
-    positions: Tensor
+    pos_embed: Tensor
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a = self.architecture = architecture
         d = a.design
-        kinds = parse_modulation(a.modulation)
-        pixels, grid = a.patch**2 * a.channels, a.resolution // a.patch
-        self.answers = 2 if a.learned_variance else 1
+        grid = a.resolution // a.patch
         self.ones = int(d.weight_normalization)  # normalised maps have no bias: a channel of ones stands for it
-        self.patches = linear(d, pixels + self.ones, a.width)
-        positions = unit_positions(grid, a.width) if d.mp_positions else sincos_positions(grid, a.width)
-        self.register_buffer("positions", positions, persistent=False)
-        self.level = LevelEmbedding(a.width, d)
-        self.label = (MPEmbedding if d.mp_embedding else Embedding)(a.classes + 1, a.width)
+        self.patch_embed = linear(d, a.patch**2 * a.channels + self.ones, a.width)
+        pos_embed = unit_positions(grid, a.width) if d.mp_positions else sincos_positions(grid, a.width)
+        self.register_buffer("pos_embed", pos_embed, persistent=False)
+        self.noise_embed = NoiseEmbedding(a.width, d)
+        self.class_embed = (MPEmbedding if d.mp_embedding else Embedding)(a.classes + 1, a.width)
         self.blocks = nn.ModuleList(Block(a) for _ in range(a.depth))
-        self.final = FinalLayer(a.width, pixels * self.answers, kinds, d, (a.base_width or a.width) / a.width)
+        self.final = FinalLayer(a)
 
-    def forward(self, images: Tensor, level: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, images: Tensor, c_noise: Tensor, labels: Tensor) -> Tensor:
         a = self.architecture
-        x = self.patches(F.pad(patchify(images, a.patch), (0, self.ones), value=1.0))
-        x = mp_sum(x, self.positions, EMBEDDING_BLEND) if a.design.mp_positions else x + self.positions
-        if a.design.exact:
+        x = self.patch_embed(F.pad(patchify(images, a.patch), (0, self.ones), value=1.0))
+        x = mp_sum(x, self.pos_embed, EMBEDDING_T) if a.design.mp_positions else x + self.pos_embed
+        if a.design.renormalized:
             x = normalize(x)
-        noise, label = self.level(level), self.label(labels)
-        condition = mp_sum(noise, label, EMBEDDING_BLEND) if a.design.mp_embedding else noise + label
+        noise, label = self.noise_embed(c_noise), self.class_embed(labels)
+        condition = mp_sum(noise, label, EMBEDDING_T) if a.design.mp_embedding else noise + label
         for block in self.blocks:
             x = block(x, condition)
-        return unpatchify(self.final(x, condition), a.patch, self.answers * a.channels)
+        return unpatchify(self.final(x, condition), a.patch, a.out_channels)
 
 
 def build_transformer(architecture: Architecture, seed: int) -> Transformer:

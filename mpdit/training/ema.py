@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mpdit.errors import input_error
+from mpdit.model.old_names import NAMES, current_name
 
 TRACKED_WIDTHS = (0.05, 0.10)
 WIDEST = 1 / 12**0.5  # σ_rel of γ = 0, the uniform average
@@ -148,7 +149,7 @@ def write_snapshot(folder: Path, step: int, averages: Sequence[dict[str, Tensor]
     }
     path = snapshot_path(folder, step)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"step": str(step)})
+    save_file(tensors, partial, metadata={"step": str(step), "names": NAMES})
     partial.replace(path)
 
 
@@ -212,17 +213,17 @@ def _read_snapshot(
     hint = "delete it: the widths are then made of the other snapshots"
     try:
         with safe_open(path, framework="pt") as snapshot:
-            told = (snapshot.metadata() or {}).get("step", str(step))
-            names = list(snapshot.keys())
-            expected = shapes or {name: torch.Size(snapshot.get_slice(name).get_shape()) for name in names}
+            header = snapshot.metadata() or {}
+            stored = {current_name(key, header.get("names")): key for key in snapshot.keys()}  # noqa: SIM118
+            found = {name: torch.Size(snapshot.get_slice(key).get_shape()) for name, key in stored.items()}
+            expected = shapes or found
             shapes.update(expected)
-            same = all(torch.Size(snapshot.get_slice(name).get_shape()) == expected.get(name) for name in names)
-            if told != str(step) or len(names) != len(expected) or not same:
-                given = f"step {told}, {len(names)} tensors"
+            if header.get("step", str(step)) != str(step) or found != expected:
+                given = f"step {header.get('step')}, {len(found)} tensors"
                 allowed = f"step {step}, the {len(expected)} tensors of the last snapshot"
                 raise input_error(f"{path} is a snapshot of another run", given=given, allowed=allowed, hint=hint)
-            for key in names:
-                width, name = key.split("/", 1)
-                yield (float(width), name), snapshot.get_tensor(key).double()
+            for name, key in stored.items():
+                sigma_rel, _, parameter = name.partition("/")
+                yield (float(sigma_rel), parameter), snapshot.get_tensor(key).double()
     except SafetensorError as problem:
         raise input_error(f"{path} is damaged", reason=problem, hint=hint) from None

@@ -84,7 +84,7 @@ def weight_magnitude(module: nn.Module) -> float:
 def update_magnitudes(module: nn.Module, before: list[Tensor]) -> dict[str, float]:
     """How far one step moved each matrix, as a share of its size: the effective learning rate.
 
-    before: the `matrices` as they were. Returns {"blocks.0.mlp.branch.into": RMS(W − W before)/RMS(W), …}.
+    before: the `matrices` as they were. Returns {"blocks.0.mlp.branch.fc1": RMS(W − W before)/RMS(W), …}.
     """
     now = matrices(module)
     ratios = torch.stack(

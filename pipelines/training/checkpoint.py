@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mpdit.model.old_names import NAMES, current_name
+
 KEPT = 2
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 
@@ -57,7 +59,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError):
         shutil.rmtree(partial, ignore_errors=True)  # on a full disk it would only take space
         raise
-    manifest = {"step": checkpoint.step, "sha256": {STATE: _sha256(partial / STATE)}, "facts": checkpoint.facts}
+    sha256 = {STATE: _sha256(partial / STATE)}
+    manifest = {"step": checkpoint.step, "sha256": sha256, "names": NAMES, "facts": checkpoint.facts}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     _flush(partial / STATE)
     _flush(partial / MANIFEST)
@@ -75,7 +78,9 @@ def latest(folder: Path) -> Checkpoint | None:
             manifest = json.loads((path / MANIFEST).read_text())
             if _sha256(path / STATE) != manifest["sha256"][STATE]:
                 raise ValueError("its checksum does not match")
-            return Checkpoint(manifest["step"], load_file(path / STATE), manifest["facts"])
+            stored = load_file(path / STATE)
+            tensors = {current_name(name, manifest.get("names")): tensor for name, tensor in stored.items()}
+            return Checkpoint(manifest["step"], tensors, manifest["facts"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s); using the one before", path, error)
     return None

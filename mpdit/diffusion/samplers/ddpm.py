@@ -17,7 +17,7 @@ def ddpm(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSample
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas.double().tolist())):
         estimate = denoise(x, sigma)
         mean_coef, lower, upper = step_back(*torch.tensor([sigma, sigma_next], dtype=torch.float64))
-        x = estimate.clean + float(mean_coef) * (x - estimate.clean)
+        x = estimate.denoised + float(mean_coef) * (x - estimate.denoised)
         if sigma_next > 0:
             std: float | Tensor = float(lower.sqrt())
             if estimate.variance is not None:

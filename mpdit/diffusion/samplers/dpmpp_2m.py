@@ -13,7 +13,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSa
     old_denoised: Tensor | None = None
     h_last = 0.0
     for sigma, sigma_next in itertools.pairwise(sigmas.double().tolist()):
-        denoised = denoise(x, sigma).clean
+        denoised = denoise(x, sigma).denoised
         h = math.log(sigma / sigma_next) if sigma_next > 0 else math.inf  # the step in λ = −ln σ, half the log-SNR
         target = denoised
         if old_denoised is not None and sigma_next > 0:

@@ -10,10 +10,10 @@ from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, S
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSampler) -> Tensor:
     """Take second-order steps; the last one, to σ = 0, is of first order. Algorithm 1 of arXiv 2206.00364."""
     for sigma, sigma_next in itertools.pairwise(sigmas.double().tolist()):
-        d_cur = (x - denoise(x, sigma).clean) / sigma
+        d_cur = (x - denoise(x, sigma).denoised) / sigma
         x_next = x + (sigma_next - sigma) * d_cur
         if sigma_next > 0:
-            d_cur = (d_cur + (x_next - denoise(x_next, sigma_next).clean) / sigma_next) / 2
+            d_cur = (d_cur + (x_next - denoise(x_next, sigma_next).denoised) / sigma_next) / 2
             x_next = x + (sigma_next - sigma) * d_cur
         x = x_next
     return x

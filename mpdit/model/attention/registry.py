@@ -18,7 +18,7 @@ class Attention(Protocol):
         """Raises InputError for a design that this attention cannot be part of."""
 
     def build(self, width: int, heads: int, design: Design) -> nn.Module:
-        """The layer: x: (batch, tokens, channels) → the same shape; of unit magnitude in an exact design."""
+        """The layer: x: (batch, tokens, channels) → the same shape; of unit magnitude in a renormalized design."""
 
     def flop(self, tokens: int, width: int) -> int:
         """Floating-point operations of one forward pass of one sample, beside those of its weights."""

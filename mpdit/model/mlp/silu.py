@@ -35,11 +35,11 @@ class SiluMLP(nn.Module):
     def __init__(self, width: int, design: Design) -> None:
         super().__init__()
         self.mp_silu = design.mp_silu
-        self.into = linear(design, width, MLP_RATIO * width)
-        self.out = linear(design, MLP_RATIO * width, width)
+        self.fc1 = linear(design, width, MLP_RATIO * width)
+        self.fc2 = linear(design, MLP_RATIO * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.into(x)
+        hidden = self.fc1(x)
         if self.mp_silu:
-            return self.out(F.silu(hidden), scale=1 / SILU_MAGNITUDE)
-        return self.out(F.gelu(hidden, approximate="tanh"))
+            return self.fc2(F.silu(hidden), scale=1 / SILU_MAGNITUDE)
+        return self.fc2(F.gelu(hidden, approximate="tanh"))

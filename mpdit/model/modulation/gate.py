@@ -14,7 +14,7 @@ def _effect(amount: Tensor, gain: Tensor | None, design: Design) -> Effect:
     """
     if gain is None:
         return Effect(factor=1 + amount if design.mp_residual else amount)
-    if design.exact:
+    if design.renormalized:
         return Effect(factor=amplification(amount, gain))
     return Effect(factor=gain * amount + float(design.mp_residual))
 

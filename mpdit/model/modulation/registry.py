@@ -33,7 +33,7 @@ class ModulationPart:
         size: from the network's channels to the number of values that the conditioner makes for this part.
         effect: `effect(amount, gain, design)`, from those values (batch, 1, size) to what is done. gain: the part's
             learned scalar () of a weight-normalised design, 0 at the start; None where the values themselves start
-            at 0, as in DiT. Where `design.exact` and there is a gain, unit magnitude is kept at any gain.
+            at 0, as in DiT. Where `design.renormalized` and there is a gain, unit magnitude is kept at any gain.
         apply: `apply(x, effect.amount)`, after the factors; None where a factor is all.
         place: whether the sub-layer's input or its output is changed.
         order: the place in names and in the conditioner's matrix; parts of one order are sorted by name.

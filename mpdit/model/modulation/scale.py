@@ -11,7 +11,7 @@ def _effect(amount: Tensor, gain: Tensor | None, design: Design) -> Effect:
     """x·(1 + s), with s = gain·amount where there is a gain. Eq. 4 of arXiv 2505.19122."""
     if gain is None:
         return Effect(factor=1 + amount)
-    return Effect(factor=amplification(amount, gain) if design.exact else 1 + gain * amount)
+    return Effect(factor=amplification(amount, gain) if design.renormalized else 1 + gain * amount)
 
 
 MODULATIONS.register(ModulationPart("scale", "multiplies each channel", lambda channels: channels, _effect, order=0))

@@ -12,7 +12,7 @@ def _effect(amount: Tensor, gain: Tensor | None, design: Design) -> Effect:
     if gain is None:
         return Effect(amount=amount)
     shift = gain * amount
-    if not design.exact:
+    if not design.renormalized:
         return Effect(amount=shift)
     factor = torch.rsqrt(1 + gain.square())
     return Effect(factor=factor, amount=factor * shift)

@@ -88,7 +88,7 @@ def crooked(x: Tensor, sigma: float) -> Estimate:
 
 
 def epsilon(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
-    return (x - denoise(x, sigma).clean) / sigma
+    return (x - denoise(x, sigma).denoised) / sigma
 
 
 def levels(timesteps: Tensor) -> Tensor:
@@ -110,8 +110,8 @@ def test_ddpm_is_that_of_diffusers(diffusers: object, variance: str) -> None:
     x = normal(SHAPE, 0, 0, "x").double() * sigmas[0]
 
     def denoise(x: Tensor, sigma: float) -> Estimate:
-        said = crooked(x, sigma)
-        return said if variance == "learned_range" else Estimate(said.clean, None, None)
+        estimate = crooked(x, sigma)
+        return estimate if variance == "learned_range" else Estimate(estimate.denoised, None, None)
 
     ours_noise = torch.Generator().manual_seed(5)
     ours = ddpm(denoise, x, sigmas, lambda _: torch.randn(SHAPE, generator=ours_noise, dtype=torch.float64))
@@ -143,7 +143,7 @@ def test_flow_by_ddim_is_euler_s_method_of_diffusers(diffusers: object) -> None:
     z = normal(SHAPE, 0, 0, "x").double()
     ours = ddim(crooked, z / (1 - t[0]), flow_schedule(20), no_noise)
     for at, now in zip(theirs.timesteps, t.tolist(), strict=False):
-        clean = crooked(z / (1 - now), now / (1 - now)).clean
+        clean = crooked(z / (1 - now), now / (1 - now)).denoised
         z = theirs.step((z - clean) / now, at, z).prev_sample
     torch.testing.assert_close(ours, z, rtol=1e-4, atol=1e-4)
 
@@ -157,7 +157,7 @@ def test_dpmpp_2m_is_that_of_diffusers(diffusers: object) -> None:
     z = x.double()
     for t, sigma in zip(theirs.timesteps, sigmas.double().tolist(), strict=False):
         skip, out = 1 / (1 + sigma**2), sigma / (1 + sigma**2) ** 0.5
-        z = theirs.step((crooked(z, sigma).clean - skip * z) / out, t, z).prev_sample
+        z = theirs.step((crooked(z, sigma).denoised - skip * z) / out, t, z).prev_sample
     torch.testing.assert_close(dpmpp_2m(crooked, x.double(), sigmas, no_noise), z, rtol=1e-4, atol=1e-4)
 
 
@@ -198,10 +198,10 @@ def speaking(denoiser: Denoiser) -> Denoiser:
 
 def test_guidance_moves_along_the_difference(small_denoiser: Denoiser) -> None:
     denoiser, x, labels = speaking(small_denoiser), normal((3, 1, 8, 8), 0, 0, "x"), torch.arange(3)
-    free = guided(denoiser, torch.full((3,), denoiser.no_class), Guidance(1))(x, 1.0).clean
-    conditional = guided(denoiser, labels, Guidance(1))(x, 1.0).clean
+    free = guided(denoiser, torch.full((3,), denoiser.no_class), Guidance(1))(x, 1.0).denoised
+    conditional = guided(denoiser, labels, Guidance(1))(x, 1.0).denoised
     assert (conditional - free).abs().max() > 1e-4
-    strong = guided(denoiser, labels, Guidance(3))(x, 1.0).clean
+    strong = guided(denoiser, labels, Guidance(3))(x, 1.0).denoised
     torch.testing.assert_close(strong, free + 3 * (conditional - free), rtol=1e-4, atol=1e-5)
 
 
@@ -209,7 +209,9 @@ def test_outside_its_interval_guidance_is_off(small_denoiser: Denoiser) -> None:
     denoiser, x, labels = speaking(small_denoiser), normal((3, 1, 8, 8), 0, 0, "x"), torch.arange(3)
     some = guided(denoiser, labels, Guidance(3, (0.5, 2.0)))
     for sigma, scale in ((0.4, 1), (0.5, 3), (1.0, 3), (2.0, 3), (2.1, 1)):
-        torch.testing.assert_close(some(x, sigma).clean, guided(denoiser, labels, Guidance(scale))(x, sigma).clean)
+        torch.testing.assert_close(
+            some(x, sigma).denoised, guided(denoiser, labels, Guidance(scale))(x, sigma).denoised
+        )
 
 
 def test_an_unknown_sampler_names_the_nearest() -> None:

@@ -27,28 +27,28 @@ def test_the_roles_follow_from_what_grows(design: str) -> None:
     rates = {name: its.rate for name, its in parameter_rules(architecture).items()}
     assert set(rates) == set(dict(build_transformer(architecture, 0).named_parameters()))
     kept = {"A": 1 / 4, "E": 1 / 2}[design]
-    hidden = ("level.out", "project", "qkv", "branch.out", "branch.into")
+    hidden = ("noise_embed.fc2", "project", "qkv", "branch.proj", "branch.fc1", "branch.fc2")
     for name, rate in rates.items():  # 256 noise-level channels are not taken for the width
         assert rate == (kept if name.endswith(tuple(f"{part}.weight" for part in hidden)) else 1), name
     multipliers = {name for name, its in parameter_rules(architecture).items() if its.multiplier != 1}
-    assert multipliers == {"final.out.weight"}
+    assert multipliers == {"final.proj_out.weight"}
 
 
 def test_plain_maps_start_as_dit_under_mup_does() -> None:
     network = build_transformer(small_architecture(design=DESIGNS["A"], width=256, heads=16, base_width=64), 0)
     expected = {
-        "patches": 1 / math.sqrt(4),
-        "level.into": 1 / 16,
+        "patch_embed": 1 / math.sqrt(4),
+        "noise_embed.fc1": 1 / 16,
         "blocks.0.attention.branch.qkv": 1 / 16,
-        "blocks.0.mlp.branch.out": 1 / 32,
+        "blocks.0.mlp.branch.fc2": 1 / 32,
         "blocks.0.mlp.conditioner.project": 1 / 16,  # not 0, as under the standard parametrisation
-        "label": 1.0,
+        "class_embed": 1.0,
     }
-    for name, spread in expected.items():
+    for name, init_std in expected.items():
         weight = network.get_submodule(name).weight
         assert isinstance(weight, torch.Tensor)
-        assert float(weight.detach().std()) == pytest.approx(spread, rel=0.05), name
-    assert not network.final.out.weight.any()
+        assert float(weight.detach().std()) == pytest.approx(init_std, rel=0.05), name
+    assert not network.final.proj_out.weight.any()
     assert network.final.multiplier == 1 / 4
 
 

@@ -54,7 +54,7 @@ def test_a_new_network_answers_zero(design: str, learned_variance: bool) -> None
 def test_the_seed_alone_decides_the_weights(design: str) -> None:
     one, two, other = (build_transformer(small_architecture(design=DESIGNS[design]), seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert not torch.equal(one.patches.weight, other.patches.weight)
+    assert not torch.equal(one.patch_embed.weight, other.patch_embed.weight)
 
 
 def test_every_matrix_is_normalised() -> None:
@@ -72,7 +72,7 @@ def test_attention_ignores_the_order_of_tokens() -> None:
 def test_attention_ignores_the_magnitude_of_queries_and_keys() -> None:
     attention = SoftmaxAttention(32, 2, DESIGNS["E"])
     torch.nn.init.normal_(attention.qkv.weight)
-    torch.nn.init.normal_(attention.out.weight)
+    torch.nn.init.normal_(attention.proj.weight)
     x = normal((2, 16, 32), 0, 0, "x")
     torch.testing.assert_close(attention(5 * x), attention(x), rtol=1e-4, atol=1e-4)
 
@@ -142,7 +142,7 @@ def test_plain_attention_feels_the_magnitude_of_queries_and_keys() -> None:
     x = normal((2, 16, 32), 0, 0, "x")
     for design, feels in (("A", True), ("B", False)):
         attention = SoftmaxAttention(32, 2, DESIGNS[design])
-        for layer in (attention.qkv, attention.out):
+        for layer in (attention.qkv, attention.proj):
             torch.nn.init.normal_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
         assert torch.allclose(attention(5 * x), 5 * attention(x), rtol=1e-3, atol=1e-3) != feels

@@ -139,5 +139,5 @@ def test_weights_of_design_c_leave_unit_magnitude_and_those_of_d_stay() -> None:
         state = engine.new_state(denoiser, (0.9, 0.99))
         for number in range(1, 11):
             take(state, batch(number))
-        rows = magnitude(denoiser.network.blocks[0].mlp.branch.into.weight.detach())
+        rows = magnitude(denoiser.network.blocks[0].mlp.branch.fc1.weight.detach())
         assert (float((rows - 1).abs().max()) > 1e-3) == leaves

@@ -173,8 +173,8 @@ def test_a_finished_run_loads_at_any_width(tmp_path: Path, small_recipe: Recipe)
     assert recipe["steps"] == 10
     named, raw = mpdit.load(tmp_path, ema=0.1)[0], mpdit.load(tmp_path, ema=0)[0]
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), named.parameters(), strict=True))
-    assert not torch.equal(named.network.patches.weight, raw.network.patches.weight)
-    for weight in (named.network.patches.weight, raw.network.patches.weight):
+    assert not torch.equal(named.network.patch_embed.weight, raw.network.patch_embed.weight)
+    for weight in (named.network.patch_embed.weight, raw.network.patch_embed.weight):
         torch.testing.assert_close(weight.detach().square().mean(-1), torch.ones(len(weight)), rtol=1e-4, atol=0)
 
 
@@ -254,10 +254,10 @@ def test_continuing_in_another_number_of_processes_is_said(tmp_path: Path, small
 def test_the_effective_learning_rate_of_every_matrix_is_reported(tmp_path: Path, small_recipe: Recipe) -> None:
     metrics = trained(small_recipe, tmp_path)[-1]["metrics"]
     moved = {name: value for name, value in metrics.items() if name.startswith("magnitude/update/")}
-    assert "magnitude/update/blocks.0.mlp.branch.into" in moved
+    assert "magnitude/update/blocks.0.mlp.branch.fc1" in moved
     lr = metrics["lr"]  # Adam moves each weight by about lr, and the weights have unit magnitude
     assert all(0 < value < 3 * lr for value in moved.values())
-    assert moved["magnitude/update/blocks.0.mlp.branch.into"] == pytest.approx(lr, rel=0.8)
+    assert moved["magnitude/update/blocks.0.mlp.branch.fc1"] == pytest.approx(lr, rel=0.8)
 
 
 def test_a_batch_of_more_samples_than_there_are_is_refused(tmp_path: Path, small_recipe: Recipe) -> None:
