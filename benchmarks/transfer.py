@@ -27,8 +27,9 @@ from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.model.transformer import Architecture
 from mpdit.randomness import normal
 from mpdit.run_folder import set_weights
-from mpdit.training.ema import TRACKED_WIDTHS
-from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, learning_rate, new_state
+from mpdit.training.ema import TRACKED_SIGMA_RELS
+from mpdit.training.learning_rate import LearningRate
+from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.recipe import Recipe
 
 Points = dict[str, float]  # {key: loss}
@@ -67,9 +68,9 @@ def train(options: argparse.Namespace, point: Point) -> float:
     batches = BatchSampler(dataset, seed, recipe.batch, recipe.label_dropout, device=device)
     for step in range(1, recipe.steps + 1):
         accumulate_gradient(loss, batches.draw(step))
-        rate = learning_rate(step, recipe.steps, lr, o.schedule, o.warmup, o.decay_from)
+        rate = LearningRate(lr, o.schedule, o.warmup, o.decay_from).at(step, recipe.steps)
         apply_gradient(state, rate, recipe.clip)
-    set_weights(denoiser, state.named_averages[TRACKED_WIDTHS.index(SCORED_WIDTH)])
+    set_weights(denoiser, state.named_emas[TRACKED_SIGMA_RELS.index(SCORED_WIDTH)])
     noise = normal((PROBE, 1 + dataset.images[0].numel()), 0, 0, "probe").to(device)
     with torch.no_grad():
         value = float(loss(dataset.images[:PROBE].to(device), dataset.labels[:PROBE].to(device), noise))

@@ -18,8 +18,9 @@ from mpdit.model.modulation.registry import modulation_name, parse_modulation
 from mpdit.model.mup import PARAMETRIZATIONS
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.registry import Registry
-from mpdit.training.ema import width_exponent
-from mpdit.training.step import SCHEDULES
+from mpdit.training.ema import sigma_rel_to_gamma
+from mpdit.training.lr_schedules.registry import LR_SCHEDULES
+from pipelines.kind_name import KindName
 
 RECIPE_VERSION = 2  # part of every trial's id: raised when the same recipe comes to mean another training
 REPORTS = 20  # progress reports of a short run
@@ -50,7 +51,7 @@ def known(names: Any, what: str) -> AfterValidator:
 
 def _width(value: float) -> float:
     if value:
-        width_exponent(value)
+        sigma_rel_to_gamma(value)
     return value
 
 
@@ -152,7 +153,7 @@ class Prediction(Settings):
 class Optimizer(Settings):
     """Adam and its learning-rate schedule; `warmup` and `decay_from` are shares of the run."""
 
-    schedule: Annotated[str, known(SCHEDULES, "schedule")] = "inverse_sqrt"
+    schedule: Annotated[str, KindName(LR_SCHEDULES)] = "inverse_sqrt"
     clip: Annotated[float, Field(gt=0)] | None = None  # the largest norm of the whole gradient
 
     lr: float = Field(0.02, gt=0)

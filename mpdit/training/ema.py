@@ -1,7 +1,7 @@
-"""Power-function EMA of weights, and any other width of it reconstructed after training.
+"""Power-function EMAs of the weights, and their reconstruction at any σ_rel after training.
 
-Source: arXiv 2312.02696, §3.1–3.2, Eq. 121–127 and Algorithm 3. A width is named by σ_rel, the standard
-deviation of the averaging profile relative to the training's length. σ_rel 0 means the raw weights.
+Source: arXiv 2312.02696, §3.1–3.2, Eq. 121–127 and Algorithm 3. An EMA is named by its σ_rel, the standard deviation
+of the averaging profile relative to the training's length. σ_rel 0 means the raw weights.
 """
 
 import math
@@ -18,39 +18,42 @@ from torch import Tensor
 from mpdit.errors import input_error
 from mpdit.model.old_names import NAMES, current_name
 
-TRACKED_WIDTHS = (0.05, 0.10)
-WIDEST = 1 / 12**0.5  # σ_rel of γ = 0, the uniform average
+TRACKED_SIGMA_RELS = (0.05, 0.10)  # as in EDM2
+SIGMA_REL_MAX = 1 / 12**0.5  # σ_rel of γ = 0, the uniform average
 SNAPSHOTS = 48
-MISFIT_LIMIT = 0.1  # of a reconstructed profile; what is beyond is refused
+MISFIT_LIMIT = 0.1  # of a reconstructed profile; beyond it is an input error
 
 
-def width_exponent(width: float) -> float:
-    """σ_rel → γ, the exponent of the profile p_t(τ) ∝ τ^γ. Eq. 126–127 of arXiv 2312.02696.
+def sigma_rel_to_gamma(sigma_rel: float) -> float:
+    """Return γ, the exponent of the profile p_t(τ) ∝ τ^γ, of an EMA. Eq. 126–127 of arXiv 2312.02696.
 
-    γ is the largest root of γ³ + 7γ² + (16 − σ_rel⁻²)γ + (12 − σ_rel⁻²). Raises InputError outside (0, 0.2886).
+    γ is the largest root of γ³ + 7γ² + (16 − σ_rel⁻²)γ + (12 − σ_rel⁻²).
+
+    Raises:
+        InputError: outside (0, 0.2886).
     """
-    if not 0 < width < WIDEST:
-        raise input_error(f"no EMA has the width {width}", given=width, allowed="0 (raw weights) to 0.288")
-    s = float(width) ** -2
+    if not 0 < sigma_rel < SIGMA_REL_MAX:
+        raise input_error(f"no EMA has the width {sigma_rel}", given=sigma_rel, allowed="0 (raw weights) to 0.288")
+    s = float(sigma_rel) ** -2
     return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
 
 
-def power_function_beta(width: float, step: int, batch: int = 1) -> float:
-    """The old average's weight when `batch` more of `step` training steps are taken in. Eq. 121 of arXiv 2312.02696.
+def power_function_beta(sigma_rel: float, step: int, batch: int = 1) -> float:
+    """Return the weight of the old EMA when the last `batch` of `step` steps are added. Eq. 121 of arXiv 2312.02696.
 
-    (1 − batch/step)^(γ+1): 0 at the first step, so that the average starts as the weights themselves.
+    (1 − batch/step)^(γ+1): 0 at the first step, so that the EMA starts as the weights themselves.
     """
-    return float((1 - batch / step) ** (width_exponent(width) + 1))
+    return float((1 - batch / step) ** (sigma_rel_to_gamma(sigma_rel) + 1))
 
 
-def update_averages(averages: Sequence[Sequence[Tensor]], weights: Sequence[Tensor], step: int) -> None:
-    """Take the weights after `step` into each tracked average, in place."""
-    for width, average in zip(TRACKED_WIDTHS, averages, strict=True):
-        torch._foreach_lerp_(list(average), list(weights), 1 - power_function_beta(width, step))
+def update_emas(emas: Sequence[Sequence[Tensor]], weights: Sequence[Tensor], step: int) -> None:
+    """Add the weights after `step` to each tracked EMA, in place."""
+    for sigma_rel, ema in zip(TRACKED_SIGMA_RELS, emas, strict=True):
+        torch._foreach_lerp_(list(ema), list(weights), 1 - power_function_beta(sigma_rel, step))
 
 
 def _profile_products(steps_a: np.ndarray, gamma_a: np.ndarray, steps_b: np.ndarray, gamma_b: np.ndarray) -> np.ndarray:
-    """∫ p_a(τ) p_b(τ) dτ of every pair: (a,), (a,), (b,), (b,) → (a, b). Eq. 151 of arXiv 2312.02696."""
+    """Return ∫ p_a(τ) p_b(τ) dτ of every pair: (a,), (a,), (b,), (b,) → (a, b). Eq. 151 of arXiv 2312.02696."""
     t_a, g_a, t_b, g_b = steps_a[:, None], gamma_a[:, None], steps_b[None], gamma_b[None]
     ratio = (t_a / t_b) ** np.where(t_a < t_b, g_b, -g_a)
     return np.asarray((g_a + 1) * (g_b + 1) * ratio / ((g_a + g_b + 1) * np.maximum(t_a, t_b)))
@@ -58,11 +61,13 @@ def _profile_products(steps_a: np.ndarray, gamma_a: np.ndarray, steps_b: np.ndar
 
 @dataclass(frozen=True)
 class Fit:
-    """How an average of another width is made of snapshots, and how far it may be off.
+    """How an EMA of another σ_rel is made of snapshots, and how large its error may be.
 
-    coefficients: float64 (snapshots,), summing to 1. misfit: the distance of the fitted profile from the wanted one,
-    relative to the latter's norm: the share of the weights' motion that is averaged wrongly. rounding: what the
-    snapshots' fp32 rounding becomes, relative to the weights.
+    Attributes:
+        coefficients: (snapshots,) float64, summing to 1.
+        misfit: the distance of the fitted profile from the wanted one, relative to the norm of the latter: the
+            fraction of the weights' motion that is averaged wrongly.
+        rounding: what the snapshots' fp32 rounding becomes, relative to the weights.
     """
 
     coefficients: np.ndarray
@@ -70,17 +75,17 @@ class Fit:
     rounding: float
 
 
-def fit_profile(steps: Sequence[int], widths: Sequence[float], target_step: int, target_width: float) -> Fit:
-    """The least-squares fit of a profile by the snapshots' profiles. Algorithm 3 of arXiv 2312.02696, in float64.
+def fit_profile(steps: Sequence[int], sigma_rels: Sequence[float], target_step: int, target_sigma_rel: float) -> Fit:
+    """Fit a profile by the snapshots' profiles, by least squares in float64. Algorithm 3 of arXiv 2312.02696.
 
-    steps, widths: one entry a snapshot.
+    steps, sigma_rels: one entry a snapshot.
     """
     t = np.asarray(steps, np.float64)
-    gamma = np.array([width_exponent(width) for width in widths])
-    target_t, target_gamma = np.array([float(target_step)]), np.array([width_exponent(target_width)])
+    gamma = np.array([sigma_rel_to_gamma(sigma_rel) for sigma_rel in sigma_rels])
+    target_t, target_gamma = np.array([float(target_step)]), np.array([sigma_rel_to_gamma(target_sigma_rel)])
     gram = _profile_products(t, gamma, t, gamma)
     target = _profile_products(t, gamma, target_t, target_gamma)[:, 0]
-    size = np.sqrt(np.diag(gram))  # solve for unit-norm profiles: the same answer, better conditioned
+    size = np.sqrt(np.diag(gram))  # solve for unit-norm profiles: the same solution, better conditioned
     solution = np.linalg.lstsq(gram / np.outer(size, size), target / size, rcond=1e-13)[0] / size
     coefficients = solution / solution.sum()
     norm = _profile_products(target_t, target_gamma, target_t, target_gamma)[0, 0]
@@ -90,14 +95,14 @@ def fit_profile(steps: Sequence[int], widths: Sequence[float], target_step: int,
 
 
 def posthoc_coefficients(
-    steps: Sequence[int], widths: Sequence[float], target_step: int, target_width: float
+    steps: Sequence[int], sigma_rels: Sequence[float], target_step: int, target_sigma_rel: float
 ) -> np.ndarray:
-    """How much of each snapshot makes up an average of another width: float64 (snapshots,), summing to 1."""
-    return fit_profile(steps, widths, target_step, target_width).coefficients
+    """Return the coefficient of each snapshot in an EMA of another σ_rel: (snapshots,) float64, summing to 1."""
+    return fit_profile(steps, sigma_rels, target_step, target_sigma_rel).coefficients
 
 
 def _last_good(fit: Callable[[float], Fit], good: float, bad: float) -> float:
-    """The width nearest to `bad`, to 0.001, whose misfit is within the limit; a tracked width's always is."""
+    """Return the σ_rel nearest to `bad`, to 0.001, whose misfit is within the limit; a tracked one always is."""
     if fit(bad).misfit <= MISFIT_LIMIT:
         return bad
     while abs(good - bad) > 0.0002:
@@ -106,46 +111,53 @@ def _last_good(fit: Callable[[float], Fit], good: float, bad: float) -> float:
     return good
 
 
-def fit_width(snapshots: Sequence[int], target_step: int, width: float) -> tuple[list[tuple[int, float]], Fit]:
-    """The (step, tracked width) of each average that is used, and the fit. Raises InputError where it is too poor."""
-    pairs = [(step, tracked) for step in snapshots if step <= target_step for tracked in TRACKED_WIDTHS]
+def fit_snapshots(snapshots: Sequence[int], target_step: int, sigma_rel: float) -> tuple[list[tuple[int, float]], Fit]:
+    """Fit an EMA by the snapshots of these steps.
+
+    Returns:
+        The (step, tracked σ_rel) of each EMA that is used, and the fit.
+
+    Raises:
+        InputError: the misfit is beyond the limit.
+    """
+    pairs = [(step, tracked) for step in snapshots if step <= target_step for tracked in TRACKED_SIGMA_RELS]
 
     def fit(wanted: float) -> Fit:
         return fit_profile([step for step, _ in pairs], [tracked for _, tracked in pairs], target_step, wanted)
 
-    found = fit(width)
-    if found.misfit > MISFIT_LIMIT:
-        low, high = _last_good(fit, TRACKED_WIDTHS[0], 0.001), _last_good(fit, TRACKED_WIDTHS[-1], 0.288)
+    best = fit(sigma_rel)
+    if best.misfit > MISFIT_LIMIT:
+        low, high = _last_good(fit, TRACKED_SIGMA_RELS[0], 0.001), _last_good(fit, TRACKED_SIGMA_RELS[-1], 0.288)
         raise input_error(
-            f"the snapshots of {target_step} steps cannot give the EMA width {width}",
-            given=f"{width}: {found.misfit:.0%} of its profile would be wrong",
+            f"the snapshots of {target_step} steps cannot give the EMA width {sigma_rel}",
+            given=f"{sigma_rel}: {best.misfit:.0%} of its profile would be wrong",
             allowed=f"0 (raw weights), {math.ceil(1000 * low) / 1000} to {math.floor(1000 * high) / 1000}",
             hint="train for more steps" if len(snapshots) < SNAPSHOTS else None,
         )
-    return pairs, found
+    return pairs, best
 
 
 def snapshot_steps(steps: int) -> list[int]:
-    """When a training of `steps` steps keeps snapshots: a function of `steps` alone, denser early.
+    """Return the steps after which a training of `steps` steps keeps snapshots: more of them early.
 
     Early profiles are short, so they need close neighbours: the i-th of n is taken at steps·(i/n)^1.5.
     """
-    spread = np.linspace(0, 1, SNAPSHOTS + 1)[1:] ** 1.5
-    return sorted({max(1, round(steps * float(x))) for x in spread})
+    fractions = np.linspace(0, 1, SNAPSHOTS + 1)[1:] ** 1.5
+    return sorted({max(1, round(steps * float(fraction))) for fraction in fractions})
 
 
 def snapshot_path(folder: Path, step: int) -> Path:
-    """Where the snapshot of one step lies."""
+    """Return the file of one step's snapshot."""
     return folder / f"step-{step:08d}.safetensors"
 
 
-def write_snapshot(folder: Path, step: int, averages: Sequence[dict[str, Tensor]]) -> None:
-    """Keep the tracked averages of one step, fp32, whole or not at all."""
+def write_snapshot(folder: Path, step: int, emas: Sequence[dict[str, Tensor]]) -> None:
+    """Write the tracked EMAs of one step, fp32; the file is complete or not there."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        f"{width}/{name}": tensor.float().cpu().contiguous()
-        for width, average in zip(TRACKED_WIDTHS, averages, strict=True)
-        for name, tensor in average.items()
+        f"{sigma_rel}/{name}": tensor.float().cpu().contiguous()
+        for sigma_rel, ema in zip(TRACKED_SIGMA_RELS, emas, strict=True)
+        for name, tensor in ema.items()
     }
     path = snapshot_path(folder, step)
     partial = path.with_suffix(".partial")
@@ -153,62 +165,71 @@ def write_snapshot(folder: Path, step: int, averages: Sequence[dict[str, Tensor]
     partial.replace(path)
 
 
-def tracked_average(folder: Path, width: float, step: int) -> dict[str, Tensor]:
-    """A tracked average as its snapshot keeps it: {name: fp32 tensor}. Raises InputError when that is damaged."""
-    found = _read_snapshot(folder, step, {})
-    return {name: tensor.float() for (tracked, name), tensor in found if tracked == width}
+def tracked_ema(folder: Path, sigma_rel: float, step: int) -> dict[str, Tensor]:
+    """Read a tracked EMA from its snapshot: {name: fp32 tensor}. Raises InputError where that is damaged."""
+    tensors = _read_snapshot(folder, step, {})
+    return {name: tensor.float() for (tracked, name), tensor in tensors if tracked == sigma_rel}
 
 
 def snapshot_bytes(steps: int, parameters: int) -> int:
-    """What the snapshots of a training take on disk."""
-    return 4 * parameters * len(TRACKED_WIDTHS) * len(snapshot_steps(steps))
+    """Return what the snapshots of a training take on disk."""
+    return 4 * parameters * len(TRACKED_SIGMA_RELS) * len(snapshot_steps(steps))
 
 
-def reconstruct(folder: Path, widths: Sequence[float], target_step: int) -> list[dict[str, Tensor]]:
-    """The averages of the given widths at `target_step`, each as {name: fp32 tensor}; every snapshot is read once.
+def reconstruct(folder: Path, sigma_rels: Sequence[float], target_step: int) -> list[dict[str, Tensor]]:
+    """Reconstruct the EMAs of the given σ_rel at `target_step`; every snapshot is read once.
 
-    Raises InputError when a width cannot be had, when the snapshots do not reach the step, or when one of them is
-    damaged or belongs to another run.
+    Returns:
+        {name: fp32 tensor} for each σ_rel.
+
+    Raises:
+        InputError: a σ_rel cannot be reconstructed, the snapshots do not reach the step, or one of them is damaged
+            or belongs to another run.
     """
-    steps = kept_steps(folder, target_step)
-    fits = [fit_width(steps, target_step, width) for width in widths]
-    sums: dict[str, Tensor] = {}  # (widths, values), so that a tensor is read and added for all of them at once
+    steps = stored_steps(folder, target_step)
+    fits = [fit_snapshots(steps, target_step, sigma_rel) for sigma_rel in sigma_rels]
+    sums: dict[str, Tensor] = {}  # (sigma_rels, values), so that a tensor is read and added for all of them at once
     shapes: dict[str, torch.Size] = {}
-    for step in reversed(steps):  # the last one first: it says what belongs to this run
-        shares = {
+    for step in reversed(steps):  # the last one first: its tensors are those of this run
+        coefficients = {
             tracked: torch.tensor(
                 [float(fit.coefficients[pairs.index((step, tracked))]) for pairs, fit in fits], dtype=torch.float64
             )
-            for tracked in TRACKED_WIDTHS
+            for tracked in TRACKED_SIGMA_RELS
         }
         for (tracked, name), tensor in _read_snapshot(folder, step, shapes):
             total = sums.setdefault(name, tensor.new_zeros(len(fits), tensor.numel()))
-            total.addr_(shares[tracked], tensor.flatten())
+            total.addr_(coefficients[tracked], tensor.flatten())
     sizes = {name.partition("/")[2]: shape for name, shape in shapes.items()}
-    return [{name: total[at].reshape(sizes[name]).float() for name, total in sums.items()} for at in range(len(fits))]
+    return [
+        {name: total[index].reshape(sizes[name]).float() for name, total in sums.items()} for index in range(len(fits))
+    ]
 
 
-def reconstruction_error(folder: Path, width: float, target_step: int) -> float:
-    """How far a reconstructed average may be off, relative to the weights' motion over its span."""
-    fit = fit_width(kept_steps(folder, target_step), target_step, width)[1]
+def reconstruction_error(folder: Path, sigma_rel: float, target_step: int) -> float:
+    """Bound the error of a reconstructed EMA, relative to the weights' motion over its span."""
+    fit = fit_snapshots(stored_steps(folder, target_step), target_step, sigma_rel)[1]
     return fit.misfit + fit.rounding
 
 
-def kept_steps(folder: Path, target_step: int) -> list[int]:
-    """The steps up to `target_step` of which there are snapshots. Raises InputError when it is not among them."""
-    found = sorted(int(path.stem.split("-")[1]) for path in folder.glob("step-*.safetensors"))
-    if not found:
+def stored_steps(folder: Path, target_step: int) -> list[int]:
+    """Return the steps up to `target_step` that have snapshots. Raises InputError when it is not among them."""
+    steps = sorted(int(path.stem.split("-")[1]) for path in folder.glob("step-*.safetensors"))
+    if not steps:
         hint = "train the run to its end; a bundle has one width only"
         raise input_error(f"there are no EMA snapshots in {folder}", given=f"step {target_step}", hint=hint)
-    if target_step not in found:
-        raise input_error(f"no EMA snapshot of step {target_step} in {folder}", given=target_step, allowed=found)
-    return [step for step in found if step <= target_step]
+    if target_step not in steps:
+        raise input_error(f"no EMA snapshot of step {target_step} in {folder}", given=target_step, allowed=steps)
+    return [step for step in steps if step <= target_step]
 
 
 def _read_snapshot(
     folder: Path, step: int, shapes: dict[str, torch.Size]
 ) -> Iterator[tuple[tuple[float, str], Tensor]]:
-    """((tracked width, name), float64 tensor) of one snapshot; `shapes`, filled by the first, binds the others."""
+    """Yield ((tracked σ_rel, name), float64 tensor) of one snapshot.
+
+    shapes: of the run's tensors by name; filled here where empty, else the snapshot must have the same.
+    """
     path = snapshot_path(folder, step)
     hint = "delete it: the widths are then made of the other snapshots"
     try:

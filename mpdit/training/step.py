@@ -1,6 +1,5 @@
 """One training step on plain data: draw a batch, accumulate its gradient, apply it and update the averages."""
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +13,7 @@ from mpdit.diffusion.denoiser import Denoiser
 from mpdit.model.layers import normalize_weights, project_gradients
 from mpdit.model.transformer import parameter_rules
 from mpdit.randomness import Draws, sample_order
-from mpdit.training.ema import TRACKED_WIDTHS, update_averages
-
-SCHEDULES = ("inverse_sqrt", "cosine", "constant")
+from mpdit.training.ema import TRACKED_SIGMA_RELS, update_emas
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,18 @@ class Batch:
 
 @dataclass
 class TrainingState:
-    """All that a step changes. averages: one list for each tracked σ_rel, with one fp32 tensor a parameter."""
+    """All that a step changes. emas: one list for each tracked σ_rel, with one fp32 tensor a parameter."""
 
     denoiser: Denoiser
     optimizer: torch.optim.Adam
-    averages: list[list[Tensor]]
+    emas: list[list[Tensor]]
     step: int = 0
 
     @property
-    def named_averages(self) -> list[dict[str, Tensor]]:
-        """The tracked averages by parameter name."""
+    def named_emas(self) -> list[dict[str, Tensor]]:
+        """The tracked EMAs by parameter name."""
         names = [name for name, _ in self.denoiser.named_parameters()]
-        return [dict(zip(names, average, strict=True)) for average in self.averages]
+        return [dict(zip(names, ema, strict=True)) for ema in self.emas]
 
 
 def new_state(denoiser: Denoiser, betas: tuple[float, float]) -> TrainingState:
@@ -57,8 +54,8 @@ def new_state(denoiser: Denoiser, betas: tuple[float, float]) -> TrainingState:
     parameters = list(denoiser.parameters())
     # capturable would keep the step count on the device; fused is the fast path on CPU and CUDA alike
     optimizer = torch.optim.Adam(_rate_groups(denoiser), lr=0.0, betas=betas, fused=True)
-    averages = [[torch.zeros_like(p, dtype=torch.float32) for p in parameters] for _ in TRACKED_WIDTHS]
-    return TrainingState(denoiser, optimizer, averages)
+    emas = [[torch.zeros_like(p, dtype=torch.float32) for p in parameters] for _ in TRACKED_SIGMA_RELS]
+    return TrainingState(denoiser, optimizer, emas)
 
 
 def _rate_groups(denoiser: Denoiser) -> list[dict[str, Any]]:
@@ -92,21 +89,6 @@ class BatchSampler:
         labels = torch.where(draws.uniform("label dropout") < self.label_dropout, self.dataset.classes, labels)
         noise = draws.normal("noise", 1 + self.dataset.channels * self.dataset.resolution**2)
         return Batch(self.dataset.batch(index, draws), labels, noise)
-
-
-def learning_rate(step: int, steps: int, peak: float, schedule: str, warmup: float, decay_from: float) -> float:
-    """Linear warm-up, constant, then down: as peak/√(step/start), as half a cosine to 0, or not at all.
-
-    `warmup` and `decay_from` are shares of the whole run; step counts from 1. `inverse_sqrt` is Eq. 67 of
-    arXiv 2312.02696.
-    """
-    start = max(1.0, decay_from * steps)
-    rate = peak * min(1.0, step / max(1.0, warmup * steps))
-    if schedule == "constant" or step <= start:
-        return rate
-    if schedule == "cosine":
-        return rate * 0.5 * (1 + math.cos(math.pi * (step - start) / (steps + 1 - start)))
-    return rate * (step / start) ** -0.5
 
 
 def accumulate_gradient(
@@ -155,4 +137,4 @@ def apply_gradient(state: TrainingState, lr: float, clip: float | None = None) -
         torch.nn.utils.clip_grad_norm_(state.denoiser.parameters(), clip, foreach=True)
     state.optimizer.step()
     normalize_weights(state.denoiser)
-    update_averages(state.averages, [p.detach() for p in state.denoiser.parameters()], state.step)
+    update_emas(state.emas, [p.detach() for p in state.denoiser.parameters()], state.step)

@@ -15,7 +15,7 @@ from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.errors import InputError
 from mpdit.run_folder import EMA, set_weights
 from mpdit.scoring.frechet import folds_of, jackknife_error, left_out_distances
-from mpdit.training.ema import TRACKED_WIDTHS, fit_width, reconstruct, snapshot_steps
+from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct, snapshot_steps
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation
@@ -40,12 +40,12 @@ def rung_widths(steps: int, step: int, widths: Iterable[float]) -> list[float]:
     reached = [width for width in sorted(set(widths)) if width and _is_reached(snapshots, step, width)]
     if len(reached) > WIDTHS_AT_A_RUNG:
         return [reached[0], reached[len(reached) // 2], reached[-1]]
-    return reached or list(TRACKED_WIDTHS)
+    return reached or list(TRACKED_SIGMA_RELS)
 
 
 def _is_reached(snapshots: Sequence[int], step: int, width: float) -> bool:
     try:
-        fit_width(snapshots, step, width)
+        fit_snapshots(snapshots, step, width)
     except InputError:
         return False
     return True

@@ -6,7 +6,7 @@ import torch
 
 from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.run_folder import EMA, PICTURES, set_weights
-from mpdit.training.ema import TRACKED_WIDTHS, tracked_average
+from mpdit.training.ema import TRACKED_SIGMA_RELS, tracked_ema
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.pictures import write_grid
@@ -32,7 +32,7 @@ def draw_sample_grid(run: Path, recipe: Recipe, step: int) -> str | None:
     dataset = recipe.dataset
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed)
     if step:
-        set_weights(denoiser, tracked_average(run / EMA, TRACKED_WIDTHS[-1], step))
+        set_weights(denoiser, tracked_ema(run / EMA, TRACKED_SIGMA_RELS[-1], step))
     labels = torch.arange(DRAWN) % max(1, min(CLASSES, dataset.classes))
     try:
         images = Drawer(denoiser.eval().to(recipe.runtime.device), dataset.to_pixels).draw(FEW_STEPS, 0, labels)

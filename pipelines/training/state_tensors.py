@@ -16,7 +16,7 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
         tensors[f"weights/{name}"] = parameter.detach()
         for key, value in state.optimizer.state[parameter].items():
             tensors[f"adam/{key}/{name}"] = value
-    for index, average in enumerate(state.named_averages):
+    for index, average in enumerate(state.named_emas):
         tensors |= {f"average{index}/{name}": tensor for name, tensor in average.items()}
     return tensors
 

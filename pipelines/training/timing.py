@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mpdit.training.ema import TRACKED_WIDTHS, snapshot_steps
+from mpdit.training.ema import TRACKED_SIGMA_RELS, snapshot_steps
 from pipelines.recipe import REPORTS, Recipe, resolve_runtime
 from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.rungs import score_rung
@@ -74,7 +74,7 @@ def time_training(recipe: Recipe, evaluation: Evaluation, threads: int | None) -
 
 def _score(run: Path, recipe: Recipe, step: int, evaluation: Evaluation, batches: int) -> float:
     asked = evaluation.model_copy(update={"samples": batches * SAMPLE_BATCH})
-    return float(score_rung(run, recipe, step, TRACKED_WIDTHS[:1], asked)[0]["seconds"])
+    return float(score_rung(run, recipe, step, TRACKED_SIGMA_RELS[:1], asked)[0]["seconds"])
 
 
 def _parts(marks: list[tuple[float, int, bool]]) -> tuple[float, float, float]:

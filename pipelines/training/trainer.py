@@ -19,8 +19,9 @@ from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.inference.compilation import compile_blocks
 from mpdit.run_folder import EMA, RAW_WEIGHTS, write_weights
 from mpdit.training.ema import snapshot_steps, write_snapshot
+from mpdit.training.learning_rate import LearningRate
 from mpdit.training.magnitude import matrices
-from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, learning_rate, new_state
+from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.recipe import Recipe
 from pipelines.training import checkpoint
 from pipelines.training.measurements import network_metrics, step_metrics
@@ -135,7 +136,7 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, which the factors of mpdit/model/mup.py multiply."""
         o = self.recipe.optimizer
-        return learning_rate(step, self.recipe.steps, o.lr, o.schedule, o.warmup, o.decay_from)
+        return LearningRate(o.lr, o.schedule, o.warmup, o.decay_from).at(step, self.recipe.steps)
 
     def is_reported(self, step: int) -> bool:
         """Whether a report and a checkpoint follow this step."""
@@ -166,7 +167,7 @@ class Trainer:
     def snapshot(self) -> None:
         """Keep the tracked averages of this step, and call `at_snapshot`, whose time is no training time."""
         if self.accelerator.is_main_process:
-            write_snapshot(self.folder / EMA, self.state.step, self.state.named_averages)
+            write_snapshot(self.folder / EMA, self.state.step, self.state.named_emas)
             paused = time.monotonic()
             self.at_snapshot(self.state.step)
             self.started += time.monotonic() - paused

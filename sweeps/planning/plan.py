@@ -9,7 +9,7 @@ from typing import Any
 
 from mpdit.errors import InputError
 from mpdit.model.transformer import parameter_count
-from mpdit.training.ema import TRACKED_WIDTHS, fit_width, snapshot_bytes, snapshot_steps
+from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, snapshot_bytes, snapshot_steps
 from pipelines.recipe import Recipe, trial_id
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.training.checkpoint import KEPT
@@ -20,7 +20,7 @@ from sweeps.storage.events import Event, Suggested, TrialEnded
 from sweeps.storage.ledger import only
 
 FLOAT_BYTES = 4
-CHECKPOINT_COPIES = 3 + len(TRACKED_WIDTHS)  # weights, two Adam moments, the averages
+CHECKPOINT_COPIES = 3 + len(TRACKED_SIGMA_RELS)  # weights, two Adam moments, the averages
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
     """Raises InputError for an EMA width that the snapshots of one of the trainings will not give."""
     for steps in {trial.recipe.steps for trial in trials}:
         for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
-            fit_width(snapshot_steps(steps), steps, width)
+            fit_snapshots(snapshot_steps(steps), steps, width)
 
 
 def _combinations(spec: SweepSpec, paths: list[str]) -> list[dict[str, Any]]:

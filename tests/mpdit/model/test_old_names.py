@@ -12,7 +12,7 @@ from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.design import DESIGNS
 from mpdit.model.old_names import NAMES, current_name
 from mpdit.run_folder import read_weights, write_weights
-from mpdit.training.ema import snapshot_path, tracked_average, write_snapshot
+from mpdit.training.ema import snapshot_path, tracked_ema, write_snapshot
 from pipelines.training import checkpoint
 from tests.conftest import small_architecture
 
@@ -55,7 +55,7 @@ def test_weights_snapshots_and_checkpoints_of_release_0_1_0_are_read(design: str
     for path in (tmp_path / "model.safetensors", snapshot_path(tmp_path, 7)):
         rename_as_before(path)
     read, step = read_weights(tmp_path / "model.safetensors")
-    averaged = tracked_average(tmp_path, 0.05, 7)
+    averaged = tracked_ema(tmp_path, 0.05, 7)
     for name, parameter in read.named_parameters():
         assert torch.equal(parameter, weights[name])
         assert torch.equal(averaged[name], weights[name])

@@ -29,10 +29,10 @@ def tracked(weights: Tensor, width: float) -> Tensor:
 
 def keep_snapshots(folder: Path, weights: Tensor) -> int:
     steps = len(weights)
-    averages = [[torch.zeros(64)] for _ in ema.TRACKED_WIDTHS]
+    averages = [[torch.zeros(64)] for _ in ema.TRACKED_SIGMA_RELS]
     wanted = set(ema.snapshot_steps(steps))
     for step, now in enumerate(weights.float(), start=1):
-        ema.update_averages(averages, [now], step)
+        ema.update_emas(averages, [now], step)
         if step in wanted:
             ema.write_snapshot(folder, step, [{"w": average[0]} for average in averages])
     return steps
@@ -40,20 +40,20 @@ def keep_snapshots(folder: Path, weights: Tensor) -> int:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_exponent_gives_back_its_width(width: float) -> None:
-    gamma = ema.width_exponent(width)
+    gamma = ema.sigma_rel_to_gamma(width)
     assert ((gamma + 1) ** 0.5) / ((gamma + 2) * (gamma + 3) ** 0.5) == pytest.approx(width)
 
 
 @pytest.mark.parametrize("width", [-0.1, 0.0, 0.2887, 0.5, float("nan")])
 def test_a_width_that_no_profile_has_is_refused(width: float) -> None:
     with pytest.raises(InputError, match="no EMA has the width"):
-        ema.width_exponent(width)
+        ema.sigma_rel_to_gamma(width)
 
 
-@pytest.mark.parametrize("width", ema.TRACKED_WIDTHS)
+@pytest.mark.parametrize("width", ema.TRACKED_SIGMA_RELS)
 def test_the_ema_of_a_ramp_has_its_closed_form(width: float) -> None:
     steps = 20_000
-    gamma = ema.width_exponent(width)
+    gamma = ema.sigma_rel_to_gamma(width)
     average = float(tracked(torch.arange(1, steps + 1, dtype=torch.float64)[:, None], width))
     assert average == pytest.approx(steps * (gamma + 1) / (gamma + 2), rel=1e-4)
 
@@ -109,7 +109,7 @@ def test_a_past_step_can_be_reconstructed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_coefficients_sum_to_one(width: float) -> None:
     steps = np.repeat(ema.snapshot_steps(5000), 2).tolist()
-    coefficients = ema.posthoc_coefficients(steps, list(ema.TRACKED_WIDTHS) * (len(steps) // 2), 5000, width)
+    coefficients = ema.posthoc_coefficients(steps, list(ema.TRACKED_SIGMA_RELS) * (len(steps) // 2), 5000, width)
     assert coefficients.dtype == np.float64
     assert coefficients.shape == (len(steps),)
     assert coefficients.sum() == pytest.approx(1, abs=1e-9)
@@ -175,7 +175,7 @@ def test_a_truncated_snapshot_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_snapshot_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
     steps = keep_snapshots(tmp_path, walk(200))
     kept = ema.snapshot_steps(steps)
-    ema.write_snapshot(tmp_path, kept[20], [{"v": torch.zeros(64)} for _ in ema.TRACKED_WIDTHS])
+    ema.write_snapshot(tmp_path, kept[20], [{"v": torch.zeros(64)} for _ in ema.TRACKED_SIGMA_RELS])
     with pytest.raises(InputError, match="is a snapshot of another run"):
         ema.reconstruct(tmp_path, [0.1], steps)
     ema.snapshot_path(tmp_path, kept[21]).replace(ema.snapshot_path(tmp_path, kept[20]))  # under a false name

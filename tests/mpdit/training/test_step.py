@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import pytest
@@ -66,26 +65,9 @@ def test_labels_are_dropped_as_often_as_asked() -> None:
 def test_the_averages_follow_the_weights(small_denoiser: Denoiser) -> None:
     state = engine.new_state(small_denoiser, (0.9, 0.99))
     take(state, batch(1))
-    for average in state.averages:
+    for average in state.emas:
         for tensor, parameter in zip(average, small_denoiser.parameters(), strict=True):
             torch.testing.assert_close(tensor, parameter.detach())
-
-
-def test_the_learning_rate_warms_up_stays_and_falls_as_the_inverse_root() -> None:
-    rate = [engine.learning_rate(step, 1000, 0.02, "inverse_sqrt", 0.1, 0.4) for step in range(1, 1001)]
-    assert rate[49] == pytest.approx(0.01)
-    assert rate[99] == rate[399] == pytest.approx(0.02)
-    assert rate[899] == pytest.approx(0.02 / math.sqrt(900 / 400))
-    assert engine.learning_rate(1, 1, 0.02, "inverse_sqrt", 0, 0.4) == pytest.approx(0.02)
-
-
-def test_a_cosine_falls_to_nothing_and_a_constant_stays() -> None:
-    cosine = [engine.learning_rate(step, 1000, 0.02, "cosine", 0.1, 0.4) for step in range(1, 1001)]
-    assert cosine[399] == pytest.approx(0.02)
-    assert cosine[699] == pytest.approx(0.01, rel=0.01)
-    assert 0 < cosine[999] < 1e-6
-    assert all(a >= b for a, b in itertools.pairwise(cosine[100:]))
-    assert engine.learning_rate(1000, 1000, 0.02, "constant", 0.1, 0.4) == 0.02
 
 
 @pytest.mark.parametrize("modulation", ["none", "scale+shift+gate", "scale+rotation+gate", "rotation+gate"])

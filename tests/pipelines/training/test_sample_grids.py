@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mpdit.run_folder import EMA, RAW_WEIGHTS
-from mpdit.training.ema import TRACKED_WIDTHS, reconstruct, snapshot_path, tracked_average
+from mpdit.training.ema import TRACKED_SIGMA_RELS, reconstruct, snapshot_path, tracked_ema
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import evaluate
@@ -24,7 +24,7 @@ def test_it_is_drawn_at_the_start_at_snapshots_and_at_the_end() -> None:
 
 def test_a_snapshot_s_own_average_is_that_of_its_reconstruction(small_recipe: Recipe, tmp_path: Path) -> None:
     train(small_recipe, tmp_path, lambda line: None, threads=1)
-    kept, (made,) = tracked_average(tmp_path / EMA, TRACKED_WIDTHS[-1], 10), reconstruct(tmp_path / EMA, [0.10], 10)
+    kept, (made,) = tracked_ema(tmp_path / EMA, TRACKED_SIGMA_RELS[-1], 10), reconstruct(tmp_path / EMA, [0.10], 10)
     assert kept.keys() == made.keys()
     assert all(torch.allclose(kept[name], made[name], atol=1e-5) for name in kept)
 
@@ -49,7 +49,7 @@ def test_the_grids_change_with_the_training_and_the_training_not_with_them(
 
     scored: list[str] = []
     evaluation = FEW_STEPS.model_copy(update={"samples": 20})
-    evaluate(run, settled, [Cell(TRACKED_WIDTHS[-1], evaluation)], lambda result: scored.append(result["picture"]))
+    evaluate(run, settled, [Cell(TRACKED_SIGMA_RELS[-1], evaluation)], lambda result: scored.append(result["picture"]))
     cell = pixels(Image.open(run / "samples" / scored[0]))  # ten to a row
     assert (cell[:SIDE, :SIDE] - pixels(pictures[10])[:SIDE, :SIDE]).abs().max() <= 2  # weights differ in rounding
     assert (cell[:SIDE, 5 * side :][:, :SIDE] - pixels(pictures[10])[side : side + SIDE, :SIDE]).abs().max() <= 2
