@@ -65,16 +65,17 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     from sweeps.execution.notify import Notifier, heard_by
     from sweeps.planning.plan import make_plan
     from sweeps.storage.ledger import read
+    from sweeps.storage.trial_status import TrialStatus
 
     name = plan.spec.name
     ledger = where.ledger(name)
-    past = read(ledger) if ledger.exists() else []
+    past = read(ledger)
     plan = make_plan(plan.spec, past)
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
             end = run(plan, where, heard_by(progress, notifier), how)
     except KeyboardInterrupt:  # before or after Ray Tune's own time
-        end = SweepEnd("interrupted", 0)
+        end = SweepEnd(TrialStatus.INTERRUPTED, 0)
     option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"
     if end.tracking_problem:
         print(f"MLflow does not show everything: {end.tracking_problem}", file=sys.stderr)
@@ -82,7 +83,7 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     if end.fault:
         print(f"{end.fault}\neverything reported is kept, and the same command continues", file=sys.stderr)
         raise typer.Exit(FAILED)
-    if end.outcome == "interrupted":
+    if end.outcome is TrialStatus.INTERRUPTED:
         print("interrupted; everything reported is kept, and the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if end.cut:
@@ -94,7 +95,7 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
     steps = (f"rank {name}", f"report {name}", "ui", f"best {name} --export")
     print("\n".join(["\nnext:", *(f"  {program} {step}{option}" for step in steps)]))
-    if end.outcome == "failed":
+    if end.outcome is TrialStatus.FAILED:
         print(f"\n{_counted(plan, events)}", file=sys.stderr)
         _print_failures(plan, events, where)
         print(f"\n  {program} retry {name} --failed{option}", file=sys.stderr)

@@ -66,7 +66,6 @@ def retry(
     from sweeps.execution.driver import Start
     from sweeps.storage.ledger import trial_statuses
     from sweeps.storage.open_storage import open_storage
-    from sweeps.storage.trial_status import TrialStatus
 
     where = open_storage(storage)
     found, made, events = recorded(where, name)
@@ -75,7 +74,7 @@ def retry(
     if not wanted:
         print(f"nothing to retry: every trial of {found} " + ("has not failed" if failed else "is finished"))
         return
-    again = [trial for trial in wanted if statuses[trial].is_fault or statuses[trial] is TrialStatus.STOPPED]
+    again = [trial for trial in wanted if not statuses[trial].is_open]  # what has ended
     conduct(made, where, Start(only=wanted, again=again, address=address), storage)
 
 

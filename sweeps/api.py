@@ -40,8 +40,7 @@ def run(
         data = sweep.model_dump() if isinstance(sweep, SweepSpec) else dict(sweep)
         spec = checked_spec(Document(data, "the sweep", {}), list(settings))
     where = open_storage(storage)
-    ledger = where.ledger(spec.name)
-    past = read(ledger) if ledger.exists() else []
+    past = read(where.ledger(spec.name))
     plan = make_plan(spec, past)
     with Notifier(plan, past) as notifier:
         heard = heard_by(notifier, listener) if listener else notifier

@@ -33,13 +33,13 @@ LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see 
 
 @dataclass(frozen=True)
 class SweepEnd:
-    """How a sweep ended: "completed", "failed" (a trial did) or "interrupted"; how many trials needed a worker.
+    """How a sweep ended: completed, failed (a trial did) or interrupted; how many trials needed a worker.
 
     fault: what ended it from outside (a full disk, a dead Ray), where neither the user nor a trial did. cut: the budget
     that ended it with what it has.
     """
 
-    outcome: str
+    outcome: TrialStatus
     worked: int
     tracking_problem: Exception | None = None
     fault: str | None = None
@@ -91,9 +91,9 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
             for event in again + reused:
                 ledger.append(event)
             last = ledger.events[-1] if ledger.events else None
-            ended = isinstance(last, (TrialEnded, SweepEnded)) and last.outcome == TrialStatus.COMPLETED
+            ended = isinstance(last, (TrialEnded, SweepEnded)) and last.outcome is TrialStatus.COMPLETED
             if not still.is_work and not reused and unchanged and ended:
-                return SweepEnd("completed", 0, cut=still.cut)
+                return SweepEnd(TrialStatus.COMPLETED, 0, cut=still.cut)
             return _run(plan, storage, ledger, still, listener, cluster, concurrent, how, link)
 
 
@@ -205,7 +205,7 @@ def _started(plan: Plan, sweep: str, concurrent: int, gpus: float) -> Event:
     return SweepStarted(sweep, concurrent, gpus, changeable)
 
 
-def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str | None) -> str:
+def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str | None) -> TrialStatus:
     """Say in the ledger how the sweep and each trial that was cut off ended; on a full disk it may not take it.
 
     whole: whether nothing was left to do. cut: the budget that ended the sweep, if one did.
@@ -216,14 +216,14 @@ def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str
                 recorder.record(TrialEnded(trial, TrialStatus.INTERRUPTED, recorder.halt or "the driver was stopped"))
         statuses = trial_statuses(ledger.events)
         if any(statuses[trial.id].is_fault for trial in plan.trials):
-            outcome = "failed"
+            outcome = TrialStatus.FAILED
         else:
             is_done = whole and (cut is not None or not unfinished(plan, ledger.events))
             is_over = exhausted(plan.spec, ledger.events) is not None
-            outcome = "completed" if is_done or is_over else "interrupted"
+            outcome = TrialStatus.COMPLETED if is_done or is_over else TrialStatus.INTERRUPTED
         recorder.record(SweepEnded(outcome, cut))
     except DiskFull:
-        return "interrupted"
+        return TrialStatus.INTERRUPTED
     return outcome
 
 

@@ -51,7 +51,8 @@ def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
         return []
     last = {event.trial: event for event in events if isinstance(event, (TrialEnded, WeightsDropped))}
     lost = [t for t in losers(plan, events, plan.spec.retention.best) if isinstance(last[t], TrialEnded)]
-    lost = [trial for trial in lost if trial not in _wanted_elsewhere(storage, plan.spec.name)]
+    elsewhere = _wanted_elsewhere(storage, plan.spec.name) if lost else set()
+    lost = [trial for trial in lost if trial not in elsewhere]
     gone = []
     for trial in lost:
         folders = [storage.trial(trial) / name for name in WEIGHTS]

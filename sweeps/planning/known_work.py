@@ -40,8 +40,7 @@ def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> 
 
 def known_events(storage: Storage, plan: Plan) -> list[Event]:
     """The sweep's own events, and those of its trials that other sweeps have finished."""
-    path = storage.ledger(plan.spec.name)
-    own = read(path) if path.exists() else []
+    own = read(storage.ledger(plan.spec.name))
     return own + finished_elsewhere(storage, plan.spec.name, unfinished(plan, own))
 
 
@@ -58,8 +57,7 @@ def unfinished(plan: Plan, events: list[Event]) -> list[Trial]:
 
 def timed(storage: Storage) -> list[TrialEnded]:
     """The end of every trial that was trained here, with its times."""
-    events = [event for name in storage.sweep_names() for event in read(storage.ledger(name))]
-    return [event for event in only(events, TrialEnded) if event.origin is None]
+    return _timed(_all_events(storage))
 
 
 def cost_of(
@@ -71,9 +69,9 @@ def cost_of(
     scheduler as if it stopped none.
     """
     plan = plan.expected
-    known = [event for name in storage.sweep_names() for event in read(storage.ledger(name))]
+    known = _all_events(storage)
     ran = [event.max_concurrent for event in only(known, SweepStarted) if event.max_concurrent]
-    ended = measured or timed(storage)
+    ended = measured or _timed(known)
     on_gpu = any(event.runtime.get("device") == "cuda" for event in ended)
     asked = plan.spec.resources.gpus_per_trial
     gpus = (1.0 if asked == "auto" else asked) if on_gpu else 0.0
@@ -82,6 +80,14 @@ def cost_of(
     train = untrained(plan, storage, events)
     more = _later_rounds(plan, train) + _rungs(plan, train)
     return estimate(ended, train, cells, ran[-1] if ran else slots, gpus, more, _kept(plan))
+
+
+def _all_events(storage: Storage) -> list[Event]:
+    return [event for name in storage.sweep_names() for event in read(storage.ledger(name))]
+
+
+def _timed(events: Iterable[Event]) -> list[TrialEnded]:
+    return [event for event in only(events, TrialEnded) if event.origin is None]
 
 
 def _kept(plan: Plan) -> int | None:

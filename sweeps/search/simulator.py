@@ -99,7 +99,7 @@ def simulate(
             record(TrialEnded(event.trial, TrialStatus.STOPPED, reason))
         else:
             advance(future)
-    record(SweepEnded("completed"))
+    record(SweepEnded(TrialStatus.COMPLETED))
     return events
 
 

@@ -174,9 +174,9 @@ class WeightsDropped(Event, frozen=True, tag="weights_dropped"):
 
 
 class SweepEnded(Event, frozen=True, tag="sweep_ended"):
-    """A driver ended: "completed", "failed" or "interrupted". reason: the budget that ended it, if one did."""
+    """A driver ended: completed, failed or interrupted. reason: the budget that ended it, if one did."""
 
-    outcome: str
+    outcome: TrialStatus
     reason: str | None = None
 
 

@@ -47,7 +47,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.events: list[Event] = read(path) if path.exists() else []
+        self.events = read(path)
         self._known = {identity(event) for event in self.events}
         self._end_torn_line()
 
@@ -88,8 +88,13 @@ class Ledger:
 
 
 def read(path: Path) -> list[Event]:
-    """The events of a ledger. A torn last line is normal after a kill; any other damaged one gets a warning."""
+    """The events of a ledger, none where there is no file yet.
+
+    A torn last line is normal after a kill; any other damaged one gets a warning.
+    """
     events: list[Event] = []
+    if not path.exists():
+        return events
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -1,4 +1,4 @@
-"""How a trial stands: the one list of outcomes."""
+"""How a trial stands, and how a sweep ends: the one list of outcomes."""
 
 from collections.abc import Iterable
 from enum import StrEnum

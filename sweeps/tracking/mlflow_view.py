@@ -50,11 +50,6 @@ SHARED_VIEW, VIEW = "mlflow.sharedViewState.", "cells"  # where MLflow's pages k
 GROWTH = "samples as they grow"  # the row of the image viewer whose slider of steps plays a training
 DESCRIBE_EVERY = 20  # seconds between two descriptions of a sweep that runs
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
-MLFLOW_STATUS: dict[str, str] = {  # of any other outcome: FAILED
-    TrialStatus.COMPLETED: "FINISHED",
-    TrialStatus.STOPPED: "FINISHED",
-    TrialStatus.INTERRUPTED: "KILLED",
-}
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +132,13 @@ def cells_page(storage: Storage, sweep: str) -> str | None:
 def milliseconds(time: str) -> int:
     """A ledger's time as MLflow's: the same event always has the same one, so writing it twice changes nothing."""
     return round(datetime.fromisoformat(time).timestamp() * 1000)
+
+
+def mlflow_status(outcome: TrialStatus) -> str:
+    """The status that MLflow shows of a run that ended so."""
+    if outcome.has_no_value:
+        return "FAILED"
+    return "KILLED" if outcome.is_open else "FINISHED"
 
 
 class View:
@@ -300,8 +302,7 @@ class View:
 
     def _describe(self, run: str) -> None:
         """The description of the sweep's run: what is known by now."""
-        ledger = self.storage.ledger(self.plan.spec.name)
-        events = read(ledger) if ledger.exists() else []
+        events = read(self.storage.ledger(self.plan.spec.name))
         self.client.set_tag(run, NOTE, summary(self.plan, rank(self.plan, events), events)[:TAG_LIMIT])
         self.described = time.monotonic()
 
@@ -316,19 +317,18 @@ class View:
         if recipe.exists():
             self.client.log_artifact(run, str(recipe))
         self._metrics(run, event, self.trials[event.trial].recipe.steps, {"energy_joules": event.energy_joules})
-        self._end(run, MLFLOW_STATUS.get(event.outcome, "FAILED"), event)
+        self._end(run, mlflow_status(event.outcome), event)
         if time.monotonic() - self.described > DESCRIBE_EVERY:
             self._describe(self._parent(event))
 
     def _show_sweep_end(self, event: SweepEnded) -> None:
-        ledger = self.storage.ledger(self.plan.spec.name)
-        rows = rank(self.plan, read(ledger)) if ledger.exists() else []
+        rows = rank(self.plan, read(self.storage.ledger(self.plan.spec.name)))
         for picture in write_figures(self.plan, rows, self.storage.sweep(self.plan.spec.name) / "figures"):
             self.client.log_artifact(self._parent(event), str(picture), "figures")
         self._describe(self._parent(event))
-        if event.outcome == TrialStatus.COMPLETED:
+        if event.outcome is TrialStatus.COMPLETED:
             register_best(self.client, self.storage, self.plan, rows, self._parent(event))
-        self._end(self._parent(event), MLFLOW_STATUS.get(event.outcome, "FAILED"), event)
+        self._end(self._parent(event), mlflow_status(event.outcome), event)
 
     def mirrored(self) -> int:
         """How many ledger lines this store is known to show."""

@@ -12,6 +12,7 @@ from cli.tables import fitted, plan_csv, plan_table, ranking_table
 from sweeps.planning.plan import Estimate, Plan
 from sweeps.results.ranking import rank
 from sweeps.storage.events import Event, Progress, SweepEnded, SweepStarted, TrialStarted
+from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import ended, plan_of, scored
 
 BEGAN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -125,7 +126,7 @@ T0         scale+rotation+gate: completed, best distance 2.500"""
 
 def test_watching_ends_with_the_sweep(plan: Plan) -> None:
     text = io.StringIO()
-    last = SweepEnded("interrupted", time=a_minute_later().isoformat())
+    last = SweepEnded(TrialStatus.INTERRUPTED, time=a_minute_later().isoformat())
     watch(plan, lambda: [*begun(plan), last], lambda: False, console(text, terminal=False))
     assert text.getvalue() == "1/2 trials, 70% done, 1 min 0 s, about 26 s left\n"
 

@@ -11,6 +11,7 @@ import pytest
 from sweeps.execution.notify import Notifier, Teller
 from sweeps.planning.plan import Plan
 from sweeps.storage.events import SweepEnded
+from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import ended, plan_of, scored
 
 AXES = {"model.modulation": ["scale", "rotation"], "ema.sigma_rel": [0.05, 0.1]}
@@ -47,7 +48,7 @@ def test_what_calls_for_a_notice(small_plan: Plan) -> None:
         ended(small_plan, 1),  # no better
         ended(small_plan, 2, "failed", reason="it broke"),
         ended(small_plan, 3, "diverged"),  # an outcome, not a failure
-        SweepEnded("failed"),
+        SweepEnded(TrialStatus.FAILED),
     ]
     kinds = [notice.kind if (notice := teller.notice(line)) else None for line in events]
     assert kinds == [None, None, "best", None, None, "fail", None, "end"]
@@ -72,7 +73,7 @@ def test_a_command_and_a_webhook_are_told(
     notify = {"command": f'echo "$MPDIT_KIND: $MPDIT_TEXT" >> {tmp_path}/told', "webhook": "$MY_HOOK", "when": ["end"]}
     plan = plan_of(AXES, notify=notify)
     with Notifier(plan) as notifier:
-        for line in (scored(plan, 0, 0, 3.0), ended(plan, 0), SweepEnded("completed")):
+        for line in (scored(plan, 0, 0, 3.0), ended(plan, 0), SweepEnded(TrialStatus.COMPLETED)):
             notifier(line)
     text = f"sweep made: completed; fd_digits_2k 3.000: {plan.trials[0].id} scale σ_rel 0.05"
     assert (tmp_path / "told").read_text() == f"end: {text}\n"
@@ -82,5 +83,5 @@ def test_a_command_and_a_webhook_are_told(
 @pytest.mark.parametrize("notify", [{"command": "exit 3"}, {"webhook": "http://127.0.0.1:9/"}, {"webhook": "no url"}])
 def test_a_notice_that_fails_is_a_warning(notify: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     with Notifier(plan_of(AXES, notify=notify)) as notifier:
-        notifier(SweepEnded("completed"))
+        notifier(SweepEnded(TrialStatus.COMPLETED))
     assert "was not sent" in caplog.text

@@ -25,7 +25,7 @@ LEDGER = [
     at(10, SweepStarted("s", gpus_per_trial=1.0)),
     at(10, TrialStarted("b")),
     at(11, TrialEnded("b", TrialStatus.COMPLETED)),
-    at(11, SweepEnded("completed")),
+    at(11, SweepEnded(TrialStatus.COMPLETED)),
     at(50, TrialEnded("c", TrialStatus.COMPLETED, origin="another")),
 ]
 

@@ -17,6 +17,7 @@ from sweeps.results.importance import importances, write_study
 from sweeps.results.ranking import rank
 from sweeps.storage.events import CellScored, Event, Progress, SweepEnded, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
+from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import ended, plan_of, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplotlib's own
@@ -46,7 +47,7 @@ def story(plan: Plan) -> list[Event]:
         lines += [progress(plan, trial, 0, None, 1.0), progress(plan, trial, 600, 0.5 + trial, 1.5)]
         lines += [scored(plan, trial, cell, 2.0 + trial + cell / 7) for cell in range(len(plan.cells))]
         lines.append(ended(plan, trial, training_seconds=60.0, machine={"device": "cpu", "device_name": "a CPU"}))
-    return [*lines, SweepEnded("completed")]
+    return [*lines, SweepEnded(TrialStatus.COMPLETED)]
 
 
 class Page(HTMLParser):

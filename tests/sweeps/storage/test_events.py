@@ -84,7 +84,7 @@ def test_what_reads_a_ledger_takes_such_a_number_for_one_that_is_not_known(value
     rungs = [RungScored(trial, 300, 0.5, 250, [RungWidth(0.1, score)]) for trial, score in ((one, value), (other, 2.0))]
     events = [SweepStarted("s", 2), TrialStarted(one), Progress(one, 10, {"loss": value}), *rungs]
     events += [scored(plan, 0, 0, value, stderr=value, drift=value), scored(plan, 1, 0, 3.0)]
-    for event in [*events, ended(plan, 0, energy_joules=value), ended(plan, 1), SweepEnded("completed")]:
+    for event in [*events, ended(plan, 0, energy_joules=value), ended(plan, 1), SweepEnded(TrialStatus.COMPLETED)]:
         ledger.append(event)
     first, last = rank(plan, ledger.events)
     assert (first.trial, first.value, first.status) == (other, 3.0, "completed")
@@ -101,7 +101,11 @@ def test_what_reads_a_ledger_takes_such_a_number_for_one_that_is_not_known(value
 
 def test_an_event_is_the_same_after_its_ways(tmp_path: Path) -> None:
     """By Ray, by a queue between processes, by the ledger."""
-    events = [*of_a_worker(0.5), SweepStarted("s", 2, 0.5, {"search": {"trials": 3}}), SweepEnded("failed", "cut")]
+    events = [
+        *of_a_worker(0.5),
+        SweepStarted("s", 2, 0.5, {"search": {"trials": 3}}),
+        SweepEnded(TrialStatus.FAILED, "cut"),
+    ]
     for event in events:
         assert from_plain(encode(event)) == event
         assert decode(json.dumps(encode(event)).encode()) == event

@@ -11,6 +11,7 @@ from sweeps.spec.model import Tracking
 from sweeps.storage.events import Event, Progress, SamplesDrawn, SweepEnded, SweepStarted, TrialStarted
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
+from sweeps.storage.trial_status import TrialStatus
 from sweeps.tracking.mlflow_thread import Mirror
 from sweeps.tracking.mlflow_view import (
     CELL,
@@ -50,7 +51,7 @@ def story(plan: Plan) -> list[Event]:
         scored(plan, 0, 0, 3.0),
         scored(plan, 0, 1, None),
         ended(plan, 0, machine={"host": "here"}, runtime={"threads": 1}),
-        SweepEnded("completed"),
+        SweepEnded(TrialStatus.COMPLETED),
     ]
 
 
@@ -99,7 +100,7 @@ def test_a_sweep_over_widths_shows_its_pictures_and_what_is_only_screened_apart(
     ledger = Ledger(storage.ledger("made"))
     for line in events:
         ledger.append(line)
-    mirror(storage, plan, [], [*events, SweepEnded("completed")], "wide")
+    mirror(storage, plan, [], [*events, SweepEnded(TrialStatus.COMPLETED)], "wide")
     found = runs(storage, "wide")
     parent = next(run for run in found if TRIAL not in run.data.tags)
     client = MlflowClient(tracking_uri=tracking_uri(storage, None))
@@ -246,7 +247,7 @@ def test_the_description_of_a_sweep_is_its_summary(storage: Storage) -> None:
     ledger = Ledger(storage.ledger("told"))
     for line in events:
         ledger.append(line)
-    mirror(storage, plan, [], [*events, SweepEnded("completed")], "told")
+    mirror(storage, plan, [], [*events, SweepEnded(TrialStatus.COMPLETED)], "told")
     client = MlflowClient(tracking_uri=tracking_uri(storage, None))
     experiment = client.get_experiment_by_name("told")
     assert experiment is not None
