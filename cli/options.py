@@ -30,7 +30,7 @@ ByOption = Annotated[
     typer.Option(
         "--by",
         metavar="METRIC",
-        help="frechet, magnitude_drift, parameters or step_time; the sweep's first objective by default.",
+        help="A metric, as frechet or precision; the sweep's first objective by default.",
     ),
 ]
 AddressOption = Annotated[

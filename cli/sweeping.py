@@ -4,6 +4,8 @@ import json
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +26,7 @@ from cli.options import (
     SweepFile,
     name_inception_weights,
 )
-from mpdit.errors import input_error, nearest
+from mpdit.errors import input_error
 
 if TYPE_CHECKING:
     from sweeps.execution.driver import Start
@@ -91,7 +93,7 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     elif not end.worked:
         print("nothing to train or score: every cell is known\n")
     events = read(ledger)
-    _print_ranking(plan, events, None, SHOWN_AT_THE_END, alive=False)
+    _print_ranking(plan, events, Shown(top=SHOWN_AT_THE_END), alive=False)
     program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
     steps = (f"rank {name}", f"report {name}", "ui", f"best {name} --export")
     print("\n".join(["\nnext:", *(f"  {program} {step}{option}" for step in steps)]))
@@ -219,6 +221,7 @@ def rank(
     optuna: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a study for optuna-dashboard.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Only the best N.")] = None,
     by: ByOption = None,
+    columns: Annotated[str | None, typer.Option(metavar="M,M,…", help="Metrics to show besides.")] = None,
 ) -> None:
     """List the cells of a sweep, best first."""
     from sweeps.results.importance import write_study
@@ -226,12 +229,13 @@ def rank(
     from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
+    shown = [name for name in (columns or "").split(",") if name]
     where = open_storage(storage)
     documents = []
     for name in names or [None]:  # type: ignore[list-item]
         found, made, events = recorded(where, name)
         alive = where.is_running(found)
-        rows = rank(made, events, by, alive)[:top]
+        rows = rank(made, events, by, alive, columns=shown)[:top]
         if optuna:
             write_study(made, rows, optuna if len(names or []) < 2 else optuna.with_stem(f"{optuna.stem}-{found}"))
         if json_:
@@ -239,7 +243,7 @@ def rank(
         elif csv_:
             print(as_csv(rows), end="")
         else:
-            _print_ranking(made, events, by, top, alive)
+            _print_ranking(made, events, Shown(by, top, shown), alive)
     if json_:
         print(json.dumps(documents, indent=2))
 
@@ -281,7 +285,7 @@ def best(
         document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
-    _print_ranking(made, events, by, 1, alive=False)
+    _print_ranking(made, events, Shown(by, 1), alive=False)
     if open_ends := sum(row.is_open for row in rows):
         print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
     if moved:
@@ -311,19 +315,28 @@ def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Eve
 
 
 def check_metric(by: str | None) -> None:
-    from sweeps.spec.model import METRICS
+    from pipelines.scoring.metric import METRICS
 
-    if by not in (None, *METRICS):
-        raise input_error(
-            f"no metric {by!r} to rank by", given=by, nearest=nearest(by, METRICS), allowed=", ".join(METRICS)
-        )
+    if by is not None:
+        METRICS[by]
 
 
-def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int | None, alive: bool) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What of a ranking is printed: by which metric, how many rows, which further metrics."""
+
+    by: str | None = None
+    top: int | None = None
+    columns: Sequence[str] = ()
+
+
+def _print_ranking(made: "Plan", events: "list[Event]", shown: Shown, alive: bool) -> None:
     from cli.tables import ranking_table
+    from pipelines.scoring.metric import METRICS
     from sweeps.results.ranking import noise_floor, rank
 
-    rows, by = rank(made, events, by, alive), by or made.spec.metrics[0]
+    by, top = METRICS[shown.by or made.spec.metrics[0]], shown.top
+    rows = rank(made, events, shown.by, alive, columns=shown.columns)
     if all(row.value is None and row.is_open for row in rows):
         print(f"none of the {len(rows)} cells of {made.spec.name} has a value yet; see: mpdit status {made.spec.name}")
         return
@@ -331,6 +344,8 @@ def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int
     if top and len(rows) > top:
         tied = sum(row.tied_with_best for row in rows[top:])
         print(f"… and {len(rows) - top} more" + (f", {tied} of them not to be told from the best" if tied else ""))
+    if by.larger_is_better:
+        print(f"{by.name}: higher is better")
     if any(row.tied_with_best for row in rows[:top]):
         print("=  cannot be told from the best at these errors; needs: what would tell them")
         print("   (cells of the best's own training share its noise: smaller gaps tell them)")
@@ -338,10 +353,10 @@ def _print_ranking(made: "Plan", events: "list[Event]", by: str | None, top: int
         print("*  on the Pareto front: no other cell is better in " + " and ".join(made.spec.metrics))
     if any(row.feasible is False for row in rows[:top]):
         print("!  breaks a constraint: " + ", ".join(made.spec.constraints))
-    if by == "frechet" and len(made.trials) > 1 and {row.seeds for row in rows if row.value is not None} == {1}:
+    if by.has_folds and len(made.trials) > 1 and {row.seeds for row in rows if row.value is not None} == {1}:
         print("±  standard error; a training seed may move it by more: sweep seed: [0, 1, 2]")
     floor = noise_floor(events)
-    if by == "frechet" and floor is not None:
+    if by.has_folds and floor is not None:
         print(f"noise floor: {floor:.3f}, what real images would score with as many samples")
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.scoring.metric import METRICS
 from sweeps.planning.plan import Estimate, Plan, Trial
 from sweeps.planning.staged_scoring import planned_samples, rounds
 from sweeps.planning.transfer_cost import Saving
@@ -96,7 +97,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
     """The ranking; `=` marks what cannot be told from the best, `*` the Pareto front, `!` a broken constraint."""
     shown = [axis for axis in axes if axis != "seed"]
     metric = next((row.metric for row in rows if row.metric), "value")
-    others = list(rows[0].values or {})[1:] if rows else []
+    others = [*list(rows[0].values or {})[1:], *(rows[0].metrics or {})] if rows else []
     header = ["", "rank", "trial", *[short(axis) for axis in shown], metric, "±", *others, "drift", "status", "needs"]
     body = [
         [
@@ -106,7 +107,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
             *[str(row.params.get(axis, "–")) for axis in shown],
             number(row.value),
             number(row.stderr),
-            *[number((row.values or {}).get(name), 0 if name == "parameters" else 4) for name in others],
+            *[_metric(row, name) for name in others],
             number(row.magnitude_drift, 2),
             "" if row.status == TrialStatus.COMPLETED else row.status,
             (row.to_tell_apart or "").removeprefix("about "),
@@ -116,6 +117,12 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
     kept = [at for at in range(len(header)) if header[at] not in ("status", "needs") or any(r[at] for r in body)]
     table = [[line[at] for at in kept] for line in body]
     return fitted([header[at] for at in kept], table, terminal_width(), ("needs", "drift"))
+
+
+def _metric(row: Row, name: str) -> str:
+    """A further metric of a row; counts as whole numbers."""
+    value = {**(row.metrics or {}), **(row.values or {})}.get(name)
+    return number(value, 0 if METRICS[name].is_count else 4)
 
 
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:

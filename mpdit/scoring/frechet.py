@@ -23,7 +23,6 @@ FOLDS = 10  # disjoint groups of samples, the same for every cell
 CONFIDENCE = 0.95
 FLOOR_SPLITS = 20  # pairs of disjoint parts a size, for the noise floor of few dimensions
 FLOOR_WORK = 2e9  # beyond this many element-steps (splits·dimensions³) fewer are taken
-MORE = ("kid", "precision_recall", "inception_score")  # further metrics, torch-fidelity's
 
 
 @dataclass(frozen=True)
@@ -167,32 +166,3 @@ def metric_name(extractor: str, samples: int) -> str:
     """
     count = f"{samples // 1000}k" if samples % 1000 == 0 else str(samples)
     return f"fid_{count}" if extractor == "inception" and samples in (10_000, 50_000) else f"fd_{extractor}_{count}"
-
-
-def more_metrics(names: Sequence[str], extractor: Extractor, made: Tensor, real: Tensor) -> dict[str, float]:
-    """Kernel distance, precision and recall, Inception score, as torch-fidelity computes them from features.
-
-    made, real: (count, dimensions). Subsets for the kernel distance have 1,000 samples, or what there is.
-    """
-    found: dict[str, float] = {}
-    made, real = made.cpu(), real.cpu()
-    if "kid" in names:
-        from torch_fidelity.metric_kid import kid_features_to_metric
-
-        size = min(1000, len(made), len(real))
-        theirs = kid_features_to_metric(made, real, kid_subset_size=size, verbose=False)
-        found |= {"kid": theirs["kernel_inception_distance_mean"], "kid_std": theirs["kernel_inception_distance_std"]}
-    if "precision_recall" in names:
-        from torch_fidelity.metric_prc import prc_features_to_metric
-
-        theirs = prc_features_to_metric(made, real, verbose=False, save_cpu_ram=True)
-        found |= {"precision": theirs["precision"], "recall": theirs["recall"]}
-    if "inception_score" in names and extractor.logits:
-        from torch_fidelity.metric_isc import isc_features_to_metric
-
-        device = next(extractor.network.parameters()).device
-        with torch.inference_mode():
-            logits = extractor.logits(made.to(device)).cpu()
-        theirs = isc_features_to_metric(logits)
-        found |= {"inception_score": theirs["inception_score_mean"]}
-    return found

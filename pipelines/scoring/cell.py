@@ -11,16 +11,22 @@ from torch import Tensor
 
 from mpdit.diffusion.samplers.registry import SAMPLERS
 from mpdit.diffusion.sampling import Guidance, SamplingOptions, evaluations
-from mpdit.errors import input_error, nearest
+from mpdit.errors import input_error
 from mpdit.schedules import edm_schedule
-from mpdit.scoring.frechet import FOLDS, MORE
+from mpdit.scoring.frechet import FOLDS
 from pipelines.recipe import Settings, known
+from pipelines.scoring.metric import METRICS, TOGETHER, measurable
 
 
 def _known_metrics(names: list[str]) -> list[str]:
     for name in names:
-        if name not in MORE:
-            raise input_error(f"no metric {name!r}", given=name, nearest=nearest(name, MORE), allowed=", ".join(MORE))
+        if name not in TOGETHER and METRICS[name].measure is None:
+            raise input_error(
+                f"{name} is known of every cell, and is not measured from its samples",
+                given=name,
+                allowed=", ".join(measurable()),
+                hint="leave it out: mpdit rank --by takes it",
+            )
     return sorted(set(names))
 
 

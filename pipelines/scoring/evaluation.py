@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from mpdit.data.dataset import Dataset
 from mpdit.diffusion.denoiser import Denoiser
 from mpdit.errors import disk_is_full, input_error, no_space
 from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
-from mpdit.scoring.frechet import FOLDS, MORE, folds_of, jackknife_error, left_out_distances, metric_name, more_metrics
+from mpdit.scoring.frechet import FOLDS, folds_of, jackknife_error, left_out_distances, metric_name
 from mpdit.training.ema import reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.metric import Features, measurable, measured_metrics
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.reference import Reference, extractor_for, real_features, reference
 from pipelines.scoring.samples import SAMPLE_BATCH, Drawer, Drawers, Kept, Progress
@@ -55,12 +57,17 @@ def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
     dataset = recipe.dataset
     for asked in {evaluation.extractor: evaluation for evaluation in evaluations}.values():
         extractor = extractor_for(dataset, asked.extractor)
-        if "inception_score" in asked.metrics and extractor.logits is None:
+        unfit = [kind for kind in measured_metrics(asked.metrics) if kind.needs_classes and extractor.logits is None]
+        if unfit:
             raise input_error(
-                f"the {extractor.name} features have no classes, of which an Inception score is made",
-                given="evaluation.metrics: [inception_score]",
-                allowed=", ".join(name for name in MORE if name != "inception_score"),
+                f"the {extractor.name} features have no classes, of which an {unfit[0].label} is made",
+                given=f"evaluation.metrics: [{unfit[0].name}]",
+                allowed=", ".join(name for name in measurable() if not _needs_classes(name)),
             )
+
+
+def _needs_classes(name: str) -> bool:
+    return any(kind.needs_classes for kind in measured_metrics([name]))
 
 
 def evaluate(
@@ -77,10 +84,11 @@ def evaluate(
     """Score cells of a run or bundle in turn; each result goes to `report` as soon as it is known.
 
     A result: {"params", "cell", "metric", "value", "stderr", "left_out", "more", "magnitude_drift", "noise_floor",
-    "warnings", "picture", "drawn", "scoring_seconds", "provenance"}; a cell with samples that are not finite has the
-    value None. `step`: score the averages as they were at an earlier snapshot. Stopped and called again, it goes on
-    where it was, and with `keep` the features stay for a later call that asks for more samples. compiled: see
-    `compiling_pays`. drawers: processes that all make this call, and share the drawing; the first of them writes.
+    "warnings", "picture", "drawn", "scoring_seconds", "sampling_seconds" (of one sample), "provenance"}; a cell with
+    samples that are not finite has the value None. `step`: score the averages as they were at an earlier snapshot.
+    Stopped and called again, it goes on where it was, and with `keep` the features stay for a later call that asks for
+    more samples. compiled: see `compiling_pays`. drawers: processes that all make this call, and share the drawing; the
+    first of them writes.
     """
     torch.set_num_threads(int(recipe.runtime.threads))
     dataset = recipe.dataset
@@ -97,6 +105,7 @@ def evaluate(
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
             against = reference(dataset, extractor)
             kept = Kept(run / SCORES, _facts(cell, drawer, against, compiled), writing=not drawers.rank)
+            drawer.paces.clear()
             before = min(kept.count, cell.evaluation.samples)
             try:
                 with kept.whatever_happens(keep):
@@ -118,6 +127,7 @@ def evaluate(
                     "picture": _picture(kept),
                     "drawn": cell.evaluation.samples - before,
                     "scoring_seconds": round(time.monotonic() - started, 3),
+                    "sampling_seconds": median(drawer.paces) if drawer.paces else None,
                     "provenance": _provenance(against, dataset, drawer, compiled) | {"nfe": nfe},
                 }
             )
@@ -149,9 +159,13 @@ def forget(run: Path) -> None:
 def measure(features: Tensor, against: Reference, dataset: Dataset, more: Iterable[str] = ()) -> dict[str, Any]:
     """The distance of samples, by their features (count, dimensions), with its error and what the error is made of."""
     value, left_out = left_out_distances(folds_of(features), against.statistics)
-    names = list(more)
-    real = real_features(dataset, against.extractor, REAL_FEATURES) if names else features
-    found = more_metrics(names, against.extractor, features, real) if names else {}
+    found: dict[str, float] = {}
+    if kinds := measured_metrics(more):
+        real = real_features(dataset, against.extractor, REAL_FEATURES)
+        both = Features(features.cpu(), real.cpu(), against.extractor)
+        for kind in kinds:
+            assert kind.measure, "evaluation.metrics names metrics that are measured only"
+            found |= kind.measure(both)
     return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out, "more": found}
 
 

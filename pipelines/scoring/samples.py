@@ -58,6 +58,7 @@ class Drawer:
         self.denoiser = fold(denoiser)
         self.to_pixels = to_pixels
         self.weights = fingerprint(denoiser)
+        self.paces: list[float] = []  # seconds a sample, of each batch drawn
         if compiled:
             self._compile()
 
@@ -84,6 +85,7 @@ class Drawer:
 
         Raises FloatingPointError for samples that are not finite.
         """
+        started = time.monotonic()
         a, count = self.architecture, len(labels)
         shape = torch.Size((a.channels, a.resolution, a.resolution))
 
@@ -96,7 +98,9 @@ class Drawer:
             images = sample(self.denoiser, noise, labels.to(self.device), evaluation.sampling, noise_sampler)
         if not images.isfinite().all():
             raise FloatingPointError("the samples are not finite")
-        return to_bytes(self.to_pixels(images.float()))
+        drawn = to_bytes(self.to_pixels(images.float()))
+        self.paces.append((time.monotonic() - started) / count)
+        return drawn
 
     def batch(self, evaluation: Evaluation, first: int, count: int) -> Tensor:
         """The evaluation's samples first … first + count − 1: uint8 (count, channels, height, width), on the device."""

@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from pipelines.scoring.metric import METRICS
+from sweeps.planning.cell_metrics import CellRecord
 from sweeps.planning.plan import Plan
 from sweeps.spec.model import Notify
 from sweeps.storage.events import CellScored, Event, SweepEnded, TrialEnded
@@ -32,7 +34,7 @@ class Teller:
     """Follows a sweep's events and says which of them are worth a notice; at most one for each."""
 
     def __init__(self, plan: Plan, past: Iterable[Event] = ()) -> None:
-        self.plan = plan
+        self.plan, self.objective = plan, METRICS[plan.spec.metrics[0]]
         self.settings = {trial.id: " ".join(map(str, trial.params.values())) for trial in plan.trials}
         self.best: CellScored | None = None
         self.told: CellScored | None = None  # the best that was told last
@@ -58,17 +60,26 @@ class Teller:
 
     def _take(self, event: Event) -> None:
         in_full = self.plan.spec.evaluation.samples
-        if not isinstance(event, CellScored) or event.value is None or event.samples != in_full:
+        if not isinstance(event, CellScored) or event.samples != in_full:
             return
-        if self.best is None or self.best.value is None or event.value < self.best.value:
+        value = self._value(event)
+        if value is None:
+            return
+        best = self._value(self.best) if self.best else None
+        if best is None or self.objective.cost(value) < self.objective.cost(best):
             self.best = event
+
+    def _value(self, event: CellScored) -> float | None:
+        trial = next((trial for trial in self.plan.trials if trial.id == event.trial), None)
+        return self.objective.of(CellRecord(trial, event, None)) if trial else event.value
 
     def _best_so_far(self) -> str:
         if self.best is None:
             return ""
         settings = self.settings.get(self.best.trial, "")
         width = self.best.params["ema.sigma_rel"]
-        return f"; {self.best.metric} {self.best.value:.3f}: {self.best.trial} {settings} σ_rel {width}"
+        name = self.best.metric if self.objective.name == "frechet" else self.objective.label
+        return f"; {name} {self._value(self.best):.3f}: {self.best.trial} {settings} σ_rel {width}"
 
 
 class Notifier:

@@ -9,11 +9,14 @@ from collections.abc import Collection, Iterator
 from statistics import mean
 
 from pipelines.scoring.cell import Cell
+from pipelines.scoring.metric import METRICS
+from sweeps.planning.cell_metrics import CellRecord
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.spec.model import SweepSpec
 from sweeps.storage.events import CellScored, Event
 from sweeps.storage.ledger import only, trial_statuses
 
+Results = dict[tuple[str, str], float | None]  # by trial and cell
 Contender = tuple[list[Trial], PlannedCell]  # the seeds of one point of the sweep, and one of its cells
 
 
@@ -42,7 +45,7 @@ def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = (
     """
     statuses = trial_statuses(events)
     out = {trial.id for trial in plan.trials if statuses[trial.id].is_cut_short} | set(given_up)
-    results = {(event.trial, event.cell): event.value for event in only(events, CellScored)}
+    results = _results(plan, events)
     counts = rounds(plan.spec)
     field: list[Contender] = [(group, planned) for group in seed_groups(plan) for planned in plan.cells]
     if len(counts) > 1:  # what was scored in full without having been screened needs no screening
@@ -64,14 +67,26 @@ def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = (
     return {}
 
 
-def _is_known(contender: Contender, samples: int, results: dict[tuple[str, str], float | None], out: set[str]) -> bool:
+def _results(plan: Plan, events: list[Event]) -> Results:
+    """What every scored cell would be kept for: the first objective, as a cost; None where it is not known."""
+    objective, trials = METRICS[plan.spec.metrics[0]], {trial.id: trial for trial in plan.trials}
+    found: Results = {}
+    for event in only(events, CellScored):
+        value = None
+        if event.trial in trials and len(rounds(plan.spec)) > 1:
+            value = objective.of(CellRecord(trials[event.trial], event, None))
+        found[event.trial, event.cell] = None if value is None else objective.cost(value)
+    return found
+
+
+def _is_known(contender: Contender, samples: int, results: Results, out: set[str]) -> bool:
     group, planned = contender
     key = planned.cell.with_samples(samples).key
     return all((trial.id, key) in results for trial in group if trial.id not in out)
 
 
-def _value(contender: Contender, samples: int, results: dict[tuple[str, str], float | None]) -> float:
-    """The mean over seeds; infinite when one of them has no value."""
+def _value(contender: Contender, samples: int, results: Results) -> float:
+    """The mean cost over seeds; infinite when one of them has no value."""
     group, planned = contender
     values = [results.get((trial.id, planned.cell.with_samples(samples).key)) for trial in group]
     known = [value for value in values if value is not None]

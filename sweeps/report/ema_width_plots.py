@@ -1,4 +1,4 @@
-"""Pictures of a sweep over EMA widths: distance against σ_rel, and the joint map with another axis.
+"""Pictures of a sweep over EMA widths: the distance (or what it ranks by) against σ_rel, and a map with another axis.
 
 The first is Figure 4 of arXiv 2312.02696 for the sweep at hand; both are drawn from the ranking's rows alone.
 """
@@ -61,14 +61,14 @@ def lines(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[Row]]:
 
 
 def grid(rows: Sequence[Row], axis: str) -> tuple[list[Any], list[float], list[list[float | None]]]:
-    """(values of the axis, widths, best distance for each pair or None): the map as a table."""
+    """The map as a table: the values of the axis, the widths, and the best value of each pair or None."""
     values = sorted({row.params[axis] for row in rows}, key=lambda value: (str(type(value)), value))
     widths = sorted({float(row.params[WIDTH]) for row in rows})
     best: dict[tuple[Any, float], float] = {}
     for row in rows:
         if row.value is not None:
             key = (row.params[axis], float(row.params[WIDTH]))
-            best[key] = min(row.value, best.get(key, row.value))
+            best[key] = min(row.value, best.get(key, row.value), key=row.kind.cost)
     return values, widths, [[best.get((value, width)) for width in widths] for value in values]
 
 
@@ -85,7 +85,7 @@ def _curves(rows: Sequence[Row], axes: Sequence[str], path: Path) -> Path:
         (line,) = plot.plot(x, y, marker="o", markersize=3, label=label)
         band = [v - s for v, s in zip(y, spread, strict=True)], [v + s for v, s in zip(y, spread, strict=True)]
         plot.fill_between(x, *band, alpha=0.15, color=line.get_color(), linewidth=0)
-        at = min(range(len(y)), key=y.__getitem__)
+        at = y.index(min(y, key=rows[0].kind.cost))
         plot.plot(x[at], y[at], marker="*", markersize=11, color=line.get_color())
     plot.set_xlabel("EMA width σ_rel (0: raw weights)")
     plot.set_ylabel(f"{rows[0].metric}")
@@ -105,17 +105,19 @@ def _map(rows: Sequence[Row], axis: str, path: Path) -> Path:
     figure = Figure(figsize=(1.5 + 0.75 * len(widths), 1.5 + 0.5 * len(values)), layout="constrained")
     plot = figure.add_subplot()
     shown = [[float("nan") if value is None else value for value in line] for line in table]
-    image = plot.imshow(shown, aspect="auto", origin="lower", cmap="viridis_r", norm="log")
+    known = [row.value for row in rows if row.value is not None]
+    colors = "viridis" if rows[0].kind.larger_is_better else "viridis_r"  # dark is best
+    log = min(known) > 0
+    image = plot.imshow(shown, aspect="auto", origin="lower", cmap=colors, norm="log" if log else None)
     first = min(rows, key=lambda row: row.rank)
     tied = {(row.params[axis], float(row.params[WIDTH])) for row in rows if row.tied_with_best or row is first}
-    known = [row.value for row in rows if row.value is not None]
-    middle = math.sqrt(max(min(known), 0.0) * max(known))  # of the colours, which are logarithmic
+    middle = math.sqrt(min(known) * max(known)) if log else (min(known) + max(known)) / 2  # of the colours
     for y, value in enumerate(values):
         for x, width in enumerate(widths):
             found = table[y][x]
             if found is not None:
                 text = ("=" if (value, width) in tied else "") + f"{found:.3g}"
-                color = "white" if found > middle else "black"
+                color = "white" if (found > middle) != rows[0].kind.larger_is_better else "black"
                 plot.text(x, y, text, ha="center", va="center", color=color, fontsize=8)
     plot.set_xticks(range(len(widths)), [f"{width:g}" for width in widths])
     plot.set_yticks(range(len(values)), [str(value) for value in values])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpdit.scoring.frechet import FOLDS, margin
+from pipelines.scoring.metric import METRICS, Metric
 from sweeps.planning.plan import Plan, Trial
 from sweeps.report.ema_width_plots import WIDTH, grid, lines
 from sweeps.report.svg import Chart, Series, Upright, figure, line_chart, parallel_coordinates, swatch
@@ -78,6 +79,11 @@ class Told:
         """What the values are."""
         return next((row.metric for row in self.rows if row.metric), "value")
 
+    @property
+    def kind(self) -> Metric:
+        """The metric that the values are of."""
+        return next((row.kind for row in self.rows if row.metric), METRICS["frechet"])
+
 
 def tell(plan: Plan, rows: list[Row], events: list[Event]) -> Told:
     """The ranking and the events of a sweep, the progress sorted by trial and step."""
@@ -126,9 +132,10 @@ def curves(told: Told) -> Figure | None:
         values = [row.value or 0.0 for row in same]
         band = [(v - interval(row), v + interval(row)) for v, row in zip(values, same, strict=True)]
         points = [(float(row.params[WIDTH]), v) for row, v in zip(same, values, strict=True)]
-        series.append(Series(name, points, band, values.index(min(values))))
+        series.append(Series(name, points, band, values.index(min(values, key=rows[0].kind.cost))))
     left = f" The best {MOST_LINES} of {len(found)} are drawn." if len(found) > MOST_LINES else ""
-    says = f"{len(series)} curves; the lowest point is {figure(rows[0].value)} at {rows[0].params[WIDTH]}"
+    extreme = "highest" if rows[0].kind.larger_is_better else "lowest"
+    says = f"{len(series)} curves; the {extreme} point is {figure(rows[0].value)} at {rows[0].params[WIDTH]}"
     log = min(row.value or 0.0 for row in rows) > 0
     widths = distinct(rows, WIDTH)
     marks = widths if len(widths) <= FEW_MARKS else ()
@@ -143,7 +150,7 @@ def curves(told: Told) -> Figure | None:
         "Distance against EMA width",
         [("", line_chart(chart, series))],
         [(swatch(at), one.label) for at, one in enumerate(series)],
-        f"Each curve is one training read at every width; the band is its 95 % interval, the star its lowest.{left}",
+        f"Each curve is one training read at every width; the band is its 95 % interval, the star its {extreme}.{left}",
         table,
         f"mpdit rank {told.plan.spec.name} --csv",
     )
@@ -176,7 +183,7 @@ def _map(rows: list[Row], down: str, split: str | None, value: Any, span: tuple[
         (
             str(at),
             [
-                None if found is None else (figure(found), _goodness(found, span), (at, width) in tied)
+                None if found is None else (figure(found), _goodness(rows[0].kind, found, span), (at, width) in tied)
                 for width, found in zip(widths, line, strict=True)
             ],
         )
@@ -185,13 +192,13 @@ def _map(rows: list[Row], down: str, split: str | None, value: Any, span: tuple[
     return Map(str(value or ""), short(WIDTH), short(down), [f"{width:g}" for width in widths], filled)
 
 
-def _goodness(value: float, span: tuple[float, float]) -> float:
+def _goodness(kind: Metric, value: float, span: tuple[float, float]) -> float:
+    """1 for the best value of the span, 0 for the worst."""
     low, high = span
     if low == high:
         return 1.0
-    if low > 0:
-        return 1 - math.log(value / low) / math.log(high / low)
-    return 1 - (value - low) / (high - low)
+    place = math.log(value / low) / math.log(high / low) if low > 0 else (value - low) / (high - low)
+    return place if kind.larger_is_better else 1 - place
 
 
 def magnitudes(told: Told) -> Figure | None:

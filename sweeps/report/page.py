@@ -11,6 +11,7 @@ import yaml
 
 from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES
+from pipelines.scoring.metric import METRICS, Metric
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.report.figures import (
     Told,
@@ -25,7 +26,7 @@ from sweeps.report.figures import (
     split_axis,
     tell,
 )
-from sweeps.report.pareto_front import WRITTEN, front, front_answer, front_figure, objectives, written
+from sweeps.report.pareto_front import front, front_answer, front_figure, objectives, written, written_name
 from sweeps.report.svg import figure, in_column
 from sweeps.results.importance import distinct, importances
 from sweeps.results.ranking import Row, noise_floor
@@ -64,6 +65,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         facts=_facts(told),
         axes=axes,
         metric=told.metric,
+        better="Higher is better. " if told.kind.larger_is_better else "Lower is better. ",
         others=[name for name, _ in _others(told)],
         front=" and ".join(objectives(told)) if front(told) else "",
         ranking=[_line(told, row, axes) for row in rows if row.value is not None or not row.is_open],
@@ -88,10 +90,16 @@ def question(told: Told) -> str:
     asked = [f"{axis} ({len(values)} values)" for axis in spec.axes if len(values := _values(told, axis)) > 1]
     what = _listed(asked) or "this recipe"
     model = "" if "model.size" in spec.axes else f"a {recipe.model.size}/{recipe.model.patch} model "
-    asked_for = objectives(told) if len(spec.objective) > 1 else [WRITTEN.get(told.metric, told.metric)]
-    aim = _listed([f"the {'fewest' if name == 'parameters' else 'lowest'} {name}" for name in asked_for])
+    kinds = [METRICS[name] for name in spec.metrics] if len(spec.objective) > 1 else [told.kind]
+    names = [told.metric if kind.has_folds else kind.label for kind in kinds]
+    aim = _listed([f"the {_superlative(kind)} {name}" for kind, name in zip(kinds, names, strict=True)])
     steps = "" if "steps" in spec.axes else f" after {recipe.steps:,} steps of {recipe.batch} images"
     return f"Which {what} give {model}trained on {recipe.data.name} {aim}{steps}?"
+
+
+def _superlative(kind: Metric) -> str:
+    words = ("most", "fewest") if kind.is_count else ("highest", "lowest")
+    return words[0 if kind.larger_is_better else 1]
 
 
 def _values(told: Told, axis: str) -> list[Any]:
@@ -141,9 +149,11 @@ def _facts(told: Told) -> list[tuple[str, str]]:
 
 
 def _others(told: Told) -> list[tuple[str, str]]:
-    """The objectives that the ranking has no column of yet: as they are written, and their metrics."""
+    """The metrics that the ranking has no column of yet: as they are written, and their names."""
     known = (told.metric, "magnitude_drift")
-    pairs = list(zip(objectives(told), told.plan.spec.metrics, strict=True))
+    objectives_ = told.plan.spec.metrics if len(told.plan.spec.objective) > 1 else []
+    shown = dict.fromkeys([*objectives_, *(told.rows[0].metrics or {} if told.rows else {})])
+    pairs = [(written_name(told, metric), metric) for metric in shown]
     return [(name, metric) for name, metric in pairs if name not in known and metric not in known]
 
 

@@ -1,4 +1,4 @@
-"""How much each axis matters: PED-ANOVA (arXiv 2304.10255) over the scored cells, through an Optuna study of them."""
+"""Measure how much each axis matters: PED-ANOVA (arXiv 2304.10255) on an Optuna study of the scored cells."""
 
 import math
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
 
-BEST_SHARE = 0.25  # what counts as good: small grids have too few cells for the customary tenth
+BEST_QUANTILE = 0.25  # what counts as good: small grids have too few cells for the customary tenth
 FEWEST = 4  # cells below which nothing is said
 
 
 def importances(plan: Plan, rows: Sequence[Row]) -> dict[str, float]:
-    """The share of each axis with several values in being among the best quarter, largest first; they sum to 1.
+    """The importance of each axis with several values for being among the best quarter of the cells.
 
-    Empty where too few cells are scored, or where no axis sets them apart.
+    Largest first; they sum to 1. Empty where too few cells are scored, or where all are equally good.
     """
     from optuna.importance import PedAnovaImportanceEvaluator
 
     known = [row for row in rows if row.is_scored]
-    values = sorted(row.value or 0.0 for row in known)
-    if len(known) < FEWEST or values[int(BEST_SHARE * len(known))] == values[-1]:
+    costs = sorted(row.cost or 0.0 for row in known)
+    if len(known) < FEWEST or costs[int(BEST_QUANTILE * len(known))] == costs[-1]:
         return {}  # too few, or no quarter of them is better than the rest
     study = study_of(plan, known)
     if len(study.trials[0].params) == 0:
         return {}
-    found = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE).evaluate(study)
+    found = PedAnovaImportanceEvaluator(target_quantile=BEST_QUANTILE).evaluate(study)
     total = sum(found.values())
     if not total or not math.isfinite(total):
         return {}
@@ -41,7 +41,7 @@ def importances(plan: Plan, rows: Sequence[Row]) -> dict[str, float]:
 
 
 def write_study(plan: Plan, rows: Sequence[Row], path: Path) -> None:
-    """The scored cells as an Optuna study in a journal file, as optuna-dashboard opens it; an older file goes.
+    """Write the scored cells as an Optuna study to a journal file for optuna-dashboard; an older file is replaced.
 
     Raises InputError where no cell is scored.
     """
@@ -57,16 +57,16 @@ def write_study(plan: Plan, rows: Sequence[Row], path: Path) -> None:
 
 
 def study_of(plan: Plan, rows: Sequence[Row], storage: "BaseStorage | None" = None) -> "Study":
-    """An Optuna study with one finished trial for each row: every axis that has several values.
+    """An Optuna study with one finished trial for each row, of every axis that has several values.
 
-    storage: where Optuna keeps it; None: in memory.
+    storage: where Optuna keeps the study; None: in memory.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     axes = {axis: values for axis in rows[0].params if len(values := distinct(rows, axis)) > 1}
     distributions = {axis: _distribution(values) for axis, values in axes.items()}
-    study = optuna.create_study(study_name=plan.spec.name, direction="minimize", storage=storage)
+    study = optuna.create_study(study_name=plan.spec.name, direction=rows[0].kind.direction, storage=storage)
     for row in rows:
         params = {axis: row.params[axis] if axis in numeric(axes) else str(row.params[axis]) for axis in axes}
         study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=row.value))

@@ -1,4 +1,4 @@
-"""From the ledger, the cells of a sweep, best first, seeds merged, with errors; and what errors cannot tell apart."""
+"""Rank the cells of a sweep by what its ledger holds: seeds merged, with errors, and what errors cannot tell apart."""
 
 import csv
 import io
@@ -8,11 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
+from mpdit.errors import input_error
 from mpdit.scoring.frechet import FOLDS, jackknife_error, margin
+from pipelines.scoring.metric import METRICS, Metric, measured_metrics
+from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.planning.staged_scoring import rounds, seed_groups
-from sweeps.results.metrics import metrics_of
-from sweeps.results.pareto import front, is_within
+from sweeps.results.pareto import front
+from sweeps.spec.constraint import keeps_all
+from sweeps.spec.model import SweepSpec
 from sweeps.storage.events import CellScored, Event
 from sweeps.storage.ledger import by_trial, only, trial_statuses
 from sweeps.storage.trial_status import TrialStatus
@@ -24,11 +28,11 @@ MANY_SAMPLES, MANY_SEEDS = 1_000_000, 100  # what would be needed beyond these i
 
 @dataclass(frozen=True)
 class Row:
-    """One point of the sweep: every axis but the seed. `trial` is the seed with the lowest value.
+    """One point of the sweep: every axis but the seed. `trial` is the seed with the best value.
 
     to_tell_apart: for a row that is tied with the best, what would separate the two. values, pareto: with several
     objectives each one's mean, and whether no row beats this one in all of them. feasible: with constraints, whether
-    it keeps them.
+    it keeps them. metrics: the mean of each further metric that the sweep measures, constrains or is asked for.
     """
 
     rank: int
@@ -46,6 +50,17 @@ class Row:
     values: dict[str, float | None] | None = None
     pareto: bool | None = None
     feasible: bool | None = None
+    metrics: dict[str, float | None] | None = None
+
+    @property
+    def kind(self) -> Metric:
+        """The metric that its value is of; a distance has a name of its own, as fd_digits_2k."""
+        return METRICS[self.metric if self.metric is not None and self.metric in METRICS else "frechet"]
+
+    @property
+    def cost(self) -> float | None:
+        """The value, or its negative where larger is better: the smaller the better."""
+        return None if self.value is None else self.kind.cost(self.value)
 
     @property
     def is_scored(self) -> bool:
@@ -59,7 +74,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """As `rank --json` shows it; what only some sweeps have is left out in the others."""
-        some = ("values", "pareto", "feasible")
+        some = ("values", "pareto", "feasible", "metrics")
         return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
 
 
@@ -117,18 +132,39 @@ class Difference:
         return abs(self.value) <= self.margin * self.error
 
 
-def rank(plan: Plan, events: list[Event], by: str | None = None, alive: bool = False) -> list[Row]:
+@dataclass(frozen=True)
+class _Results:
+    """What rows are made of: the scored cells by trial and key, each trial's status, the metric ranked by, columns."""
+
+    cells: dict[tuple[str, str], ScoredCell]
+    statuses: dict[str, TrialStatus]
+    by: Metric
+    columns: list[str]
+
+
+def rank(
+    plan: Plan, events: list[Event], by: str | None = None, alive: bool = False, *, columns: Iterable[str] = ()
+) -> list[Row]:
     """All cells of the plan, best first; then those screened only; those without a value last, in the plan's order.
 
-    by: a metric; None: the first objective, and with several the Pareto front before the rest. What breaks a constraint
-    comes after what keeps all.
+    Args:
+        plan: Trials and cells.
+        events: The events of the ledger.
+        by: A metric; None: the first objective, and with several the Pareto front before the rest. What breaks a
+            constraint comes after what keeps all.
+        alive: Whether the driver of the sweep is running.
+        columns: Metrics to give besides those that the sweep names.
+
+    Raises:
+        InputError: For a metric that was not measured in this sweep.
     """
-    statuses = trial_statuses(events, alive)
-    scored = _scored(plan, events, by)
-    key = by or plan.spec.metrics[0]
-    found = [
-        _row(plan, trials, planned, scored, statuses, key) for trials in seed_groups(plan) for planned in plan.cells
-    ]
+    kind = METRICS[by or plan.spec.metrics[0]]
+    shown = [name for name in dict.fromkeys([*plan.spec.columns, *columns]) if name != kind.name]
+    cells = _scored(plan, events, {*plan.spec.metrics, *shown, kind.name})
+    for name in (kind.name, *columns):
+        _check_measured(plan, METRICS[name], cells.values())
+    results = _Results(cells, trial_statuses(events, alive), kind, shown)
+    found = [_row(plan, trials, planned, results) for trials in seed_groups(plan) for planned in plan.cells]
     if len(plan.spec.objective) > 1:
         found = _with_front(plan, found)
     found.sort(key=lambda pair: _order(pair[0], pair[1], front_first=by is None))
@@ -144,16 +180,29 @@ def noise_floor(events: list[Event]) -> float | None:
 def as_csv(rows: list[Row]) -> str:
     """The rows with one column an axis, under a header."""
     text = io.StringIO()
-    flat = [{**row.params, **{k: v for k, v in row.as_dict().items() if k != "params"}} for row in rows]
+    nested = ("params", "metrics")
+    flat = [
+        {**row.params, **{k: v for k, v in row.as_dict().items() if k not in nested}, **(row.metrics or {})}
+        for row in rows
+    ]
     writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, "trials": " ".join(row["trials"])} for row in flat)
     return text.getvalue()
 
 
-def _scored(plan: Plan, events: list[Event], by: str | None) -> dict[tuple[str, str], ScoredCell]:
+def _check_measured(plan: Plan, kind: Metric, cells: Collection[ScoredCell]) -> None:
+    is_asked = kind in measured_metrics(plan.spec.evaluation.metrics)
+    if kind.measure and cells and not is_asked and all(cell.metrics[kind.name] is None for cell in cells):
+        raise input_error(
+            f"{kind.name} was not measured in the sweep {plan.spec.name}",
+            given=kind.name,
+            hint=f"a sweep of another name with evaluation: {{metrics: [{kind.name}]}} measures it",
+        )
+
+
+def _scored(plan: Plan, events: list[Event], asked: Collection[str]) -> dict[tuple[str, str], ScoredCell]:
     """Each scored cell by its trial and key."""
-    asked = {*plan.spec.metrics, *plan.spec.limits, by or "frechet"}
     events_of = by_trial(events)
     return {
         (trial.id, event.cell): ScoredCell(event, metrics_of(trial, event, events_of[trial.id], asked))
@@ -166,7 +215,8 @@ def _with_front(plan: Plan, found: list[tuple[Row, Measured | None]]) -> list[tu
     """The rows with their place on the Pareto front of what is scored in full and keeps the constraints."""
     points: list[list[float] | None] = []
     for row, _ in found:
-        values = [value for value in (row.values or {}).values() if value is not None]
+        means = (row.values or {}).items()
+        values = [METRICS[name].cost(value) for name, value in means if value is not None]
         counts = (
             row.status == TrialStatus.COMPLETED
             and row.feasible is not False
@@ -177,56 +227,60 @@ def _with_front(plan: Plan, found: list[tuple[Row, Measured | None]]) -> list[tu
 
 
 def _order(row: Row, measured: Measured | None, front_first: bool) -> tuple[int, bool, bool, int, float]:
-    if row.value is None or measured is None:
+    if row.cost is None or measured is None:
         return (2, False, False, 0, 0.0)
     behind = front_first and row.pareto is False
     if row.status == TrialStatus.COMPLETED:
-        return (0, row.feasible is False, behind, 0, row.value)
-    return (1, False, False, -measured.samples, row.value)
+        return (0, row.feasible is False, behind, 0, row.cost)
+    return (1, False, False, -measured.samples, row.cost)
 
 
-def _row(
-    plan: Plan,
-    trials: list[Trial],
-    planned: PlannedCell,
-    scored: dict[tuple[str, str], ScoredCell],
-    statuses: dict[str, TrialStatus],
-    by: str,
-) -> tuple[Row, Measured | None]:
+def _row(plan: Plan, trials: list[Trial], planned: PlannedCell, results: _Results) -> tuple[Row, Measured | None]:
     """The row and what is known of it, from its fullest results."""
-    results: list[ScoredCell | None] = []
-    for samples in reversed(rounds(plan.spec)):
-        results = [scored.get((trial.id, planned.cell.with_samples(samples).key)) for trial in trials]
-        if any(results):
+    by, spec = results.by, plan.spec
+    known: list[ScoredCell | None] = []
+    for samples in reversed(rounds(spec)):
+        known = [results.cells.get((trial.id, planned.cell.with_samples(samples).key)) for trial in trials]
+        if any(known):
             break
-    pairs = zip(trials, results, strict=True)
-    cells = {trial.id: cell for trial, cell in pairs if cell and cell.metrics[by] is not None}
+    pairs = zip(trials, known, strict=True)
+    cells = {trial.id: cell for trial, cell in pairs if cell and cell.metrics[by.name] is not None}
     complete = len(cells) == len(trials)
-    status: str = TrialStatus.worst(statuses[trial.id] for trial in trials)
+    status: str = TrialStatus.worst(results.statuses[trial.id] for trial in trials)
     if status == TrialStatus.COMPLETED and not complete:
-        status = TrialStatus.PENDING if None in results else TrialStatus.DIVERGED
-    elif status == TrialStatus.COMPLETED and samples < plan.spec.evaluation.samples:
+        if None in known:
+            status = TrialStatus.PENDING
+        elif any(cell and cell.event.value is None for cell in known):
+            status = TrialStatus.DIVERGED  # else the metric alone is not known, as in a ledger of an earlier version
+    elif status == TrialStatus.COMPLETED and samples < spec.evaluation.samples:
         status = SCREENED
     measured = None
     if complete:
         measured = _measured({trial.recipe.seed: cells[trial.id] for trial in trials}, by)
+    distance = next((cell.event.metric for cell in known if cell), None)
     drifts = [cell.event.magnitude_drift for cell in cells.values() if cell.event.magnitude_drift is not None]
     row = Row(
         rank=0,
-        trial=min(cells, key=lambda trial: cells[trial].metrics[by] or 0.0) if cells else trials[0].id,
+        trial=min(cells, key=lambda trial: by.cost(cells[trial].metrics[by.name] or 0.0)) if cells else trials[0].id,
         status=status,
         params={**{name: value for name, value in trials[0].params.items() if name != "seed"}, **planned.params},
-        metric=next((cell.event.metric for cell in results if cell), None) if by == "frechet" else by,
+        metric=distance if by.name == "frechet" else by.name,
         value=measured.value if measured else None,
         stderr=_error(measured) if measured else None,
         seeds=len(trials),
         trials=[trial.id for trial in trials],
         tied_with_best=False,
         magnitude_drift=mean(drifts) if drifts else None,
-        values=_means(cells.values(), plan.spec.metrics) if len(plan.spec.objective) > 1 else None,
-        feasible=is_within(_means(cells.values(), plan.spec.limits), plan.spec.limits) if plan.spec.limits else None,
+        values=_means(cells.values(), spec.metrics) if len(spec.objective) > 1 else None,
+        feasible=_is_feasible(spec, cells.values()) if spec.limits else None,
+        metrics=_means(cells.values(), results.columns) if results.columns else None,
     )
     return row, measured
+
+
+def _is_feasible(spec: SweepSpec, cells: Collection[ScoredCell]) -> bool:
+    """Whether the means over seeds keep all constraints."""
+    return keeps_all(_means(cells, [limit.metric for limit in spec.limits]), spec.limits)
 
 
 def _means(cells: Collection[ScoredCell], metrics: Iterable[str]) -> dict[str, float | None]:
@@ -238,12 +292,12 @@ def _means(cells: Collection[ScoredCell], metrics: Iterable[str]) -> dict[str, f
     return means
 
 
-def _measured(cells: dict[int, ScoredCell], by: str) -> Measured:
+def _measured(cells: dict[int, ScoredCell], by: Metric) -> Measured:
     events = [cell.event for cell in cells.values()]
-    folds = [event.left_out for event in events if by == "frechet" and event.left_out]
-    errors = [event.stderr for event in events if by == "frechet" and event.stderr is not None]
+    folds = [event.left_out for event in events if by.has_folds and event.left_out]
+    errors = [event.stderr for event in events if by.has_folds and event.stderr is not None]
     return Measured(
-        values={seed: float(cell.metrics[by] or 0.0) for seed, cell in cells.items()},
+        values={seed: float(cell.metrics[by.name] or 0.0) for seed, cell in cells.items()},
         left_out=[mean(same) for same in zip(*folds, strict=True)] if len(folds) == len(events) else None,
         sampling_error=mean(errors) if len(errors) == len(events) else None,
         samples=events[0].samples,

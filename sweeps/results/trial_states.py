@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.scoring.metric import METRICS, Metric
+from sweeps.planning.cell_metrics import CellRecord
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import keys
 from sweeps.storage.events import CellScored, Event, Progress, TrialEnded, TrialStarted
@@ -15,6 +17,7 @@ class TrialState:
     """One trial as the last event left it."""
 
     trial: Trial
+    objective: Metric  # what `best` is of
     cells: dict[str, tuple[int, bool]]  # of every result that may come: its cell's place in the plan, whether in full
     status: TrialStatus = TrialStatus.PENDING
     step: int = 0
@@ -68,7 +71,8 @@ def states_of(plan: Plan, trials: Iterable[Trial]) -> dict[str, TrialState]:
     """Trials before anything happened to them."""
     full = plan.spec.evaluation.samples
     cells = {key: (at, samples == full) for at, samples, key in keys(plan)}
-    return {trial.id: TrialState(trial, cells) for trial in trials}
+    objective = METRICS[plan.spec.metrics[0]]
+    return {trial.id: TrialState(trial, objective, cells) for trial in trials}
 
 
 def fold(states: dict[str, TrialState], event: Event) -> None:
@@ -84,8 +88,9 @@ def fold(states: dict[str, TrialState], event: Event) -> None:
         case CellScored() if event.cell in state.cells:
             at, in_full = state.cells[event.cell]
             state.known.add(at)
-            if in_full and event.value is not None:
-                state.best = event.value if state.best is None else min(state.best, event.value)
+            value = state.objective.of(CellRecord(state.trial, event, None)) if in_full else None
+            if value is not None:
+                state.best = value if state.best is None else min(state.best, value, key=state.objective.cost)
         case TrialEnded():
             state.status, state.reason = event.outcome, event.reason
 

@@ -39,7 +39,8 @@ def export_winner(
     kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")
     result = {name: scored[name] for name in kept}
     seeds = {trial.id: trial.recipe.seed for trial in plan.trials}
-    result |= {"seeds": [seeds[trial] for trial in row.trials], "mean": row.value, "error": row.stderr}
+    if row.kind.has_folds:  # what the model card calls a mean is of the distance
+        result |= {"seeds": [seeds[trial] for trial in row.trials], "mean": row.value, "error": row.stderr}
     sweep = only(events, SweepStarted)[0].sweep
     source: dict[str, Any] = {"sweep": plan.spec.name, "sweep_id": sweep, "trial": row.trial, "params": row.params}
     source["tied"] = sum(other.tied_with_best for other in rows)

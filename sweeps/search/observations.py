@@ -1,13 +1,14 @@
 """What a search learns from: each point that was tried, with its values as the ledger has them."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
+from pipelines.scoring.metric import METRICS
+from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.plan import Plan, Trial
-from sweeps.results.metrics import metrics_of
 from sweeps.search.rung_decisions import score_of
+from sweeps.spec.constraint import keeps_all
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.space import Point, identity
 from sweeps.storage.events import CellScored, Event, RungScored, TrialEnded
@@ -19,8 +20,8 @@ from sweeps.storage.trial_status import TrialStatus
 class Observation:
     """What is known of a point: it is running, or has ended as completed, stopped, or failed without a value.
 
-    values: of its best cell, one for each objective. limits: each constrained metric minus its limit, so that the
-    constraint is kept where it is at most 0. rungs: (number, value) of the scores at the rungs.
+    values: of its best cell, one for each objective. limits: by how much each constraint is broken; it is
+    kept where that is at most 0. rungs: (number, value) of the scores at the rungs.
     """
 
     point: Point
@@ -56,33 +57,33 @@ def _observation(plan: Plan, trials: list[Trial], events: list[list[Event]]) -> 
     best = best_cell(spec, trials, events)
     if best is None:
         return Observation(point, TrialStatus.FAILED)
-    limits = {metric: best[metric] - limit for metric, limit in spec.limits.items()}
+    limits = {limit.name: limit.excess(best[limit.metric]) for limit in spec.limits}
     return Observation(point, TrialStatus.COMPLETED, [best[metric] for metric in spec.metrics], limits)
 
 
 def _rungs(spec: SweepSpec, events: list[list[Event]]) -> list[tuple[int, float]]:
-    found: dict[float, list[float]] = {}
+    objective, found = METRICS[spec.metrics[0]], dict[float, list[float]]()
     for rung in (rung for own in events for rung in only(own, RungScored)):
-        score = score_of(rung, spec.metrics[0])
+        score = score_of(rung, objective)
         if score:
-            found.setdefault(rung.rung_fraction, []).append(score.value)
+            found.setdefault(rung.rung_fraction, []).append(objective.cost(score.value))  # back to a value
     return [(number, mean(values)) for number, (_, values) in enumerate(sorted(found.items()), start=1)]
 
 
 def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]]) -> dict[str, float] | None:
     """Every metric of a point's best cell, each the mean over its seeds.
 
-    Best is the cell with the lowest first objective among those that keep the constraints, or among all if none does.
+    Best is the cell with the best first objective among those that keep the constraints, or among all if none does.
     Where cells were scored in several rounds, the first round counts, which all points have.
     """
-    asked = {*spec.metrics, *spec.limits}
+    asked = {*spec.metrics, *(limit.metric for limit in spec.limits)}
     cells: dict[str, list[dict[str, float]]] = {}
     fewest = min((cell.samples for own in events for cell in only(own, CellScored)), default=0)
     for trial, own in zip(trials, events, strict=True):
         for cell in only(own, CellScored):
             if cell.samples == fewest:
                 found = metrics_of(trial, cell, own, asked)
-                known = {metric: value for metric, value in found.items() if value is not None and math.isfinite(value)}
+                known = {metric: value for metric, value in found.items() if value is not None}
                 if len(known) == len(asked):
                     cells.setdefault(cell.cell, []).append(known)
     means = [
@@ -92,6 +93,7 @@ def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequenc
     ]
 
     def order(cell: dict[str, float]) -> tuple[bool, float]:
-        return any(cell[metric] > limit for metric, limit in spec.limits.items()), cell[spec.metrics[0]]
+        objective = METRICS[spec.metrics[0]]
+        return not keeps_all(cell, spec.limits), objective.cost(cell[objective.name])
 
     return min(means, key=order, default=None)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.scoring.metric import METRICS
 from sweeps.search.observations import Observation
 from sweeps.spec.consistency import is_number
 from sweeps.spec.model import SweepSpec
@@ -53,7 +54,8 @@ def _suggestions(spec: SweepSpec, past: Sequence[Observation], known: dict[str, 
         assert algorithm.sampler, "a search with fixed points suggests none"
         sampler = algorithm.sampler(_options(spec, len(past)))
         replayed = sampler if algorithm.keeps_state else optuna.samplers.RandomSampler(seed=0)
-        study = optuna.create_study(directions=["minimize"] * len(spec.objective), sampler=replayed)
+        directions = [METRICS[name].direction for name in spec.metrics]
+        study = optuna.create_study(directions=directions, sampler=replayed)
         for one in sorted(past, key=lambda one: one.status is TrialStatus.RUNNING):
             study.enqueue_trial(encoded(spec, one.point))
             trial = study.ask()

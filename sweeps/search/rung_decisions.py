@@ -6,25 +6,28 @@ A score that is not finite stops nobody, and nobody is compared with it.
 import math
 from collections.abc import Iterable
 
+from pipelines.scoring.metric import METRICS, Metric
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.scheduler_kind import SCHEDULERS, Score
 from sweeps.storage.events import Event, RungScored, TrialStarted
 
 
-def score_of(rung: RungScored, metric: str) -> Score | None:
-    """The score at a rung; None where no width has a finite value."""
-    key = "value" if metric == "frechet" else metric
-    known = [(value, width) for width in rung.widths if (value := getattr(width, key)) is not None]
-    finite = [pair for pair in known if math.isfinite(pair[0])]
+def score_of(rung: RungScored, metric: Metric) -> Score | None:
+    """The score at a rung, that of the best width; None where no width has a finite value."""
+    if metric.at_rung is None:
+        return None
+    known = [(value, width) for width in rung.widths if (value := metric.at_rung(width)) is not None]
+    finite = [(metric.cost(value), width) for value, width in known if math.isfinite(value)]
     if not finite:
         return None
-    value, best = min(finite, key=lambda pair: pair[0])
-    return Score(rung.trial, value, best.left_out)
+    cost, best = min(finite, key=lambda pair: pair[0])
+    return Score(rung.trial, cost, best.left_out if metric.has_folds else None)
 
 
 def decide(spec: SweepSpec, events: Iterable[Event], rung: RungScored) -> str | None:
     """Why a trial is to stop at a rung, by the rungs before it in the ledger; None: it goes on."""
-    kind, mine = SCHEDULERS[spec.scheduler.kind], score_of(rung, spec.metrics[0])
+    kind, metric = SCHEDULERS[spec.scheduler.kind], METRICS[spec.metrics[0]]
+    mine = score_of(rung, metric)
     if kind.rule is None or mine is None:
         return None
     others: dict[str, Score] = {}
@@ -33,7 +36,7 @@ def decide(spec: SweepSpec, events: Iterable[Event], rung: RungScored) -> str | 
         if isinstance(other, TrialStarted) and other.trial not in starts:
             starts.append(other.trial)
         if isinstance(other, RungScored) and other.trial != mine.trial and _is_comparable(other, rung):
-            score = score_of(other, spec.metrics[0])
+            score = score_of(other, metric)
             others |= {score.trial: score} if score else {}
     if kind.in_brackets:
         rungs = spec.scheduler.rungs

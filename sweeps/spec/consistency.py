@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpdit.errors import input_error, nearest
+from pipelines.scoring.metric import METRICS
 from pipelines.yaml_file import Document
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.scheduler_kind import SCHEDULERS
@@ -152,12 +153,12 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
     if len(spec.objective) > 1:
         given = ", ".join(spec.metrics)
         raise input_error(f"{place}: a scheduler stops by one objective", given=given, hint="scheduler: {kind: none}")
-    allowed = SCHEDULERS[scheduler.kind].metrics
-    if spec.metrics[0] not in allowed:
+    kind = SCHEDULERS[scheduler.kind]
+    if not kind.can_stop_by(METRICS[spec.metrics[0]]):
         raise input_error(
             f"{place}: {scheduler.kind} cannot stop a training by {spec.metrics[0]}",
             given=f"objective: {spec.metrics[0]}",
-            allowed=", ".join(allowed),
+            allowed=", ".join(metric.name for metric in METRICS if kind.can_stop_by(metric)),
         )
 
 

@@ -2,23 +2,30 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+)
 
-from mpdit.errors import InputError, input_error, nearest
+from mpdit.errors import input_error
 from mpdit.scoring.frechet import FOLDS
 from pipelines.kind_name import KindName
-from pipelines.recipe import Recipe, Settings, known
+from pipelines.recipe import Recipe, Settings
 from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.metric import METRICS, Mode, measured_metrics
 from pipelines.scoring.samples import SAMPLE_BATCH
 from pipelines.yaml_file import field_names
+from sweeps.spec.constraint import Limit, parse_constraint
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, Space, parse_axis
 
 POST_HOC_AXES = ("ema.sigma_rel", "evaluation.guidance", "evaluation.steps", "evaluation.sampler")
-
-
-METRICS = ("frechet", "magnitude_drift", "parameters", "step_time")  # the smaller the better, all of them
 
 
 class Search(Settings):
@@ -63,10 +70,24 @@ class Scheduler(Settings):
 
 
 class SweepObjective(Settings):
-    """What cells are ranked by."""
+    """What cells are ranked by. mode: the metric's own, min or max; it may be written, and is checked."""
 
-    metric: Annotated[str, known(METRICS, "metric")] = "frechet"
-    mode: Literal["min"] = "min"
+    metric: Annotated[str, KindName(METRICS)] = "frechet"
+    mode: Mode = Field(None, validate_default=True)  # None never stays
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _of_metric(cls, given: Any, info: ValidationInfo) -> Any:
+        name = info.data.get("metric")  # None where it is wrong, which is told by itself
+        if name is None or given not in (None, "min", "max"):
+            return given
+        kind = METRICS[name]
+        if given not in (None, kind.mode):
+            better = "larger" if kind.larger_is_better else "smaller"
+            raise input_error(
+                f"of {name} the {better} value is better", given=f"mode: {given}", allowed=f"mode: {kind.mode}"
+            )
+        return kind.mode
 
 
 def _one_or_several(given: Any) -> Any:
@@ -81,24 +102,6 @@ def _as_written(objectives: list[SweepObjective]) -> Any:
 Objectives = Annotated[
     list[SweepObjective], Field(min_length=1), BeforeValidator(_one_or_several), PlainSerializer(_as_written)
 ]
-
-
-def _constraint(text: Any) -> str:
-    """`magnitude_drift <= 0.2`, in canonical form."""
-    metric, _, limit = (part.strip() for part in str(text).partition("<="))
-    try:
-        return f"{metric} <= {float(limit):g}" if metric in METRICS else _refuse_constraint(text, metric)
-    except ValueError as problem:
-        raise problem if isinstance(problem, InputError) else _refuse_constraint(text, metric) from None
-
-
-def _refuse_constraint(text: Any, metric: str) -> Any:
-    raise input_error(
-        "a constraint is a metric and the most that it may be",
-        given=text,
-        nearest=None if metric in METRICS else nearest(metric, METRICS),
-        allowed=f"METRIC <= NUMBER, of {', '.join(METRICS)}",
-    )
 
 
 class Resources(Settings):
@@ -169,7 +172,9 @@ class SweepSpec(Settings):
     search: Search = Search()
     scheduler: Scheduler = Scheduler()
     objective: Objectives = Field(default_factory=lambda: [SweepObjective()])
-    constraints: list[Annotated[str, BeforeValidator(_constraint)]] = Field(default_factory=list)
+    constraints: list[Annotated[str, BeforeValidator(lambda text: str(parse_constraint(text)))]] = Field(
+        default_factory=list
+    )
     evaluation: Evaluation = Evaluation()
     screening: Screening = Screening()
     resources: Resources = Resources()
@@ -207,10 +212,16 @@ class SweepSpec(Settings):
         return [objective.metric for objective in self.objective]
 
     @property
-    def limits(self) -> dict[str, float]:
-        """The most that each constrained metric may be."""
-        pairs = (text.split(" <= ") for text in self.constraints)
-        return {metric: float(limit) for metric, limit in pairs}
+    def columns(self) -> list[str]:
+        """The metrics that a ranking shows besides the objectives: those measured or constrained."""
+        names = [kind.name for kind in measured_metrics(self.evaluation.metrics)]
+        shown = {"frechet", "magnitude_drift", *(self.metrics if len(self.metrics) > 1 else [])}
+        return [name for name in dict.fromkeys([*names, *(limit.metric for limit in self.limits)]) if name not in shown]
+
+    @property
+    def limits(self) -> list[Limit]:
+        """The constraints, read."""
+        return [parse_constraint(text) for text in self.constraints]
 
 
 def axis_paths() -> list[str]:

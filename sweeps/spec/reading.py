@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from mpdit.errors import InputError, input_error, nearest
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.metric import METRICS, measured_metrics
 from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, rule, validate
 from sweeps.spec.consistency import check_consistency
 from sweeps.spec.model import SweepSpec, axis_paths, split_axis, value_at, with_value
@@ -74,7 +75,15 @@ def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
     axes = {name: _checked_axis(document, spec, name, values) for name, values in spec.axes.items()}
     spec = spec.model_copy(update={"axes": axes})
     check_consistency(document, spec)
-    return spec
+    return _with_needed_metrics(spec)
+
+
+def _with_needed_metrics(spec: SweepSpec) -> SweepSpec:
+    """The spec, whose evaluation also measures the metrics that its objectives and constraints name."""
+    needed = {METRICS[name] for name in (*spec.metrics, *(limit.metric for limit in spec.limits))}
+    missing = {kind.name for kind in needed - set(measured_metrics(spec.evaluation.metrics)) if kind.measure}
+    names = sorted({*spec.evaluation.metrics, *missing})
+    return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"metrics": names})})
 
 
 def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) -> Axis:

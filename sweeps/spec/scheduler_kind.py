@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mpdit.registry import Registry
+from pipelines.scoring.metric import Metric
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a trial scored at a rung: the value of its best EMA width, and the values without each fold of samples."""
+    """What a trial scored at a rung with its best EMA width, also without each fold of samples; smaller is better."""
 
     trial: str
     value: float
@@ -26,14 +27,18 @@ class SchedulerKind:
     Args:
         rule: Decides from the scores at one rung, the smaller the better; None: no trial is stopped.
         in_brackets: Whether trials are dealt to brackets; those of the b-th pass their first b rungs in any case.
-        metrics: The metrics that it can stop a training by.
+        needs_folds: Whether it needs the values without each fold of samples, which not every metric has.
     """
 
     name: str
     doc: str
     rule: StopRule | None
     in_brackets: bool = False
-    metrics: tuple[str, ...] = ("frechet", "magnitude_drift")
+    needs_folds: bool = False
+
+    def can_stop_by(self, metric: Metric) -> bool:
+        """Whether the metric is known at a rung, with all that the rule needs."""
+        return metric.at_rung is not None and (metric.has_folds or not self.needs_folds)
 
 
 SCHEDULERS: Registry[SchedulerKind] = Registry("scheduler", "sweeps.search.schedulers")

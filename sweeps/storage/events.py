@@ -103,7 +103,10 @@ class SamplesDrawn(Event, frozen=True, tag="growth"):
 
 
 class CellScored(Event, frozen=True, omit_defaults=False, tag="cell"):
-    """A cell was scored; `value` is None where its samples were not finite. left_out: the value without each fold."""
+    """A cell was scored; `value` is None where its samples were not finite. left_out: the value without each fold.
+
+    more: metrics measured from its features. sampling_seconds: of drawing one sample.
+    """
 
     trial: str
     step: int
@@ -120,6 +123,7 @@ class CellScored(Event, frozen=True, omit_defaults=False, tag="cell"):
     picture: str | None = None
     drawn: int | None = None
     scoring_seconds: float | None = None
+    sampling_seconds: float | None = None
     provenance: dict[str, Any] = {}
     non_finite: list[str] = []
 

@@ -40,7 +40,8 @@ def scored(
     drift: float = 0.2,
     left_out: list[float] | None = None,
     samples: int | None = None,
-) -> Event:
+    more: dict[str, float | None] | None = None,
+) -> CellScored:
     planned = plan.cells[cell].cell.with_samples(samples or plan.spec.evaluation.samples)
     return CellScored(
         plan.trials[trial].id,
@@ -51,7 +52,7 @@ def scored(
         value=value,
         stderr=None if value is None else stderr,
         left_out=left_out,
-        more={},
+        more=more or {},
         warnings=[],
         drawn=planned.evaluation.samples,
         magnitude_drift=drift,

@@ -32,6 +32,6 @@ PAIRED = SCHEDULERS.register(
         doc="a trial goes on when it is better than the trial at 1/`reduction` of the ranking (2: the median), or "
         "within the error of their difference",
         rule=paired,
-        metrics=("frechet",),
+        needs_folds=True,
     )
 )

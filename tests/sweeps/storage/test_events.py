@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.scoring.metric import METRICS
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.results.ranking import as_csv, rank
 from sweeps.results.trial_states import trial_states
@@ -94,7 +95,7 @@ def test_what_reads_a_ledger_takes_such_a_number_for_one_that_is_not_known(value
     assert missing_cells(plan, ledger.events) == {}
     assert [known.status for known in observations(plan, ledger.events)] == ["failed", "completed"]
     bad, good = only(ledger.events, RungScored)
-    assert score_of(bad, "frechet") is None
+    assert score_of(bad, METRICS["frechet"]) is None
     assert decide(plan.spec, ledger.events, good) is None
     assert decide(plan.spec, ledger.events, bad) is None
 
