@@ -63,7 +63,7 @@ def measure_samples(_run: Path, width: float, folder: Path) -> None:
     from torch.utils.data import Dataset
 
     from mpdit.data.registry import load_dataset
-    from mpdit.scoring.frechet import register_with_torch_fidelity
+    from mpdit.scoring.torch_fidelity_adapter import register_with_torch_fidelity
 
     class Images(Dataset):  # type: ignore[type-arg]
         def __init__(self, images: torch.Tensor) -> None:

@@ -144,7 +144,7 @@ def _train_features(kind: str, folder: Path) -> None:
     """The set's own extractor, in its folder, unless it is there; a set that has nothing to tell apart has none."""
     from mpdit.data.registry import load_dataset
     from mpdit.errors import InputError
-    from mpdit.scoring.extractors import extractor_card
+    from mpdit.scoring.small_classifier import extractor_card
     from pipelines.scoring.train_classifier import STEPS, train_extractor
 
     dataset = load_dataset(kind, path=str(folder), **({"flips": False} if kind == "folder" else {}))

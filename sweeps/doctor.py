@@ -190,11 +190,15 @@ def _memory() -> Finding:
 
 def _data_and_features() -> Finding:
     from mpdit.data.registry import load_dataset
-    from mpdit.scoring.extractors import SHIPPED, extractor_card, load_extractor
+    from mpdit.scoring.extractors.registry import load_extractor
+    from mpdit.scoring.small_classifier import extractor_card, shipped_classifiers
 
     try:
-        counts = [f"{len(load_dataset(name)):,} {name}" for name in SHIPPED]
-        accuracies = [(load_extractor(name), extractor_card(name)["held_out_accuracy"])[1] for name in SHIPPED]
+        names = shipped_classifiers()
+        counts = [f"{len(load_dataset(name)):,} {name}" for name in names]
+        accuracies = [
+            (load_extractor(name), extractor_card(name)["held_out_accuracy"])[1] for name in shipped_classifiers()
+        ]
     except (InputError, OSError) as error:
         return Finding("fail", f"data: {str(error).splitlines()[0]}", "reinstall mpdit and scikit-learn")
     told = [f"{count} (features name {right:.1%} right)" for count, right in zip(counts, accuracies, strict=True)]
@@ -203,9 +207,11 @@ def _data_and_features() -> Finding:
 
 def _inception() -> Finding:
     """FID needs weights that do not come with mpdit; without them every other distance is there."""
-    from mpdit.scoring.extractors import DOWNLOADS, sha256, weights_file
+    from mpdit.scoring.extractors.inception import PUBLISHED as wanted
+    from mpdit.scoring.published_weights import weights_file
+    from mpdit.scoring.small_classifier import sha256
 
-    path, wanted = weights_file("inception"), DOWNLOADS["inception"]
+    path = weights_file(wanted)
     if not path.is_file():
         hint = f"get {wanted.url} and name it in {wanted.variable}; needed for fid_10k alone"
         return Finding("warn", f"no Inception weights at {path}", hint)

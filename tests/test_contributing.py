@@ -10,7 +10,7 @@ from mpdit.data import registry as datasets
 from mpdit.data.dataset import Dataset
 from mpdit.data.registry import Kind, load_dataset
 from mpdit.errors import InputError
-from mpdit.scoring import extractors
+from mpdit.scoring import small_classifier
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import evaluate, prepare
@@ -30,13 +30,13 @@ def stripes() -> Dataset:
 
 def test_a_data_set_that_is_added_can_be_trained_on_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(datasets.DATASETS, "stripes", Kind(stripes, "stripes"))
-    for module in ("mpdit.scoring.extractors", "pipelines.scoring.train_classifier"):
+    for module in ("mpdit.scoring.small_classifier", "pipelines.scoring.train_classifier"):
         monkeypatch.setattr(f"{module}.WEIGHTS", tmp_path / "weights")
     evaluation, results = Evaluation(samples=20, steps=1), list[dict[str, Any]]()
     recipe = Recipe.model_validate({**SMALL, "steps": 2, "data": {"name": "stripes"}})
-    with pytest.raises(InputError, match=r"python -m pipelines\.extractor NAME"):
+    with pytest.raises(InputError, match=r"python -m pipelines\.scoring\.train_classifier NAME"):
         prepare(recipe, [evaluation])
-    train_extractor(load_dataset("stripes"), extractors.WEIGHTS, steps=2)
+    train_extractor(load_dataset("stripes"), small_classifier.WEIGHTS, steps=2)
     settled = train(recipe, tmp_path / "run", lambda line: None, threads=1)
     evaluate(tmp_path / "run", settled, [Cell(0.0, evaluation)], results.append)
     assert results[0]["metric"] == "fd_stripes_20"

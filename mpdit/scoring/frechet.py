@@ -15,9 +15,6 @@ import torch
 from torch import Tensor
 
 from mpdit.randomness import generator
-from mpdit.scoring.extractors import Extractor, extractor_card, load_extractor, register_with_torch_fidelity
-
-__all__ = ["Extractor", "extractor_card", "load_extractor", "register_with_torch_fidelity"]  # asked for here by others
 
 FOLDS = 10  # disjoint groups of samples, the same for every cell
 CONFIDENCE = 0.95

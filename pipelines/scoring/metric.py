@@ -14,7 +14,7 @@ from mpdit.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mpdit.scoring.extractors import Extractor
+    from mpdit.scoring.extractor import Extractor
 
 Mode = Literal["min", "max"]
 TOGETHER = {"precision_recall": ("precision", "recall")}  # names of evaluation.metrics that stand for several

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from mpdit.data.dataset import Dataset
 from mpdit.errors import input_error
 from mpdit.randomness import generator
-from mpdit.scoring.extractors import DOWNLOADS, SHIPPED, Extractor, load_extractor
+from mpdit.scoring.extractor import Extractor
+from mpdit.scoring.extractors.registry import load_extractor
 from mpdit.scoring.frechet import Statistics, floor_slope, folds_of, noise_floor
 
 VERSION = 1  # raised when the same data and extractor come to give other statistics
@@ -55,8 +56,7 @@ def extractor_for(dataset: Dataset, asked: str, device: str = "cpu") -> Extracto
     Raises InputError, before anything is trained, when its weights are missing or it cannot see the data's images.
     """
     name = dataset.name if asked == "auto" else asked
-    own = name not in SHIPPED and name not in DOWNLOADS
-    extractor = load_extractor(name, dataset.folder if own else None, device)
+    extractor = load_extractor(name, dataset.folder, device)
     extractor.check(dataset.pixels(torch.zeros(1, dtype=torch.int64)))
     return extractor
 

@@ -19,7 +19,7 @@ from mpdit.data.dataset import Dataset
 from mpdit.data.registry import load_dataset
 from mpdit.errors import InputError, input_error
 from mpdit.randomness import generator, sample_order
-from mpdit.scoring.extractors import WEIGHTS, SmallClassifier, sha256
+from mpdit.scoring.small_classifier import WEIGHTS, SmallClassifier, sha256
 
 STEPS, BATCH, LEARNING_RATE, SEED = 1500, 128, 2e-3, 0
 IMAGES, TESTED = 50_000, 10_000  # at most, to learn from and to test on

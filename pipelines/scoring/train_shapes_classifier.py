@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpdit.data.shapes import NAMES, render, scene
-from mpdit.scoring.extractors import WEIGHTS, SmallClassifier, sha256
+from mpdit.scoring.small_classifier import WEIGHTS, SmallClassifier, sha256
 
 RESOLUTION, STEPS, BATCH, LEARNING_RATE, SEED = 32, 2500, 128, 2e-3, 0
 TESTED = 10_000

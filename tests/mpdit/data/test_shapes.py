@@ -90,7 +90,8 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 
 
 def test_the_features_name_shapes_that_they_never_saw_at_any_size() -> None:
-    from mpdit.scoring.extractors import WEIGHTS, extractor_card, load_extractor
+    from mpdit.scoring.extractors.registry import load_extractor
+    from mpdit.scoring.small_classifier import WEIGHTS, extractor_card
 
     extractor, card = load_extractor("shapes"), extractor_card("shapes")
     index = torch.arange(10**6, 10**6 + 500)

@@ -11,9 +11,10 @@ import torch
 from mpdit.data.registry import load_dataset
 from mpdit.errors import InputError
 from mpdit.randomness import uniform
-from mpdit.scoring import extractors
-from mpdit.scoring.extractors import DOWNLOADS, find_weights, load_extractor
+from mpdit.scoring import small_classifier
+from mpdit.scoring.extractors.registry import EXTRACTORS, ExtractorKind, load_extractor
 from mpdit.scoring.frechet import metric_name
+from mpdit.scoring.published_weights import PublishedWeights, find_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchvision's and torch-fidelity's own
 
@@ -22,13 +23,19 @@ def pictures(count: int, channels: int, side: int) -> torch.Tensor:
     return (uniform((count, channels, side, side), 0, 0, "pictures") * 256).to(torch.uint8)
 
 
+def published(name: str) -> PublishedWeights:
+    weights = EXTRACTORS[name].weights
+    assert weights is not None
+    return weights
+
+
 def test_the_classifier_names_digits_it_never_saw() -> None:
     from pipelines.scoring.train_classifier import accuracy, split
 
     dataset, extractor = load_dataset("digits"), load_extractor("digits")
     held_out = split(len(dataset))[1]
     found = accuracy(extractor.network, dataset, held_out)
-    card = extractors.extractor_card("digits")
+    card = small_classifier.extractor_card("digits")
     assert found >= 0.97
     assert found == pytest.approx(card["held_out_accuracy"], abs=1e-4)
     assert len(held_out) == card["held_out_images"]
@@ -36,16 +43,16 @@ def test_the_classifier_names_digits_it_never_saw() -> None:
 
 
 def test_the_shipped_weights_are_small() -> None:
-    assert (extractors.WEIGHTS / "digits.safetensors").stat().st_size <= 300_000
+    assert (small_classifier.WEIGHTS / "digits.safetensors").stat().st_size <= 300_000
 
 
 def test_changed_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("digits.safetensors", "digits.json"):
-        (tmp_path / name).write_bytes((extractors.WEIGHTS / name).read_bytes())
+        (tmp_path / name).write_bytes((small_classifier.WEIGHTS / name).read_bytes())
     with (tmp_path / "digits.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x00")
-    monkeypatch.setattr(extractors, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(small_classifier, "WEIGHTS", tmp_path)
     with pytest.raises(InputError, match="is damaged"):
         load_extractor("digits")
 
@@ -137,14 +144,14 @@ def test_missing_weights_are_told_with_where_to_get_them(
         raise OSError("no network here")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv(DOWNLOADS[name].variable, raising=False)
+    monkeypatch.delenv(published(name).variable, raising=False)
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(InputError) as problem:
         load_extractor(name)
     text = str(problem.value)
-    for part in (DOWNLOADS[name].url, DOWNLOADS[name].sha256, DOWNLOADS[name].variable, "evaluation.extractor=auto"):
+    for part in (published(name).url, published(name).sha256, published(name).variable, "evaluation.extractor=auto"):
         assert part in text
-    monkeypatch.setenv(DOWNLOADS[name].variable, str(tmp_path / "nowhere.pth"))
+    monkeypatch.setenv(published(name).variable, str(tmp_path / "nowhere.pth"))
     with pytest.raises(InputError, match="where there is no file"):
         load_extractor(name)
 
@@ -152,22 +159,22 @@ def test_missing_weights_are_told_with_where_to_get_them(
 def test_weights_in_torchs_cache_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("MPDIT_INCEPTION_WEIGHTS", raising=False)
-    cached = tmp_path / "hub" / "checkpoints" / DOWNLOADS["inception"].file
+    cached = tmp_path / "hub" / "checkpoints" / published("inception").file
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"weights")
-    assert find_weights("inception") == cached
+    assert find_weights(published("inception")) == cached
 
 
 def test_a_file_that_holds_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"first.weight": torch.zeros(2)}, tmp_path / "other.pth")
     for name in ("inception", "dinov2"):
-        monkeypatch.setenv(DOWNLOADS[name].variable, str(tmp_path / "other.pth"))
+        monkeypatch.setenv(published(name).variable, str(tmp_path / "other.pth"))
         with pytest.raises(InputError, match=f"does not hold the weights of the {name} features"):
             load_extractor(name)
 
 
 def test_dinov2_reads_its_size_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mpdit.scoring.dinov2 import DinoV2
+    from mpdit.scoring.extractors.dinov2 import DinoV2
 
     torch.manual_seed(0)
     network = DinoV2(width=128, depth=2, grid=37)
@@ -189,7 +196,7 @@ def test_an_extractor_is_trained_for_any_labelled_images(tmp_path: Path) -> None
 
     path = train_extractor(replace(load_dataset("digits"), name="mine"), tmp_path, steps=60)
     assert path == tmp_path / "mine.safetensors"
-    card = extractors.extractor_card("mine", tmp_path)
+    card = small_classifier.extractor_card("mine", tmp_path)
     assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert card["held_out_accuracy"] > 0.2
     assert load_extractor("mine", tmp_path).features(pictures(2, 1, 8)).shape == (2, 64)
@@ -197,9 +204,17 @@ def test_an_extractor_is_trained_for_any_labelled_images(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("resolution", "positions"), [(8, 4), (9, 5), (16, 4), (32, 4), (28, 7), (256, 4)])
 def test_a_classifier_looks_at_few_positions_whatever_the_resolution(resolution: int, positions: int) -> None:
-    network = extractors.SmallClassifier(3, resolution, 5)
+    network = small_classifier.SmallClassifier(3, resolution, 5)
     sizes: list[int] = []
     last = network.deeper[-1] if len(network.deeper) else network.third
     last.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape[-1]))
     assert network(pictures(1, 3, resolution)).shape == (1, 64)
     assert sizes == [positions]
+
+
+def test_an_extractor_of_a_plug_in_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = ExtractorKind("theirs.digits", "the same under another name", lambda device: load_extractor("digits"))
+    monkeypatch.setitem(EXTRACTORS._kinds, kind.name, kind)
+    assert load_extractor("theirs.digits").dimensions == 64
+    with pytest.raises(InputError, match="the plug-in 'absent' is not installed"):
+        load_extractor("absent.features")

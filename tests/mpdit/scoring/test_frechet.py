@@ -8,6 +8,8 @@ from mpdit.data.dataset import to_bytes
 from mpdit.data.registry import load_dataset
 from mpdit.randomness import normal
 from mpdit.scoring import frechet as fidelity
+from mpdit.scoring.extractors.registry import load_extractor
+from mpdit.scoring.torch_fidelity_adapter import register_with_torch_fidelity
 
 
 def features(count: int, dimensions: int, seed: int) -> torch.Tensor:
@@ -90,7 +92,7 @@ def test_the_registered_extractor_gives_torch_fidelity_our_value() -> None:
 
     images = to_bytes(load_dataset("digits").images)
     real, made = images[:900], torch.randint(0, 256, (700, 1, 8, 8), dtype=torch.uint8)
-    extractor = fidelity.load_extractor("digits")
+    extractor = load_extractor("digits")
     ours = fidelity.distance(*(fidelity.statistics(extractor.features(part)) for part in (made, real)))
     theirs = torch_fidelity.calculate_metrics(
         input1=Images(made),
@@ -100,7 +102,7 @@ def test_the_registered_extractor_gives_torch_fidelity_our_value() -> None:
         cache=False,
         save_cpu_ram=True,
         verbose=False,
-        feature_extractor=fidelity.register_with_torch_fidelity("digits"),
+        feature_extractor=register_with_torch_fidelity("digits"),
     )["frechet_inception_distance"]
     assert ours == pytest.approx(theirs, rel=1e-5)
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from mpdit.data.registry import load_dataset
 from mpdit.errors import InputError
 from mpdit.run_folder import load, read_weights, write_weights
-from mpdit.scoring.frechet import load_extractor
+from mpdit.scoring.extractors.registry import load_extractor
 from pipelines.recipe import Recipe
 from pipelines.scoring import reference as references
 from pipelines.scoring import samples

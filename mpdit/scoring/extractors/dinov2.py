@@ -4,11 +4,22 @@ torch-fidelity's own DINOv2 extractor takes no weights file. Images are resized 
 EDM2 does for FD_DINOv2; torch-fidelity resizes as TensorFlow 1 did, so its values are not comparable with these.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mpdit.scoring.extractors.registry import EXTRACTORS, ExtractorKind
+from mpdit.scoring.published_weights import FeatureNetwork, PublishedWeights, load_published
+
+PUBLISHED = PublishedWeights(
+    "dinov2",
+    "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+    "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    "MPDIT_DINOV2_WEIGHTS",
+)
 
 SIDE, PATCH, HEAD = 224, 14, 64  # pixels, pixels, channels of a head
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, for values in 0 … 1
@@ -122,3 +133,13 @@ def read_dinov2(path: Path) -> DinoV2:
     network = DinoV2(weights["cls_token"].shape[-1], depth, grid)
     network.load_state_dict(weights)
     return network
+
+
+def _build(path: Path) -> FeatureNetwork:
+    network = read_dinov2(path)
+    return FeatureNetwork(network, network.width)
+
+
+EXTRACTORS.register(
+    ExtractorKind("dinov2", "DINOv2 ViT-L/14 (arXiv 2304.07193)", partial(load_published, PUBLISHED, _build), PUBLISHED)
+)
