@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset, from_bytes, from_bytes_flipped
-from mpdit.data.image_sources import Unusable
+from mpdit.data.image_entry import Unusable
 from mpdit.errors import input_error
 
 MANIFEST, IMAGES, LABELS, FEATURES = "set.json", "images.bin", "labels.bin", "features"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mpdit.data import latents
-from mpdit.data.image_sources import LABELS, read_labels
+from mpdit.data.image_entry import LABELS, read_labels
 from mpdit.data.latents import LatentSet
 from mpdit.data.prepared_images import FEATURES, MANIFEST, load_image_folder, read_record
 from mpdit.errors import input_error

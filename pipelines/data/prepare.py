@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mpdit.data.image_sources import Class, Entry, Problem, Unusable, open_images
+from mpdit.data.image_entry import Class, Entry, Problem, Unusable
+from mpdit.data.image_sources.registry import open_images
 from mpdit.data.prepared_images import FEWEST, MANIFEST, ImageSet, ImageWriter, decode, guarded, read_record
 from mpdit.errors import disk_is_full, input_error
 from mpdit.randomness import generator
+from mpdit.scoring.extractors.registry import EXTRACTORS
 
 AHEAD = 4  # images in work for each thread
 TOLD = 5  # files named in a message
-RESERVED = ("digits", "shapes", "inception", "dinov2")  # features of another kind
 Progress = Callable[[int, int | None], None]  # images done, images in all where that is known
 
 
@@ -87,11 +88,12 @@ def told(output: Path) -> Iterator[None]:
 def set_name(output: Path) -> str:
     """A set is named for its folder. Raises InputError where that makes no part of a metric's name."""
     name = output.resolve().name
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name in RESERVED:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name in EXTRACTORS:
         raise input_error(
             f"a data set cannot be named {name!r}",
             given=output,
-            allowed="letters, digits and . _ - (64 at most, a letter or digit first), not " + ", ".join(RESERVED),
+            allowed="letters, digits and . _ - (64 at most, a letter or digit first), not "
+            + ", ".join(EXTRACTORS.names()),
         )
     return name
 

@@ -230,7 +230,7 @@ def test_an_archive_that_leads_out_of_itself_is_refused(name: str, tmp_path: Pat
 def test_a_file_that_unpacks_to_more_than_is_read_is_left(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpdit.data.image_sources.MAX_BYTES", 5000)
+    monkeypatch.setattr("mpdit.data.image_entry.MAX_BYTES", 5000)
     with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(images.rglob("*.*")):
             archive.write(path, path.relative_to(images))
