@@ -117,12 +117,12 @@ def plan(
     csv_: CsvOption = False,
 ) -> None:
     """Show what a sweep will do and cost; starts nothing. With --size, what tuning small and training large saves."""
-    from cli.tables import plan_csv, plan_table, saving_table
+    from cli.tables import plan_csv, plan_table, transfer_table
     from sweeps.execution.cluster import slots_here
     from sweeps.planning.known_work import cost_of, known_events, unfinished, untrained
     from sweeps.planning.plan import make_plan
     from sweeps.planning.timing_probe import measure
-    from sweeps.planning.transfer_cost import saving
+    from sweeps.planning.transfer_cost import transfer_cost
     from sweeps.spec.reading import check_unchanged
     from sweeps.storage.open_storage import open_storage
 
@@ -135,14 +135,14 @@ def plan(
     here = slots_here(made.spec)
     measured = measure(made, untrained(made.expected, where, events) or remaining, here) if measure_ else None
     cost = cost_of(made, where, events, here, measured)
-    saved = saving(made, where, size, patch) if size or patch else None
+    saved = transfer_cost(made, where, size, patch) if size or patch else None
     if csv_:
         print(plan_csv(made, untrained(made, where, events), remaining), end="")
         return
     if not json_:
         print(plan_table(made, untrained(made, where, events), remaining, cost))
         if saved:
-            print(f"\n{saving_table(saved)}")
+            print(f"\n{transfer_table(saved)}")
         return
     waiting = {trial.id for trial in remaining}
     trials = [
@@ -194,10 +194,10 @@ def _watch(where: "Storage", name: str) -> None:
 
     from cli.progress import watch
     from sweeps.storage.ledger import read
-    from sweeps.storage.open_storage import look_again
+    from sweeps.storage.open_storage import refresh
 
     def known() -> "list[Event]":
-        look_again(where, name)
+        refresh(where, name)
         return read(where.ledger(name))
 
     try:

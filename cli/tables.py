@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.scoring.metric import METRICS
 from sweeps.planning.plan import Estimate, Plan, Trial
 from sweeps.planning.staged_scoring import planned_samples, rounds
-from sweeps.planning.transfer_cost import Saving
+from sweeps.planning.transfer_cost import TransferCost
 from sweeps.results.ranking import Row
 from sweeps.storage.trial_status import TrialStatus
 
@@ -185,7 +185,7 @@ def plan_csv(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> 
     return text.getvalue()
 
 
-def saving_table(saved: Saving) -> str:
+def transfer_table(saved: TransferCost) -> str:
     """The cost of a sweep, of one training at another size, and of the sweep at that size."""
     rows = [
         ("this sweep", saved.sweep),

@@ -123,10 +123,10 @@ def jackknife_error(left_out: Sequence[float]) -> float:
     return float(np.sqrt((len(values) - 1) * values.var()))
 
 
-def margin(freedom: float) -> float:
-    """How many standard errors a value may be off, at 95 % confidence: Student's t for that many degrees of freedom.
+def t_critical(freedom: float) -> float:
+    """The critical value of Student's t at 95 % confidence, for that many degrees of freedom.
 
-    Folds have FOLDS − 1 = 9 of them: 2.26 errors, not 1.96.
+    A value may be off by so many standard errors. Folds have FOLDS − 1 = 9 degrees of freedom: 2.26 errors, not 1.96.
     """
     from scipy.special import stdtrit
 

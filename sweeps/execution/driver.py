@@ -11,7 +11,7 @@ from mpdit.errors import DiskFull, input_error
 from pipelines.scoring.evaluation import prepare
 from pipelines.yaml_file import write_yaml
 from sweeps.execution.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
-from sweeps.execution.driver_sync import Uplink, uplinked
+from sweeps.execution.driver_sync import DriverSync, driver_sync
 from sweeps.execution.ray_tune import Work, tune_trials
 from sweeps.execution.recorder import Listener, Recorder
 from sweeps.planning.budget import affordable, exhausted
@@ -23,9 +23,9 @@ from sweeps.spec.reading import FIXED, check_unchanged
 from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, TrialRetried, TrialStarted
 from sweeps.storage.layout import Storage, locked
 from sweeps.storage.ledger import Ledger, only, trial_statuses
-from sweeps.storage.stop_requests import asked_to_stop
+from sweeps.storage.stop_requests import take_requests
 from sweeps.storage.trial_status import TrialStatus
-from sweeps.tracking.mlflow_thread import Mirror
+from sweeps.tracking.mlflow_thread import MLflowThread
 from sweeps.tracking.mlflow_view import check_place
 
 LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see whether it is free
@@ -72,9 +72,9 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
     storage.prepare()
     with (
         locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE),
-        uplinked(storage, spec.name) as link,
+        driver_sync(storage, spec.name) as link,
     ):
-        asked_to_stop(storage, spec.name)  # what was asked of a driver that died is not asked of this one
+        take_requests(storage, spec.name)  # what was asked of a driver that died is not asked of this one
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
         plan.trials[:] = make_plan(spec, ledger.events).trials
@@ -138,17 +138,17 @@ def _run(
     cluster: Cluster | None,
     concurrent: int,
     how: Start,
-    link: Uplink | None,
+    link: DriverSync | None,
 ) -> SweepEnd:
     past, whole = list(ledger.events), cluster is None
     sweep = next((start.sweep for start in only(past, SweepStarted)), uuid.uuid4().hex)
-    mirror = Mirror(storage, plan, sweep, past)
-    recorder = Recorder(ledger, mirror, listener)
+    mlflow = MLflowThread(storage, plan, sweep, past)
+    recorder = Recorder(ledger, mlflow, listener)
     gpus = gpus_per_trial(plan.spec, cluster.nodes) * plan.spec.resources.workers_per_trial if cluster else 0.0
     recorder.record(_started(plan, sweep, concurrent, gpus))
     if link:
         link.follow(recorder)
-    mirror.start()  # only now: MLflow's runs are found again by the identity that this line keeps
+    mlflow.start()  # only now: MLflow's runs are found again by the identity that this line keeps
     try:
         if cluster:
             whole = _run_rounds(plan, storage, still, recorder, cluster, concurrent, how)
@@ -157,7 +157,7 @@ def _run(
     finally:
         cut = exhausted(plan.spec, ledger.events) or still.cut
         outcome = _close(plan, ledger, recorder, whole, cut)
-        problem = mirror.close()
+        problem = mlflow.close()
         if link and (unsent := link.finish()):
             recorder.fault = recorder.fault or unsent
     started = {start.trial for start in only(ledger.events[len(past) :], TrialStarted)}

@@ -9,14 +9,14 @@ from sweeps.execution.recorder import Recorder
 from sweeps.storage.bucket import Bucket, BucketLost
 from sweeps.storage.layout import Storage
 from sweeps.storage.lease import RENEWED_EVERY, Lease, acquire
-from sweeps.storage.open_storage import SEGMENTS, bring_records
-from sweeps.storage.stop_requests import ask_here
+from sweeps.storage.open_storage import SEGMENTS, fetch_records
+from sweeps.storage.stop_requests import ask_driver_here
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def uplinked(storage: Storage, sweep: str) -> Iterator["Uplink | None"]:
+def driver_sync(storage: Storage, sweep: str) -> Iterator["DriverSync | None"]:
     """Hold a sweep in a bucket; None for one in a folder. To be entered under the sweep's lock.
 
     The spec and the ledger are then the newest, and the bucket has them. Raises Busy where another driver runs it,
@@ -27,7 +27,7 @@ def uplinked(storage: Storage, sweep: str) -> Iterator["Uplink | None"]:
         return
     lease = acquire(storage.bucket, sweep, storage.copy)
     try:
-        link = Uplink(storage, storage.bucket, lease, bring_records(storage, sweep))
+        link = DriverSync(storage, storage.bucket, lease, fetch_records(storage, sweep))
         link.keep_up()
         try:
             yield link
@@ -38,11 +38,11 @@ def uplinked(storage: Storage, sweep: str) -> Iterator["Uplink | None"]:
             lease.release()
 
 
-class Uplink(threading.Thread):
+class DriverSync(threading.Thread):
     """Does it every few seconds, on a thread of its own, once it follows a recorder: the sweep never waits for it."""
 
     def __init__(self, storage: Storage, bucket: Bucket, lease: Lease, sent: int) -> None:
-        super().__init__(name="uplink", daemon=True)
+        super().__init__(name="driver-sync", daemon=True)
         self.storage, self.bucket, self.sweep, self.lease = storage, bucket, lease.sweep, lease
         self.over = threading.Event()
         self.recorder: Recorder | None = None
@@ -80,7 +80,7 @@ class Uplink(threading.Thread):
             return
         place = f"sweeps/{self.sweep}/stop"
         for asked in self.bucket.entries(place):
-            ask_here(self.storage, self.sweep, asked)
+            ask_driver_here(self.storage, self.sweep, asked)
             self.bucket.remove([f"{place}/{asked}"])
 
     def _send(self) -> bool:

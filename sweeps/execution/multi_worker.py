@@ -12,7 +12,7 @@ from pipelines.training.training_folder import halve_micro_batch, is_trained, se
 from sweeps.execution.worker import Send, fault, folder_of, run_job
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import Event, TrialEnded, encode
-from sweeps.storage.folder_sync import kept_up
+from sweeps.storage.folder_sync import synced
 from sweeps.storage.trial_status import TrialStatus
 
 WAIT = 0.2  # seconds between two looks at whether the group has ended
@@ -39,7 +39,7 @@ def run_in_group(config: dict[str, Any]) -> None:
 def _halved(job: dict[str, Any]) -> bool:
     """Let the group go on with half a batch at a time, where the recipe leaves it open."""
     folder = folder_of(job)
-    with kept_up(open_bucket(job["bucket"]) if job["bucket"] else None, f"trials/{job['trial']}", folder):
+    with synced(open_bucket(job["bucket"]) if job["bucket"] else None, f"trials/{job['trial']}", folder):
         return halve_micro_batch(folder, job["workers"]) is not None
 
 

@@ -19,7 +19,7 @@ from sweeps.storage.bucket import BucketLost
 from sweeps.storage.events import TrialEnded, TrialStarted, WeightsDropped, from_plain
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import trial_statuses
-from sweeps.storage.stop_requests import EVERYTHING, asked_to_stop
+from sweeps.storage.stop_requests import EVERYTHING, take_requests
 from sweeps.storage.trial_status import TrialStatus
 
 RETRIES = 2  # of a trial whose worker died; errors inside a trial are outcomes and are not retried
@@ -74,7 +74,7 @@ def _rungs(plan: Plan) -> dict[str, Any] | None:
 
 def heed_requests(work: Work, recorder: Recorder) -> None:
     """Take up what another terminal asks."""
-    for asked in asked_to_stop(work.storage, work.plan.spec.name):
+    for asked in take_requests(work.storage, work.plan.spec.name):
         if asked == EVERYTHING:
             recorder.halt = STOPPED
         else:

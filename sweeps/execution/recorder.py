@@ -5,7 +5,7 @@ from typing import Any
 
 from sweeps.storage.events import Event
 from sweeps.storage.ledger import Ledger
-from sweeps.tracking.mlflow_thread import Mirror
+from sweeps.tracking.mlflow_thread import MLflowThread
 
 Listener = Callable[[Event], None]
 
@@ -13,8 +13,8 @@ Listener = Callable[[Event], None]
 class Recorder:
     """Takes what happens in a sweep, in order; knows why trials, or the whole sweep, are to end early."""
 
-    def __init__(self, ledger: Ledger, mirror: Mirror, listener: Listener) -> None:
-        self.ledger, self.mirror, self.listener = ledger, mirror, listener
+    def __init__(self, ledger: Ledger, mlflow: MLflowThread, listener: Listener) -> None:
+        self.ledger, self.mlflow, self.listener = ledger, mlflow, listener
         self.halt: str | None = None  # why no trial is to go on
         self.fault: str | None = None  # what ended the sweep from outside
         self.stops: dict[str, str] = {}  # why a trial is to end at its next report
@@ -27,5 +27,5 @@ class Recorder:
         """Append one event and show it; what is already known is dropped. Raises DiskFull."""
         if self.ledger.append(event):
             recorded = self.ledger.events[-1]
-            self.mirror.show(recorded)
+            self.mlflow.show(recorded)
             self.listener(recorded)

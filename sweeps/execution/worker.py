@@ -35,9 +35,9 @@ from sweeps.storage.events import (
     TrialEnded,
     encode,
 )
-from sweeps.storage.folder_sync import kept_up
+from sweeps.storage.folder_sync import synced
 from sweeps.storage.layout import locked
-from sweeps.storage.open_storage import copy_of
+from sweeps.storage.open_storage import local_copy
 from sweeps.storage.trial_status import TrialStatus
 
 LOCK_PATIENCE = 60  # seconds that a dead driver's last workers get to let go of the trial
@@ -87,7 +87,7 @@ def run_job(job: dict[str, Any], send: Send, training: Training) -> None:
 
 def folder_of(job: dict[str, Any]) -> Path:
     """The trial's folder on this machine."""
-    return copy_of(job["bucket"]) / "trials" / job["trial"] if job["bucket"] else Path(job["folder"])
+    return local_copy(job["bucket"]) / "trials" / job["trial"] if job["bucket"] else Path(job["folder"])
 
 
 def run_trial(
@@ -136,7 +136,7 @@ def run_trial(
     try:
         with (
             locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE),
-            kept_up(open_bucket(bucket) if bucket else None, f"trials/{trial}", folder) as push,
+            synced(open_bucket(bucket) if bucket else None, f"trials/{trial}", folder) as push,
             meter.running(),
         ):
             settled = (training or train_with_room)(recipe, folder, on_progress, threads, at_snapshot)

@@ -1,1 +1,1 @@
-"""What a sweep will do, what is known already, and what it costs."""
+"""Plan a sweep: what it does, what is done already, and what it costs."""

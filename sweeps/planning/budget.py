@@ -1,4 +1,4 @@
-"""What a sweep has spent, told by its ledger, against what it may."""
+"""Compare what a sweep has spent, by its ledger, with its budget."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -10,9 +10,9 @@ from sweeps.storage.ledger import only
 
 
 def spent(events: Iterable[Event]) -> dict[str, float]:
-    """Hours of the clock while the sweep ran, and of GPUs that its trials held.
+    """Hours while the sweep ran, and GPU-hours that its trials held, over all its starts.
 
-    Over all its starts; between a kill and the next start nothing is spent.
+    Nothing is spent between a kill and the next start.
     """
     clock = gpu = gpus = 0.0
     began, last = None, None
@@ -42,7 +42,7 @@ def _hours(since: datetime | None, until: datetime | None) -> float:
 
 
 def exhausted(spec: SweepSpec, events: Iterable[Event]) -> str | None:
-    """Which budget of time is reached, or None."""
+    """The budget of time that is reached, as text, or None."""
     limits = {"hours": spec.budget.hours, "gpu_hours": spec.budget.gpu_hours}
     if not any(limits.values()):
         return None
@@ -54,7 +54,7 @@ def exhausted(spec: SweepSpec, events: Iterable[Event]) -> str | None:
 
 
 def affordable(spec: SweepSpec, events: Iterable[Event], todo: Sequence[Trial]) -> tuple[list[Trial], str | None]:
-    """The trials that may still be trained, those that have begun in any case; and the budget that forbids others."""
+    """The trials that the budget lets run (always those that have begun), and the budget that forbids others."""
     limit = spec.budget.trials
     if limit is None:
         return list(todo), None

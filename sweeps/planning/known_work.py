@@ -1,11 +1,11 @@
-"""What a storage already knows of a plan: the sweep's own ledger, and finished trials of other sweeps."""
+"""Find what is done of a plan and what remains, in the sweep's ledger and in those of other sweeps; and its cost."""
 
 from collections.abc import Iterable
 
 from msgspec.structs import replace
 
 from pipelines.scoring.rungs import WIDTHS_AT_A_RUNG
-from sweeps.planning.plan import Estimate, Plan, Trial, estimate, scoring_work
+from sweeps.planning.plan import Estimate, Plan, Trial, Workload, estimate, scoring_work
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
 from sweeps.storage.events import (
     CellScored,
@@ -24,7 +24,7 @@ REUSED = (TrialStarted, Progress, RungScored, SamplesDrawn, CellScored, TrialEnd
 
 
 def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial]) -> list[Event]:
-    """What other sweeps' ledgers tell of these trials where they were trained to the end, marked with their origin."""
+    """Copy the events of trials that other sweeps have finished, with the other sweep as their origin."""
     wanted = {trial.id for trial in trials}
     found: list[Event] = []
     for other in storage.sweep_names():
@@ -45,28 +45,34 @@ def known_events(storage: Storage, plan: Plan) -> list[Event]:
 
 
 def untrained(plan: Plan, storage: Storage, events: list[Event]) -> list[Trial]:
-    """The trials that are to be trained: they need a worker, and no trained weights of theirs are kept."""
+    """The unfinished trials whose trained weights are not kept."""
     return [trial for trial in unfinished(plan, events) if not storage.is_trained(trial.id)]
 
 
 def unfinished(plan: Plan, events: list[Event]) -> list[Trial]:
-    """The trials that need a worker: not trained to the end, or with cells to score."""
+    """The trials that need a worker: those not trained to the end, and those with cells to score."""
     statuses, missing = trial_statuses(events), missing_cells(plan, events)
     return [trial for trial in plan.trials if not statuses[trial.id].is_ended or missing.get(trial.id)]
 
 
 def timed(storage: Storage) -> list[TrialEnded]:
-    """The end of every trial that was trained here, with its times."""
+    """The end of every trial that was trained in this storage, with its times."""
     return _timed(_all_events(storage))
 
 
 def cost_of(
     plan: Plan, storage: Storage, events: list[Event], slots: int = 1, measured: list[TrialEnded] | None = None
 ) -> Estimate:
-    """What is still to do will cost, judged by every trial that has been timed in this storage, or by measured ones.
+    """Estimate the cost of what remains of a plan.
 
-    slots: trials at a time where no sweep of this storage has told. A search that learns counts with all its trials, a
-    scheduler as if it stopped none.
+    A search that learns counts with all its trials, a scheduler as if it stopped none.
+
+    Args:
+        plan: Trials and cells.
+        storage: Its timed trials give the pace.
+        events: The sweep's events.
+        slots: How many trials run at a time, where no sweep of this storage has recorded it.
+        measured: Timed trials to use in place of the storage's.
     """
     plan = plan.expected
     known = _all_events(storage)
@@ -79,7 +85,8 @@ def cost_of(
     cells = [(trial, missing.get(trial.id, [])) for trial in unfinished(plan, events)]
     train = untrained(plan, storage, events)
     more = _later_rounds(plan, train) + _rungs(plan, train)
-    return estimate(ended, train, cells, ran[-1] if ran else slots, gpus, more, _kept(plan))
+    work = Workload(train, cells, more, _kept(plan))
+    return estimate(ended, work, concurrent=ran[-1] if ran else slots, gpus=gpus)
 
 
 def _all_events(storage: Storage) -> list[Event]:
@@ -91,7 +98,7 @@ def _timed(events: Iterable[Event]) -> list[TrialEnded]:
 
 
 def _kept(plan: Plan) -> int | None:
-    """How many trials keep their weights; None: all."""
+    """How many trials keep their weights; None means all."""
     best = plan.spec.retention.best
     return best and best * max(map(len, seed_groups(plan)))
 
@@ -107,7 +114,7 @@ def _rungs(plan: Plan, train: list[Trial]) -> float:
 
 
 def _later_rounds(plan: Plan, train: list[Trial]) -> float:
-    """The scoring work of the rounds after the first, as far as trials that are not trained yet cause it."""
+    """The scoring work of untrained trials in the rounds after the first."""
     first = rounds(plan.spec)[0]
     later = planned_samples(plan) - first * len(plan.trials) * len(plan.cells)
     if not later or not train:

@@ -1,4 +1,4 @@
-"""What a sweep will do: its trials, its cells, and what they will cost. Starts nothing."""
+"""Plan a sweep: its trials, its cells, and what they will cost. Nothing is started."""
 
 import heapq
 import itertools
@@ -25,7 +25,7 @@ CHECKPOINT_COPIES = 3 + len(TRACKED_SIGMA_RELS)  # weights, two Adam moments, th
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run: its recipe, its id, its value of every training axis."""
+    """One training run: its id, its value on every training axis, its recipe."""
 
     id: str
     params: dict[str, Any]
@@ -39,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One point to score in every trial, and its value of every post-hoc axis."""
+    """One cell to score in every trial, and its value on every post-hoc axis."""
 
     cell: Cell
     params: dict[str, Any]
@@ -47,7 +47,7 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """Trials × cells."""
+    """The trials and cells of a sweep; every cell is scored in every trial."""
 
     spec: SweepSpec
     trials: list[Trial]
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def expected(self) -> "Plan":
-        """The plan with random points in the place of those that a search has still to suggest: to tell its cost."""
+        """The plan with random points in place of those that a search has still to suggest, to estimate its cost."""
         if not self.open:
             return self
         known, drawn = {trial.id for trial in self.trials}, self.spec.space.random(self.open + len(self.trials), 0)
@@ -76,7 +76,7 @@ class Plan:
 
 
 def make_plan(spec: SweepSpec, events: Iterable[Event] = ()) -> Plan:
-    """Every point of the search with every seed; of a search that learns, those that the ledger's events name.
+    """Make the plan: every point of the search with every seed; of a search that learns, the points in the events.
 
     Raises InputError for a point that cannot be trained.
     """
@@ -107,9 +107,9 @@ def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:
 
 
 def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
-    """One trial a seed. Raises InputError where the point cannot be trained."""
+    """One trial for each seed. Raises InputError where the point cannot be trained."""
     whole = spec.space.whole(point)
-    found = []
+    trials = []
     for seed in spec.seeds:
         named = {**whole, SEED: seed}
         params = {path: named[path] for path in spec.training_axes}
@@ -120,12 +120,12 @@ def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
             recipe.architecture(recipe.dataset)
         except InputError as problem:
             raise InputError(f"{params}: {problem}" if params else str(problem)) from None
-        found.append(Trial(trial_id(recipe), params, recipe))
-    return found
+        trials.append(Trial(trial_id(recipe), params, recipe))
+    return trials
 
 
 def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
-    """Raises InputError for an EMA width that the snapshots of one of the trainings will not give."""
+    """Raise InputError for an EMA width that the snapshots of some training cannot give."""
     for steps in {trial.recipe.steps for trial in trials}:
         for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
             fit_snapshots(snapshot_steps(steps), steps, width)
@@ -138,7 +138,7 @@ def _combinations(spec: SweepSpec, paths: list[str]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the plan will cost; hours are None while nothing like it has been timed in this storage."""
+    """What a plan will cost; the hours are None while nothing has been timed in this storage."""
 
     hours: float | None
     gpu_hours: float | None
@@ -149,52 +149,63 @@ class Estimate:
         return {"hours": self.hours, "gpu_hours": self.gpu_hours, "disk_gb": self.disk_gb}
 
 
-def estimate(
-    finished: list[TrialEnded],
-    train: list[Trial],
-    cells: list[tuple[Trial, list[Cell]]],
-    concurrent: int,
-    gpus: float,
-    more_work: float = 0.0,
-    kept: int | None = None,
-) -> Estimate:
-    """The cost of training some trials and scoring cells of some, judged by finished ones (`trial_ended` events).
+@dataclass(frozen=True)
+class Workload:
+    """What remains to be done: trials to train, and cells to score of those and of others.
 
-    Time is taken in proportion to parameters × images for training, and to parameters × samples × NFE for scoring.
-    more_work: scoring besides these cells. kept: of how many trials the weights stay. The hours are those of the trials
-    packed, in their order, on as many slots as run at a time, after the start of the first workers where it was timed.
+    more_scoring: scoring work besides these cells. kept: of how many trials the weights stay; None: of all.
     """
-    parameters = {trial.id: trial.parameters for trial, _ in cells}
-    disk = _disk([(trial.recipe.steps, parameters[trial.id]) for trial in train], concurrent, kept)
+
+    train: list[Trial]
+    cells: list[tuple[Trial, list[Cell]]]
+    more_scoring: float = 0.0
+    kept: int | None = None
+
+
+def estimate(finished: list[TrialEnded], work: Workload, *, concurrent: int, gpus: float) -> Estimate:
+    """Estimate the cost of some work from finished trials.
+
+    Training time is proportional to parameters × images, scoring time to parameters × samples × NFE. The hours are
+    those of the trials packed in their order onto the slots, plus the start of the first workers where it was timed.
+
+    Args:
+        finished: The ends of timed trials.
+        work: What is to be done.
+        concurrent: How many trials run at a time.
+        gpus: How many GPUs each of them holds.
+    """
+    parameters = {trial.id: trial.parameters for trial, _ in work.cells}
+    disk = _disk([(trial.recipe.steps, parameters[trial.id]) for trial in work.train], concurrent, work.kept)
     training = [end.training_pace for end in finished if end.training_pace is not None]
     scoring = [end.scoring_pace for end in finished if end.scoring_pace is not None]
     hours = gpu_hours = None
     if training and scoring:
-        new, pace, each = {trial.id for trial in train}, median(training), median(scoring)
+        new, pace, each = {trial.id for trial in work.train}, median(training), median(scoring)
+        more = work.more_scoring / len(work.cells) if work.cells else 0.0
         seconds = [
             (pace * training_work(trial.recipe, parameters[trial.id]) if trial.id in new else 0.0)
-            + each * (sum(scoring_work(cell, parameters[trial.id]) for cell in few) + more_work / len(cells))
-            for trial, few in cells
+            + each * (sum(scoring_work(cell, parameters[trial.id]) for cell in cells) + more)
+            for trial, cells in work.cells
         ]
-        start = max((end.start_seconds for end in finished), default=0.0) if cells else 0.0
+        start = max((end.start_seconds for end in finished), default=0.0) if work.cells else 0.0
         hours = round((packed(seconds, concurrent) + start) / 3600, 4)
         gpu_hours = round(sum(seconds) / 3600 * gpus, 4)
     return Estimate(hours, gpu_hours, round(disk / 1e9, 3))
 
 
 def _disk(trials: list[tuple[int, int]], concurrent: int, kept: int | None) -> int:
-    """Bytes at the worst moment. trials: (steps, parameters).
+    """The most bytes that are needed at one time. trials: (steps, parameters).
 
-    Checkpoints are there only while a trial is trained; weights stay: all, or those kept and what runs beside them.
+    Checkpoints exist only while a trial is trained. Weights stay: all, or those kept and those of running trials.
     """
     weights = sorted(snapshot_bytes(steps, count) + FLOAT_BYTES * count for steps, count in trials)
     checkpoints = sorted(FLOAT_BYTES * KEPT * CHECKPOINT_COPIES * count for _, count in trials)
-    there = len(trials) if kept is None else min(len(trials), kept + concurrent)
-    return sum(weights[len(trials) - there :]) + sum(checkpoints[max(0, len(trials) - concurrent) :])
+    most = len(trials) if kept is None else min(len(trials), kept + concurrent)
+    return sum(weights[len(trials) - most :]) + sum(checkpoints[max(0, len(trials) - concurrent) :])
 
 
 def packed(seconds: Iterable[float], slots: int) -> float:
-    """When the last of some pieces of work ends, each begun in its order as soon as one of the slots is free."""
+    """When the last of some jobs ends, where each starts in its order as soon as a slot is free."""
     free = [0.0] * max(1, slots)
     for length in seconds:
         heapq.heapreplace(free, free[0] + length)
@@ -202,10 +213,10 @@ def packed(seconds: Iterable[float], slots: int) -> float:
 
 
 def training_work(recipe: Recipe, parameters: int) -> float:
-    """What a training's time is in proportion to: parameters × images."""
+    """Parameters × images, to which the time of a training is proportional."""
     return float(parameters) * recipe.steps * recipe.batch
 
 
 def scoring_work(cell: Cell, parameters: int) -> float:
-    """What a cell's time is in proportion to: parameters × samples × NFE."""
+    """Parameters × samples × NFE, to which the time of scoring a cell is proportional."""
     return float(parameters) * cell.evaluation.samples * cell.evaluation.network_evaluations

@@ -1,7 +1,7 @@
 """Staged scoring: every cell with few samples first, then the promising ones with more (successive halving over cells).
 
-A round's samples are the first of the next round's, and are not drawn again. What does not get to the last round stays
-`screened`, and is never ranked among what was scored in full.
+A round's samples are the first of the next round's, and are not drawn again. A cell that does not reach the last round
+stays `screened`, and is never ranked among cells that were scored in full.
 """
 
 import math
@@ -21,7 +21,7 @@ Contender = tuple[list[Trial], PlannedCell]  # the seeds of one point of the swe
 
 
 def rounds(spec: SweepSpec) -> list[int]:
-    """How many samples each round scores with; the last is the evaluation's own number, and the only one by default."""
+    """The number of samples in each round; the last is the evaluation's own number, and by default the only one."""
     full, screening = spec.evaluation.samples, spec.screening
     counts, samples = [], screening.samples or full
     while samples < full:
@@ -31,7 +31,7 @@ def rounds(spec: SweepSpec) -> list[int]:
 
 
 def seed_groups(plan: Plan) -> list[list[Trial]]:
-    """The plan's trials, those that differ by their seed alone together."""
+    """The plan's trials in groups that differ in their seed alone."""
     groups: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         groups.setdefault(repr([(k, v) for k, v in trial.params.items() if k != "seed"]), []).append(trial)
@@ -39,9 +39,9 @@ def seed_groups(plan: Plan) -> list[list[Trial]]:
 
 
 def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = ()) -> dict[str, list[Cell]]:
-    """The cells that each trial is to score next, by the trial's id; none for those diverged, stopped or given up.
+    """The cells that each trial has to score next, by the trial's id; none for trials cut short or given up.
 
-    A round begins when every trial has come through the one before: it follows from the ledger alone.
+    A round begins when every trial has finished the round before, which follows from the ledger alone.
     """
     statuses = trial_statuses(events)
     out = {trial.id for trial in plan.trials if statuses[trial.id].is_cut_short} | set(given_up)
@@ -86,7 +86,7 @@ def _is_known(contender: Contender, samples: int, results: Results, out: set[str
 
 
 def _value(contender: Contender, samples: int, results: Results) -> float:
-    """The mean cost over seeds; infinite when one of them has no value."""
+    """The mean cost over seeds; or infinity where a seed has no value."""
     group, planned = contender
     values = [results.get((trial.id, planned.cell.with_samples(samples).key)) for trial in group]
     known = [value for value in values if value is not None]
@@ -94,7 +94,7 @@ def _value(contender: Contender, samples: int, results: Results) -> float:
 
 
 def planned_samples(plan: Plan) -> int:
-    """How many samples the whole plan draws, rounds going on where the one before ended."""
+    """How many samples the whole plan draws; each round continues the samples of the round before."""
     cells, before, total = len(seed_groups(plan)) * len(plan.cells), 0, 0.0
     seeds = len(plan.trials) / max(1, len(seed_groups(plan)))
     for samples in rounds(plan.spec):
@@ -104,7 +104,7 @@ def planned_samples(plan: Plan) -> int:
 
 
 def keys(plan: Plan) -> Iterator[tuple[int, int, str]]:
-    """(cell's place in the plan, samples, key) of every result that the plan may have of a trial."""
+    """Yield (the cell's position in the plan, samples, key) of every result that a trial may have."""
     for at, planned in enumerate(plan.cells):
         for samples in rounds(plan.spec):
             yield at, samples, planned.cell.with_samples(samples).key

@@ -1,4 +1,4 @@
-"""What a plan's trainings will take, from a few steps of some of them; as many at a time as the sweep will run."""
+"""Time a few steps of a plan's trainings, as many at a time as the sweep will run, to estimate its cost."""
 
 import os
 import time
@@ -10,11 +10,11 @@ from sweeps.planning.plan import Plan, Trial, scoring_work, training_work
 from sweeps.storage.events import TrialEnded
 from sweeps.storage.trial_status import TrialStatus
 
-MODELS = 4  # different networks that are measured, at most
+MODELS = 4  # the most networks that are timed
 
 
 def measure(plan: Plan, trials: list[Trial], slots: int) -> list[TrialEnded]:
-    """A `trial_ended` event, such as a timed trial leaves, for each training that is measured; nothing is recorded."""
+    """Time some trainings: the event that each would end with. Nothing is recorded."""
     if not trials:
         return []
     import torch
@@ -27,7 +27,7 @@ def measure(plan: Plan, trials: list[Trial], slots: int) -> list[TrialEnded]:
 
 
 def _different(trials: list[Trial]) -> list[Trial]:
-    """One trial of each network, spread over all of them where there are many."""
+    """One trial for each network; where there are many, some that are spread over all."""
     known: dict[str, Trial] = {}
     for trial in trials:
         known.setdefault(repr((trial.recipe.model, trial.recipe.batch)), trial)
@@ -39,15 +39,15 @@ def _measure(plan: Plan, trial: Trial, asked_at: float) -> TrialEnded:
     waited = time.time() - asked_at
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     cell = plan.cells[0].cell
-    found = time_training(trial.recipe, cell.evaluation, plan.spec.resources.cpus_per_trial)
+    times = time_training(trial.recipe, cell.evaluation, plan.spec.resources.cpus_per_trial)
     parameters = trial.parameters
     return TrialEnded(
         trial.id,
         TrialStatus.COMPLETED,
-        training_seconds=found.training,
+        training_seconds=times.training,
         training_work=training_work(trial.recipe, parameters),
-        scoring_seconds=found.scoring(cell.evaluation.samples),
+        scoring_seconds=times.scoring(cell.evaluation.samples),
         scoring_work=scoring_work(cell, parameters),
-        start_seconds=waited + found.start,
-        runtime={"device": found.device},
+        start_seconds=waited + times.start,
+        runtime={"device": times.device},
     )

@@ -1,4 +1,4 @@
-"""What tuning small saves: the cost of a sweep, of one training at another size, and of the sweep at that size."""
+"""Estimate what tuning a small model saves: the sweep and one large training, against the sweep at the large size."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -17,7 +17,7 @@ PASSES = 3  # in units of the forward pass: the backward pass takes two
 
 @dataclass(frozen=True)
 class Cost:
-    """Some trainings: their arithmetic, and their time one after another where this storage has timed any."""
+    """The cost of some trainings: arithmetic, and hours one after another where this storage has timed any."""
 
     trainings: int
     petaflop: float
@@ -29,8 +29,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Saving:
-    """A sweep here and one training there, against the same sweep there."""
+class TransferCost:
+    """The cost of this sweep and of one training at the target size, and of the same sweep at the target size."""
 
     target: str
     sweep: Cost
@@ -40,7 +40,7 @@ class Saving:
 
     @property
     def saved(self) -> float:
-        """The share of the sweep at the target's size that need not be computed; negative where it is dearer."""
+        """The saved fraction of the sweep at the target size; negative where tuning small costs more."""
         return 1 - (self.sweep.petaflop + self.training.petaflop) / self.sweep_at_target.petaflop
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,22 +49,24 @@ class Saving:
         return {"target": self.target, **costs, "saved": round(self.saved, 4), "warnings": self.warnings}
 
 
-def saving(plan: Plan, storage: Storage, size: str | None, patch: int | None) -> Saving:
-    """What a transfer to that size or patch would cost and save. Raises InputError where it cannot be."""
-    moved = [transfer(trial.recipe, size, patch) for trial in plan.trials]
-    targets = list({trial_id(one.target): one.target for one in moved}.values())
+def transfer_cost(plan: Plan, storage: Storage, size: str | None, patch: int | None) -> TransferCost:
+    """Estimate what a transfer to a size or patch would cost and save. Raises InputError where it is impossible."""
+    transfers = [transfer(trial.recipe, size, patch) for trial in plan.trials]
+    targets = list({trial_id(one.target): one.target for one in transfers}.values())
     dearest = max(targets, key=_petaflop)
     paces = [end.training_pace for end in timed(storage) if end.training_pace is not None]
     pace = median(paces) if paces else None
     tokens = _tokens(plan.trials[0].recipe)
-    warnings = list(dict.fromkeys(warning for one in moved for warning in one.warnings))
+    warnings = list(dict.fromkeys(warning for one in transfers for warning in one.warnings))
 
     def cost(recipes: list[Recipe]) -> Cost:
         total = sum(map(_petaflop, recipes))
         hours = None if pace is None else round(pace * total * 1e15 / FLOP_PER_WEIGHT / tokens / 3600, 4)
         return Cost(len(recipes), total, hours)
 
-    return Saving(moved[0].name, cost([t.recipe for t in plan.trials]), cost([dearest]), cost(targets), warnings)
+    return TransferCost(
+        transfers[0].name, cost([t.recipe for t in plan.trials]), cost([dearest]), cost(targets), warnings
+    )
 
 
 def _tokens(recipe: Recipe) -> int:

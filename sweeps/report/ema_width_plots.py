@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mpdit.scoring.frechet import FOLDS, margin
+from mpdit.scoring.frechet import FOLDS, t_critical
 from sweeps.planning.plan import Plan
 from sweeps.results.ranking import Row
 
@@ -78,7 +78,7 @@ def _curves(rows: Sequence[Row], axes: Sequence[str], path: Path) -> Path:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     plot = figure.add_subplot()
     known = lines(rows, axes)
-    wide = margin(FOLDS - 1)
+    wide = t_critical(FOLDS - 1)
     for label, same in list(known.items())[:MOST_CURVES]:
         x, y = [float(row.params[WIDTH]) for row in same], [float(row.value or 0.0) for row in same]
         spread = [wide * (row.stderr or 0.0) for row in same]

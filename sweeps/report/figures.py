@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpdit.scoring.frechet import FOLDS, margin
+from mpdit.scoring.frechet import FOLDS, t_critical
 from pipelines.scoring.metric import METRICS, Metric
 from sweeps.planning.plan import Plan, Trial
 from sweeps.report.ema_width_plots import WIDTH, grid, lines
@@ -117,7 +117,7 @@ def split_axis(told: Told) -> str | None:
 
 def interval(row: Row) -> float:
     """Half the 95 % interval of a row's value; 0 where no error is known."""
-    return margin(FOLDS - 1) * (row.stderr or 0.0)
+    return t_critical(FOLDS - 1) * (row.stderr or 0.0)
 
 
 def curves(told: Told) -> Figure | None:

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mpdit.errors import input_error
-from mpdit.scoring.frechet import FOLDS, jackknife_error, margin
+from mpdit.scoring.frechet import FOLDS, jackknife_error, t_critical
 from pipelines.scoring.metric import METRICS, Metric, measured_metrics
 from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.plan import Plan, PlannedCell, Trial
@@ -120,16 +120,16 @@ class Difference:
         return math.hypot(self.sampling, self.training)
 
     @property
-    def margin(self) -> float:
+    def t_critical(self) -> float:
         """How many errors it may be off; the freedom of the sum of both parts is Welch's."""
         parts = [(self.sampling**2, FOLDS - 1), (self.training**2, self.seeds - 1 or math.inf)]
         weighed = sum(variance**2 / freedom for variance, freedom in parts if variance)
-        return margin(sum(variance for variance, _ in parts) ** 2 / weighed if weighed else math.inf)
+        return t_critical(sum(variance for variance, _ in parts) ** 2 / weighed if weighed else math.inf)
 
     @property
     def is_tie(self) -> bool:
         """Whether the difference is within its error."""
-        return abs(self.value) <= self.margin * self.error
+        return abs(self.value) <= self.t_critical * self.error
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,7 @@ def difference(row: Measured, best: Measured, same_training: bool) -> Difference
 
 def what_would_tell_apart(found: Difference, samples: int) -> str:
     """How many samples or seeds would make a tied difference larger than its error, were it to stay as it is."""
-    times = (found.margin * found.error / found.value) ** 2 if found.value else math.inf
+    times = (found.t_critical * found.error / found.value) ** 2 if found.value else math.inf
     if found.seeds == 1 and found.training:
         return "more seeds"
     if found.training > found.sampling:

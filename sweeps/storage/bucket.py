@@ -1,6 +1,6 @@
-"""A place in an S3 bucket, by names below a prefix. The only module that knows S3.
+"""Objects in an S3 bucket below one prefix. The only module that knows S3.
 
-Endpoint, region and credentials are those that AWS's own tools take from the environment and from ~/.aws.
+Endpoint, region and credentials come from the environment and from ~/.aws, as AWS's own tools read them.
 """
 
 import os
@@ -16,17 +16,17 @@ from typing import Any
 from mpdit.errors import InputError, disk_is_full, input_error
 
 SCHEME = "s3://"
-AT_ONCE = 1000  # objects that one request removes, at most
-THEIRS = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs")  # whose errors, besides OSError, are the bucket's
+AT_ONCE = 1000  # the most objects that one request can remove
+CLIENTS = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs")  # their errors, and OSError, are the bucket's
 
 
 class BucketLost(InputError):
-    """A bucket does not answer, or no longer lets us in."""
+    """A bucket does not answer, or refuses access."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a bucket tells of one object: its bytes, a mark that changes with its content, and when it was written."""
+    """One object: its size in bytes, a mark that changes with its content, and the time when it was written."""
 
     size: int
     mark: str
@@ -34,7 +34,7 @@ class Entry:
 
 
 class Bucket:
-    """Objects below one prefix; names are relative to it, with slashes. Every call raises BucketLost where it fails."""
+    """The objects below one prefix, by their names relative to it. Every method raises BucketLost where it fails."""
 
     def __init__(self, url: str, files: Any) -> None:
         self.url, self.files = url, files
@@ -44,17 +44,17 @@ class Bucket:
     def entries(self, folder: str = "") -> dict[str, Entry]:
         """Everything below a folder, by its name relative to that folder."""
         base = f"{self.place}/{folder}".rstrip("/")
-        with self._told():
-            found = self.files.find(base, detail=True)
+        with self._as_bucket_lost():
+            objects = self.files.find(base, detail=True)
         return {
             path.removeprefix(f"{base}/"): Entry(facts["size"], facts["ETag"], facts["LastModified"])
-            for path, facts in found.items()
+            for path, facts in objects.items()
             if path.startswith(f"{base}/")
         }
 
     def read(self, name: str) -> bytes | None:
         """An object's content; None where there is none."""
-        with self._told():
+        with self._as_bucket_lost():
             try:
                 return bytes(self.files.cat_file(f"{self.place}/{name}"))
             except FileNotFoundError:
@@ -62,26 +62,26 @@ class Bucket:
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object, also over another."""
-        with self._told():
+        with self._as_bucket_lost():
             self.files.pipe_file(f"{self.place}/{name}", content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a new object; False, and nothing is changed, where another of that name is there."""
-        with self._told():
+        """Write a new object; return False and change nothing where there is one of that name."""
+        with self._as_bucket_lost():
             try:
                 self.files.pipe_file(f"{self.place}/{name}", content, mode="create")
             except FileExistsError:
-                return self.files.cat_file(f"{self.place}/{name}") == content  # ours, when an answer was lost
+                return self.files.cat_file(f"{self.place}/{name}") == content  # written by us, where the reply was lost
         return True
 
     def fetch(self, wanted: Mapping[str, Path]) -> None:
-        """Bring objects, by name, to files, which appear whole. Raises FileNotFoundError where one has gone."""
+        """Fetch objects to files, which appear only when complete. Raises FileNotFoundError for a missing object."""
         partial = {name: path.with_name(f".{path.name}.fetched") for name, path in wanted.items()}
         for path in partial.values():
             path.parent.mkdir(parents=True, exist_ok=True)
         gone: str | None = None
         if wanted:
-            with self._told():
+            with self._as_bucket_lost():
                 try:
                     self.files.get(
                         [f"{self.place}/{name}" for name in wanted], [str(path) for path in partial.values()]
@@ -94,10 +94,10 @@ class Bucket:
             partial[name].replace(path)
 
     def send(self, files: Mapping[str, Path]) -> None:
-        """Write files to objects by name. Raises FileNotFoundError where a file has gone in the meantime."""
+        """Write files to objects, by name. Raises FileNotFoundError where a file was removed meanwhile."""
         if not files:
             return
-        with self._told():
+        with self._as_bucket_lost():
             try:
                 self.files.put([str(path) for path in files.values()], [f"{self.place}/{name}" for name in files])
             except FileNotFoundError:
@@ -113,9 +113,9 @@ class Bucket:
         prefix = f"{self.prefix}/" if self.prefix else ""
         keys = [{"Key": f"{prefix}{name}"} for name in names]
         for some in (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE)):
-            with self._told():
-                answer = self.files.call_s3("delete_objects", Bucket=self.name, Delete={"Objects": some, "Quiet": True})
-                for problem in answer.get("Errors", []):
+            with self._as_bucket_lost():
+                reply = self.files.call_s3("delete_objects", Bucket=self.name, Delete={"Objects": some, "Quiet": True})
+                for problem in reply.get("Errors", []):
                     raise PermissionError(f"{problem['Key']}: {problem['Message']}")
 
     def remove_folder(self, folder: str) -> None:
@@ -123,38 +123,40 @@ class Bucket:
         self.remove([folder, *(f"{folder}/{name}" for name in self.entries(folder))])
 
     def now(self) -> datetime:
-        """The time by the bucket's own clock, which stamps what is written."""
-        with self._told():
-            answer = self.files.call_s3("list_objects_v2", Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
-        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        """The time by the bucket's clock, which also gives objects their times."""
+        with self._as_bucket_lost():
+            reply = self.files.call_s3("list_objects_v2", Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
+        return parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"])
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What goes wrong, as one kind of error that says what to do."""
+    def _as_bucket_lost(self) -> Iterator[None]:
+        """Turn every error of the client into BucketLost, with a hint what to do."""
         try:
             yield
         except InputError:
             raise
         except Exception as problem:
-            foreign = isinstance(problem, OSError) or type(problem).__module__.split(".")[0] in THEIRS
+            foreign = isinstance(problem, OSError) or type(problem).__module__.split(".")[0] in CLIENTS
             if not foreign or disk_is_full(problem):
                 raise
-            raise BucketLost(str(_refused(self.url, problem))) from None
+            raise BucketLost(str(_bucket_error(self.url, problem))) from None
 
 
-def _refused(url: str, problem: Exception) -> InputError:
-    """What a person is told of a bucket that cannot be used."""
+def _bucket_error(url: str, problem: Exception) -> InputError:
+    """The error message for a bucket that cannot be used."""
     reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-    facts = {"given": url, "endpoint": _endpoint() or None, "reason": reason[:300]}
+    details: dict[str, Any] = {"given": url, "endpoint": _endpoint() or None, "reason": reason[:300]}
     if type(problem).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
-        return input_error("there are no credentials for the bucket", **facts, hint="AWS_ACCESS_KEY_ID and its secret")
+        return input_error(
+            "there are no credentials for the bucket", **details, hint="AWS_ACCESS_KEY_ID and its secret"
+        )
     if isinstance(problem, PermissionError):
         return input_error(
-            "the bucket does not let us in", **facts, hint="AWS_ACCESS_KEY_ID and its secret, or its policy"
+            "the bucket does not let us in", **details, hint="AWS_ACCESS_KEY_ID and its secret, or its policy"
         )
     if isinstance(problem, FileNotFoundError):
-        return input_error("there is no such bucket", **facts, hint="make it, or look at AWS_ENDPOINT_URL")
-    return input_error("the bucket does not answer", **facts, hint="look at AWS_ENDPOINT_URL and the network")
+        return input_error("there is no such bucket", **details, hint="make it, or look at AWS_ENDPOINT_URL")
+    return input_error("the bucket does not answer", **details, hint="look at AWS_ENDPOINT_URL and the network")
 
 
 def _endpoint() -> str:
@@ -162,12 +164,12 @@ def _endpoint() -> str:
 
 
 def identity(url: str) -> str:
-    """What tells this place from one of the same name at another endpoint, or of another account."""
+    """A text that differs for a bucket of the same name at another endpoint or of another account."""
     return "\n".join((url, _endpoint(), os.environ.get("AWS_PROFILE", "")))
 
 
 def open_bucket(url: str) -> Bucket:
-    """The place that `s3://bucket/prefix` names. Raises InputError: no s3fs, no bucket, no credentials, no answer."""
+    """Open `s3://bucket/prefix`. Raises InputError without s3fs, bucket, credentials or reply."""
     try:
         import s3fs  # noqa: F401
     except ModuleNotFoundError as missing:
@@ -182,7 +184,7 @@ def open_bucket(url: str) -> Bucket:
 
 @cache
 def _files(environment: tuple[tuple[str, str], ...]) -> Any:
-    """The way to S3 that this environment names: making one takes half a second, which a worker does once."""
+    """The S3 client of this environment; cached, because making one takes half a second."""
     import fsspec
 
     return fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)

@@ -1,7 +1,7 @@
-"""A folder on this machine as the copy of one in a bucket: what is brought here, what is sent there, in which order.
+"""Keep a folder on this machine and its original in a bucket the same: what is fetched, what is sent, in which order.
 
-Beside a copy, a file notes each object's mark and what the file was when the two were the same. What has changed on one
-side only goes to the other; what has changed on both is taken from the bucket.
+A file beside the copy notes, for each object, its mark in the bucket and the size and time of the file when the two
+were last the same. A change on one side goes to the other; where both have changed, the bucket's version is taken.
 """
 
 import json
@@ -18,9 +18,9 @@ from pipelines.training.checkpoint import MANIFEST
 from sweeps.storage.bucket import Bucket, BucketLost, Entry
 
 NOTED = ".synced.json"
-LOOK_EVERY = 5.0  # seconds between two looks at what a training has written
-TRIES = 3  # a file may go, as old checkpoints do, before it is held or fetched
-HELD = ".sending"
+LOOK_EVERY = 5.0  # seconds between two checks for new files of a training
+TRIES = 3  # attempts: a file may be removed meanwhile, as old checkpoints are
+HELD = ".sending"  # hard links to the files that are being sent
 
 Push = Callable[[], None]
 Known = dict[str, list[str | int]]  # name → mark in the bucket, the file's bytes, its time in ns
@@ -28,14 +28,20 @@ Known = dict[str, list[str | int]]  # name → mark in the bucket, the file's by
 log = logging.getLogger(__name__)
 
 
-def pull(bucket: Bucket, place: str, folder: Path, there: Mapping[str, Entry] | None = None) -> None:
-    """Bring a folder of the bucket up to date here; files that it has never had stay, those it has lost go.
+def pull(bucket: Bucket, place: str, folder: Path, chosen: Mapping[str, Entry] | None = None) -> None:
+    """Fetch what is new in a folder of the bucket, and remove here what was removed there.
 
-    there: which of its objects to look at; None: all. Files whose presence says that others are whole come last.
+    Files that the bucket has never had are kept. Files whose presence says that others are complete come last.
+
+    Args:
+        bucket: Where the original is.
+        place: The folder in the bucket.
+        folder: The copy here.
+        chosen: The objects to fetch; None: all of the folder.
     """
     known = _known(folder)
     for attempt in range(TRIES):
-        listed = bucket.entries(place) if there is None else there
+        listed = bucket.entries(place) if chosen is None else chosen
         new = [name for name, at in listed.items() if _is_ours(name) and _is_new(folder / name, at, known.get(name))]
         try:
             for names in _in_order(new):
@@ -45,7 +51,7 @@ def pull(bucket: Bucket, place: str, folder: Path, there: Mapping[str, Entry] | 
         except FileNotFoundError:  # a training elsewhere has dropped an old checkpoint
             if attempt == TRIES - 1:
                 raise
-    for name in [name for name in known if there is None and name not in listed]:
+    for name in [name for name in known if chosen is None and name not in listed]:
         if _is_unchanged(folder / name, known[name]):
             (folder / name).unlink(missing_ok=True)
         del known[name]
@@ -54,9 +60,12 @@ def pull(bucket: Bucket, place: str, folder: Path, there: Mapping[str, Entry] | 
 
 
 def push(bucket: Bucket, place: str, folder: Path) -> None:
-    """Send what the bucket lacks; files whose presence says that others are whole go last, and are removed first."""
+    """Send what is new here, and remove in the bucket what was removed here.
+
+    Files whose presence says that others are complete are sent last and removed first.
+    """
     known, held = _known(folder), folder / HELD
-    shutil.rmtree(held, ignore_errors=True)  # what a killed process held
+    shutil.rmtree(held, ignore_errors=True)  # left by a killed process
     for attempt in range(TRIES):
         here = _names(folder)
         new = [name for name in here if not _is_unchanged(folder / name, known.get(name))]
@@ -76,36 +85,42 @@ def push(bucket: Bucket, place: str, folder: Path) -> None:
         return
     for names in reversed(_in_order(gone)):
         bucket.remove(f"{place}/{name}" for name in names)
-    there = bucket.entries(place)
+    entries = bucket.entries(place)
     known = {name: facts for name, facts in known.items() if name in here and name not in stamps}
-    _note(folder, known | {name: [there[name].mark, *stamp] for name, stamp in stamps.items() if name in there})
+    _note(folder, known | {name: [entries[name].mark, *stamp] for name, stamp in stamps.items() if name in entries})
 
 
 @contextmanager
-def kept_up(bucket: Bucket | None, place: str, folder: Path) -> Iterator[Push]:
-    """Work on a copy that is up to date, and send what is new, by a thread and at the end, however it ends.
+def synced(bucket: Bucket | None, place: str, folder: Path) -> Iterator[Push]:
+    """Keep a folder in step with the bucket while the block runs: fetch it first, then send changes from a thread.
 
-    Gives what sends it at once. Raises BucketLost where the end cannot be sent.
+    What has changed last is sent at the end, also after an exception. Without a bucket nothing happens.
+
+    Yields:
+        A function that sends the changes at once.
+
+    Raises:
+        BucketLost: The last changes could not be sent.
     """
     if bucket is None:
         yield lambda: None
         return
-    here, sending, over = bucket, threading.Lock(), threading.Event()
+    sending, over = threading.Lock(), threading.Event()
 
     def send() -> None:
         with sending:
-            push(here, place, folder)
+            push(bucket, place, folder)
 
-    def look() -> None:
+    def send_repeatedly() -> None:
         while not over.wait(LOOK_EVERY):
             try:
                 send()
             except (BucketLost, OSError) as problem:
                 log.warning("%s; it is tried again", problem)
 
-    pull(here, place, folder)
+    pull(bucket, place, folder)
     send()
-    thread = threading.Thread(target=look, name="bucket", daemon=True)
+    thread = threading.Thread(target=send_repeatedly, name="bucket", daemon=True)
     thread.start()
     try:
         yield send
@@ -121,7 +136,7 @@ def kept_up(bucket: Bucket | None, place: str, folder: Path) -> Iterator[Push]:
 
 
 def _hold(path: Path, held: Path) -> Path:
-    """Another name for a file, which an old checkpoint keeps while it is sent and dropped, however long that takes."""
+    """Link a file under another name, so that it can be sent although the training removes it meanwhile."""
     held.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path, held)
@@ -133,19 +148,19 @@ def _hold(path: Path, held: Path) -> Path:
 
 
 def _names(folder: Path) -> list[str]:
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if _is_ours(name))
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if _is_ours(name))
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a file belongs to the storage, and is neither half-written nor of this machine alone."""
+    """Whether a file belongs to the storage: neither half-written, nor a lock or a note of this machine."""
     parts = name.split("/")
     half = any(part.startswith((".", "partial-")) for part in parts) or name.endswith(".partial")
     return not half and parts[-1] != "lock"
 
 
 def _in_order(names: list[str]) -> list[list[str]]:
-    """What may lie there alone, then what says that the rest is there."""
+    """Two lists: files that may be there alone, then those whose presence says that the rest is complete."""
     last = [name for name in names if name.endswith((f"/{MANIFEST}", f"/{RAW_WEIGHTS}"))]
     return [[name for name in names if name not in last], last]
 

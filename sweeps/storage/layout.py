@@ -1,4 +1,4 @@
-"""The folder that holds sweeps, trials and the tracking database: its layout, its locks; or its copy of a bucket."""
+"""The layout and the locks of a storage: the folder (or the copy of a bucket) with sweeps, trials and the database."""
 
 import fcntl
 import os
@@ -22,14 +22,16 @@ MOUNTS = Path("/proc/self/mounts")
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
 NETWORK_FILE_SYSTEMS |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
 
-SMALL = ("samples/", RECIPE, "log.txt")  # of a trial, what is looked at without its weights
+SMALL = ("samples/", RECIPE, "log.txt")  # the files of a trial besides its weights that people look at
 
 
 class Storage:
-    """Paths below one root. Nothing is created before `prepare`.
+    """The paths of a storage below its root. Nothing is created before `prepare`.
 
-    bucket: what the root is the copy of on this machine; its records are brought up to date when it is opened
-    (sweeps/storage/open_storage.py), its trials by `bring`. None: the root is the storage itself.
+    Args:
+        root: The folder.
+        bucket: The bucket of which the root is this machine's copy: sweep files and ledgers are fetched when it is
+            opened (sweeps/storage/open_storage.py), trials by `bring`. None: the root is the storage itself.
     """
 
     def __init__(self, root: Path, bucket: Bucket | None = None) -> None:
@@ -40,7 +42,7 @@ class Storage:
 
     @property
     def database(self) -> Path:
-        """MLflow's own database. Raises InputError for a bucket, which cannot hold one."""
+        """The file of MLflow's database. Raises InputError for a bucket, which cannot hold one."""
         if self.bucket:
             hint = "start `mlflow server` and name it: tracking: {uri: http://HOST:5000}"
             raise input_error("a storage in a bucket has no MLflow database of its own", given=self.name, hint=hint)
@@ -48,7 +50,7 @@ class Storage:
 
     @property
     def copy(self) -> str:
-        """What tells this machine's copy of a bucket from every other one."""
+        """The identity of this machine's copy of a bucket; made at its first use."""
         path = self.root / ".copy"
         if not path.exists():
             self.root.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ class Storage:
         return path.read_text()
 
     def prepare(self) -> None:
-        """Create the folders. Raises InputError where that cannot be, or where another layout's data lie."""
+        """Create the folders. Raises InputError where that fails, or where the storage has another layout."""
         try:
             for folder in (self.sweeps, self.trials, self.artifacts):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +76,7 @@ class Storage:
         self.check()
 
     def check(self) -> None:
-        """Raises InputError where another version's layout lies here."""
+        """Raise InputError where the storage has the layout of another version."""
         version = self.root / "VERSION"
         if version.exists() and version.read_text().strip() != LAYOUT:
             raise input_error(
@@ -109,11 +111,11 @@ class Storage:
         return self.trials / trial
 
     def is_trained(self, trial: str) -> bool:
-        """Whether a trial's last step has been taken and its weights are kept."""
+        """Whether a trial was trained to its last step and its weights are kept."""
         return self.holds(self.trial(trial) / EMA / RAW_WEIGHTS)
 
     def sweep_names(self) -> list[str]:
-        """The sweeps here, the one that was last active first."""
+        """The names of the sweeps, the last active one first."""
         ledgers = self.sweeps.glob("*/ledger.jsonl")
         newest_first = sorted(ledgers, key=lambda path: path.stat().st_mtime_ns, reverse=True)
         return [path.parent.name for path in newest_first]
@@ -138,7 +140,7 @@ class Storage:
         return name
 
     def find_run(self, run: str) -> Path:
-        """The folder of a trial's id, or the run's or bundle's folder that was named."""
+        """The folder of a run: of a trial's id, or the folder of a run or bundle itself."""
         here = Path(run)
         if is_bundle(here) or (here / RECIPE).exists():
             return here
@@ -169,28 +171,28 @@ class Storage:
         return [entry for known, entry in self._listed.items() if known.startswith(f"{name}/")]
 
     def holds(self, path: Path) -> bool:
-        """Whether a trial's file or folder is here, or was in the bucket when it was first looked at."""
+        """Whether a trial's file or folder is here, or is in the bucket (as it was first listed)."""
         name = path.relative_to(self.trials).as_posix()
         return path.exists() or bool(self._below(name))
 
     def size(self, path: Path) -> int:
         """The bytes of a file or folder: those in the bucket, or else those here."""
-        there = self._below(path.relative_to(self.trials).as_posix()) if path.is_relative_to(self.trials) else []
-        if there:
-            return sum(entry.size for entry in there)
+        entries = self._below(path.relative_to(self.trials).as_posix()) if path.is_relative_to(self.trials) else []
+        if entries:
+            return sum(entry.size for entry in entries)
         files = path.rglob("*") if path.is_dir() else [path]
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def bring(self, trial: str, small: bool = False) -> None:
-        """Bring a trial's folder up to date from the bucket, where no worker of this machine is at it.
+        """Fetch what is new of a trial from the bucket, unless a worker of this machine holds the trial.
 
-        small: only what is looked at, not its weights.
+        small: only samples, recipe and log, not the weights.
         """
         if self.bucket is None or is_locked(self.trial(trial) / "lock"):
             return
         place = f"trials/{trial}"
-        there = {name: at for name, at in self.bucket.entries(place).items() if name.startswith(SMALL)}
-        pull(self.bucket, place, self.trial(trial), there if small else None)
+        small_files = {name: entry for name, entry in self.bucket.entries(place).items() if name.startswith(SMALL)}
+        pull(self.bucket, place, self.trial(trial), small_files if small else None)
 
     def remove(self, path: Path) -> None:
         """Remove a file or folder, here and in the bucket."""
@@ -204,9 +206,15 @@ class Storage:
 
 @contextmanager
 def locked(path: Path, what: str, patience: float = 0) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends.
+    """Hold a lock, which also ends when the process dies.
 
-    patience: seconds to wait for a holder to let go. Raises Busy, naming the holder, when it does not.
+    Args:
+        path: The lock's file.
+        what: What is locked, for the message.
+        patience: How many seconds to wait for another holder.
+
+    Raises:
+        Busy: Another process holds it; the message names that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
@@ -244,7 +252,7 @@ def is_locked(path: Path) -> bool:
 
 
 def file_system(path: Path) -> str:
-    """The kind of file system that a path lies, or would lie, on; empty where the system does not tell."""
+    """The kind of the file system that a path is, or would be, on; empty where it is not known."""
     try:
         mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
     except OSError:
@@ -254,4 +262,4 @@ def file_system(path: Path) -> str:
         for _device, place, kind, *_ in mounts
         if path.is_relative_to(place.replace("\\040", " "))
     ]
-    return max(holding, key=lambda found: found[0], default=(0, ""))[1]
+    return max(holding, key=lambda mount: mount[0], default=(0, ""))[1]

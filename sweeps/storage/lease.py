@@ -1,4 +1,4 @@
-"""Which driver runs a sweep in a bucket: an object that the driver renews, by the bucket's own clock."""
+"""The lease of a sweep in a bucket: an object that the driver which runs the sweep renews, by the bucket's clock."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from sweeps.storage.bucket import Bucket, Entry
 
 RENEWED_EVERY = 10.0  # seconds
 LASTS = 60.0  # seconds without renewal after which a driver counts as dead
-LOOK_EVERY = 1.0  # seconds between two looks at a lease that may be a dead driver's
+LOOK_EVERY = 1.0  # seconds between two checks of a lease whose driver may be dead
 
 
 class Busy(InputError):
@@ -33,7 +33,7 @@ def _holder(bucket: Bucket, sweep: str) -> dict[str, Any]:
 
 
 def is_held(bucket: Bucket, sweep: str) -> bool:
-    """Whether a driver has renewed its lease lately."""
+    """Whether a driver has renewed its lease within the last minute."""
     entry = _entry(bucket, sweep)
     return entry is not None and not _is_old(bucket, entry)
 
@@ -44,7 +44,10 @@ def _is_old(bucket: Bucket, entry: Entry) -> bool:
 
 @dataclass(frozen=True)
 class Lease:
-    """One driver's right to write a sweep's ledger. copy: the copy on this machine, whose lock the driver holds."""
+    """One driver's right to write a sweep's ledger.
+
+    copy: the identity of this machine's copy of the storage, whose lock the driver holds.
+    """
 
     bucket: Bucket
     sweep: str
@@ -52,27 +55,34 @@ class Lease:
     id: str
 
     def renew(self) -> bool:
-        """Go on holding it; False where another driver has taken it since."""
+        """Renew the lease; False where another driver has taken it."""
         if _holder(self.bucket, self.sweep).get("id") not in (self.id, None):
             return False
         self.bucket.write(_name(self.sweep), self._content())
         return True
 
     def release(self) -> None:
-        """Let go of it."""
+        """Give the lease up, if it is still ours."""
         if _holder(self.bucket, self.sweep).get("id") == self.id:
             self.bucket.remove([_name(self.sweep)])
 
     def _content(self) -> bytes:
-        who = {"id": self.id, "copy": self.copy, "process": os.getpid(), "host": os.uname().nodename}
-        return json.dumps(who | {"renewed": time.time()}).encode()  # the time makes every renewal another object
+        content = {"id": self.id, "copy": self.copy, "process": os.getpid(), "host": os.uname().nodename}
+        return json.dumps(content | {"renewed": time.time()}).encode()  # the time gives every renewal another mark
 
 
 def acquire(bucket: Bucket, sweep: str, copy: str) -> Lease:
-    """Take the lease, from a dead driver too: one that does not renew it while we watch, or one of this same copy.
+    """Take the lease of a sweep, also from a dead driver; waits for at most LASTS seconds to see whether it is dead.
 
-    copy: the identity of the copy on this machine; whoever asks holds its lock, so that another holder is dead. Waits
-    for at most LASTS seconds. Raises Busy, naming the holder, where it lives.
+    A driver is dead when it does not renew its lease, or when it had this very copy: the caller holds the copy's lock.
+
+    Args:
+        bucket: Where the storage is.
+        sweep: The sweep's name.
+        copy: The identity of this machine's copy of the storage.
+
+    Raises:
+        Busy: Another driver is alive; the message names it.
     """
     lease, first = Lease(bucket, sweep, copy, uuid.uuid4().hex), _entry(bucket, sweep)
     while entry := _entry(bucket, sweep):

@@ -1,4 +1,4 @@
-"""What another terminal asks of a running sweep: small files in the sweep's folder, which its driver takes away."""
+"""Requests from another terminal to stop a sweep or a trial: small files in the sweep's folder."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ EVERYTHING = "everything"
 
 
 def ask_to_stop(storage: Storage, sweep: str, trial: str | None = None) -> None:
-    """Ask the sweep's driver, wherever it is, to stop one trial at its next report, or the sweep at once."""
+    """Ask the sweep's driver, on any machine, to stop one trial at its next report, or the sweep at once."""
     if storage.bucket and not is_locked(storage.lock(sweep)):
         storage.bucket.write(f"sweeps/{sweep}/stop/{trial or EVERYTHING}", b"\n")
     else:
-        ask_here(storage, sweep, trial or EVERYTHING)
+        ask_driver_here(storage, sweep, trial or EVERYTHING)
 
 
-def ask_here(storage: Storage, sweep: str, what: str) -> None:
+def ask_driver_here(storage: Storage, sweep: str, what: str) -> None:
     """Ask a driver on this machine: a trial's id, or `EVERYTHING`."""
     folder = _folder(storage, sweep)
     folder.mkdir(exist_ok=True)
     (folder / what).touch()
 
 
-def asked_to_stop(storage: Storage, sweep: str) -> set[str]:
-    """What was asked since the last call: trials' ids, or `EVERYTHING`."""
+def take_requests(storage: Storage, sweep: str) -> set[str]:
+    """The requests since the last call, which are removed: trials' ids, or `EVERYTHING`."""
     folder, asked = _folder(storage, sweep), set()
     if folder.exists():
         for path in folder.iterdir():

@@ -10,7 +10,7 @@ from sweeps.planning.plan import Plan
 from sweeps.storage.events import CellScored, Event, SamplesDrawn, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import only
-from sweeps.tracking.mlflow_view import View, open_view, tracking_uri, without_password
+from sweeps.tracking.mlflow_view import MLflowWriter, open_writer, tracking_uri, without_password
 
 TRY_AGAIN = 5.0  # seconds between two attempts at a tracking store that is away
 PATIENCE = 60  # seconds without a sign of life after which a tracking store is given up
@@ -18,7 +18,7 @@ PATIENCE = 60  # seconds without a sign of life after which a tracking store is 
 log = logging.getLogger(__name__)
 
 
-class Mirror(threading.Thread):
+class MLflowThread(threading.Thread):
     """Shows events in MLflow as they come, on a thread of its own: the sweep never waits for the tracking store.
 
     A store that fails is tried again every few seconds, from the last event that it is known to show; what it has not
@@ -26,11 +26,11 @@ class Mirror(threading.Thread):
     """
 
     def __init__(self, storage: Storage, plan: Plan, sweep: str, past: Iterable[Event]) -> None:
-        super().__init__(name="mlflow-mirror", daemon=True)
+        super().__init__(name="mlflow", daemon=True)
         self.uri = tracking_uri(storage, plan.spec.tracking.uri)
         self.storage, self.plan, self.sweep = storage, plan, sweep
         self.problem: Exception | None = None
-        self.shown = 0  # events mirrored so far
+        self.shown = 0  # events written so far
         self._events = list(past)
         self._news, self._closing = threading.Event(), threading.Event()
 
@@ -59,7 +59,7 @@ class Mirror(threading.Thread):
         while True:
             last = self._closing.is_set()
             try:
-                self._mirror(open_view(self.storage, self.plan, self.sweep, self.uri))
+                self._write_all(open_writer(self.storage, self.plan, self.sweep, self.uri))
                 self.problem = None
                 return
             except Exception as problem:
@@ -71,20 +71,20 @@ class Mirror(threading.Thread):
                 return
             self._closing.wait(TRY_AGAIN)
 
-    def _mirror(self, view: View) -> None:
-        done = view.mirrored()
+    def _write_all(self, writer: MLflowWriter) -> None:
+        done = writer.shown_count()
         while True:
             closing = self._closing.is_set()  # before the events: those that come with the closing are not missed
             if done < len(self._events):
                 event = self._events[done]
                 bring_shown(self.storage, event)
-                view.show(event)
+                writer.show(event)
                 done += 1
                 self.shown += 1
                 if isinstance(event, TrialEnded):
-                    view.remember(done)
+                    writer.remember(done)
             elif closing:
-                view.remember(done)
+                writer.remember(done)
                 return
             else:
                 self._news.wait()
@@ -120,12 +120,12 @@ def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | No
     place = tracking_uri(storage, uri or plan.spec.tracking.uri)
     sweep = only(events, SweepStarted)[0].sweep
     try:
-        view = open_view(storage, plan, sweep, place)
-        known = view.mirrored()
+        writer = open_writer(storage, plan, sweep, place)
+        known = writer.shown_count()
         for event in events[known:]:
             bring_shown(storage, event)
-            view.show(event)
-        view.remember(len(events))
+            writer.show(event)
+        writer.remember(len(events))
     except Exception as problem:
         raise input_error(
             "MLflow cannot be brought up to date",

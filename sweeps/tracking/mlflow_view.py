@@ -141,7 +141,7 @@ def mlflow_status(outcome: TrialStatus) -> str:
     return "KILLED" if outcome.is_open else "FINISHED"
 
 
-class View:
+class MLflowWriter:
     """The runs of one sweep in one tracking store, and how each kind of event shows in them."""
 
     def __init__(self, client: "MlflowClient", experiment: str, sweep: str, plan: Plan, storage: Storage) -> None:
@@ -226,7 +226,7 @@ class View:
         self.client.set_terminated(run, status, end_time=milliseconds(event.time))
 
     def show(self, event: Event) -> None:
-        """Mirror one event."""
+        """Write one event to the store."""
         if event.trial is not None and event.trial not in self.trials:
             return
         match event:
@@ -330,7 +330,7 @@ class View:
             register_best(self.client, self.storage, self.plan, rows, self._parent(event))
         self._end(self._parent(event), mlflow_status(event.outcome), event)
 
-    def mirrored(self) -> int:
+    def shown_count(self) -> int:
         """How many ledger lines this store is known to show."""
         parent = self.runs.get((None, None))
         return int(self.client.get_run(parent).data.tags.get(MIRRORED, 0)) if parent else 0
@@ -349,7 +349,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def open_view(storage: Storage, plan: Plan, sweep: str, uri: str) -> View:
+def open_writer(storage: Storage, plan: Plan, sweep: str, uri: str) -> MLflowWriter:
     """The sweep's runs in the store at this URI."""
     quiet()
     if storage.bucket is None and uri == tracking_uri(storage, None):
@@ -357,7 +357,7 @@ def open_view(storage: Storage, plan: Plan, sweep: str, uri: str) -> View:
     from mlflow import MlflowClient
 
     experiment = plan.spec.tracking.experiment or plan.spec.name
-    return View(MlflowClient(tracking_uri=uri), experiment, sweep, plan, storage)
+    return MLflowWriter(MlflowClient(tracking_uri=uri), experiment, sweep, plan, storage)
 
 
 def without_password(uri: str) -> str:

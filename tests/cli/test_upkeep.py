@@ -8,7 +8,7 @@ from pipelines.yaml_file import write_yaml
 from sweeps.storage.events import SweepStarted, TrialStarted
 from sweeps.storage.layout import Storage, locked
 from sweeps.storage.ledger import Ledger
-from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, asked_to_stop
+from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, take_requests
 from tests.cli.conftest import Command, Refused
 from tests.sweeps.conftest import ended, plan_of, scored
 
@@ -36,14 +36,14 @@ def test_only_a_running_sweep_can_be_stopped(finished: Storage, refused: Refused
     with locked(finished.lock("made"), "made"):
         assert "has no trial 'x'" in refused("stop", "made", "x", "--storage", finished.root)
         assert f"trial {FIRST} is completed already" in refused("stop", "made", FIRST, "--storage", finished.root)
-    assert asked_to_stop(finished, "made") == set()
+    assert take_requests(finished, "made") == set()
 
 
 def test_what_is_asked_is_heard_once(finished: Storage) -> None:
     ask_to_stop(finished, "made", FIRST)
     ask_to_stop(finished, "made")
-    assert asked_to_stop(finished, "made") == {FIRST, EVERYTHING}
-    assert asked_to_stop(finished, "made") == set()
+    assert take_requests(finished, "made") == {FIRST, EVERYTHING}
+    assert take_requests(finished, "made") == set()
 
 
 def test_a_running_trial_is_asked_to_stop(finished: Storage, mpdit: Command) -> None:
@@ -52,7 +52,7 @@ def test_a_running_trial_is_asked_to_stop(finished: Storage, mpdit: Command) -> 
         done = mpdit("stop", "made", SECOND, "--storage", finished.root)
     assert done.returncode == 0
     assert "stops at its next report" in done.stderr
-    assert asked_to_stop(finished, "made") == {SECOND}
+    assert take_requests(finished, "made") == {SECOND}
 
 
 def test_a_finished_sweep_has_nothing_to_retry(finished: Storage, mpdit: Command) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import SweepStarted, TrialEnded
 from sweeps.storage.ledger import read
-from sweeps.storage.open_storage import copy_of, open_storage
+from sweeps.storage.open_storage import local_copy, open_storage
 from tests.bucket_server import Server, bucket_url, s3_server
 from tests.slow.conftest import PATIENCE, end, mpdit, mpdit_json, ranking_of, settled, start, wait_for
 from tests.slow.test_cluster import two_nodes
@@ -46,7 +46,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket_url: str) -> It
 
 
 def ledger_of(url: str) -> Path:
-    return copy_of(url) / "sweeps/afar/ledger.jsonl"
+    return local_copy(url) / "sweeps/afar/ledger.jsonl"
 
 
 def eventually(look: Callable[[], list[str]], process: Any) -> list[str]:
@@ -83,7 +83,9 @@ def test_a_sweep_ranks_as_in_a_folder_and_every_command_finds_it_elsewhere(
     assert sorted(planned["reused"]) == sorted(row["trial"] for row in states["trials"])
     mpdit("best", "--export", *place, cwd=here)
     assert (here / "bundles/afar/model.safetensors").exists()
-    assert not (copy_of(bucket_url) / "trials" / undisturbed[-1]["trial"] / "ema").exists()  # only what was asked for
+    assert not (
+        local_copy(bucket_url) / "trials" / undisturbed[-1]["trial"] / "ema"
+    ).exists()  # only what was asked for
     known = {row["params"]["ema.sigma_rel"]: row["value"] for row in undisturbed if row["trial"] == trial}
     again = mpdit_json("evaluate", trial, "--ema", "0.1", "--samples", "200", *place, cwd=here)
     assert again[0]["params"]["ema.sigma_rel"] in known

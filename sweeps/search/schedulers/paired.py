@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from mpdit.scoring.frechet import FOLDS, jackknife_error, margin
+from mpdit.scoring.frechet import FOLDS, jackknife_error, t_critical
 from sweeps.search.schedulers.median import FEWEST_OTHERS
 from sweeps.spec.scheduler_kind import SCHEDULERS, SchedulerKind, Score
 
@@ -21,7 +21,7 @@ def paired(mine: Score, others: Sequence[Score], reduction: float) -> str | None
         return None
     difference = mine.value - against.value
     error = jackknife_error([a - b for a, b in zip(mine.left_out, against.left_out, strict=True)])
-    if difference <= margin(FOLDS - 1) * error:
+    if difference <= t_critical(FOLDS - 1) * error:
         return None
     return f"worse than {against.trial} by {difference:.3g} ± {error:.2g}"
 

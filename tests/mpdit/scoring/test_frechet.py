@@ -126,7 +126,7 @@ def test_the_errors_interval_covers_the_truth_as_often_as_it_says() -> None:
     values = np.array([value for value, _ in found])
     errors = np.array([fidelity.jackknife_error(left_out) for _, left_out in found])
     assert errors.mean() == pytest.approx(values.std(), rel=0.15)
-    held = np.abs(values - values.mean()) <= fidelity.margin(fidelity.FOLDS - 1) * errors
+    held = np.abs(values - values.mean()) <= fidelity.t_critical(fidelity.FOLDS - 1) * errors
     assert 0.91 <= held.mean() <= 0.98
 
 
@@ -146,9 +146,9 @@ def test_the_error_of_a_paired_difference_is_that_of_the_difference() -> None:
     assert np.mean(told) < np.mean(single) / 2
 
 
-def test_student_s_margin_is_wider_than_the_normals() -> None:
-    assert fidelity.margin(9) == pytest.approx(2.262, abs=1e-3)
-    assert fidelity.margin(1e6) == pytest.approx(1.960, abs=1e-3)
+def test_student_s_critical_value_is_wider_than_the_normals() -> None:
+    assert fidelity.t_critical(9) == pytest.approx(2.262, abs=1e-3)
+    assert fidelity.t_critical(1e6) == pytest.approx(1.960, abs=1e-3)
 
 
 def test_the_noise_floor_is_what_fresh_samples_of_the_truth_score() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.execution.driver_sync import uplinked
+from sweeps.execution.driver_sync import driver_sync
 from sweeps.storage import lease
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import Progress
@@ -14,7 +14,7 @@ from sweeps.storage.layout import locked
 from sweeps.storage.lease import Busy, acquire, is_held
 from sweeps.storage.ledger import read
 from sweeps.storage.open_storage import open_storage
-from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, asked_to_stop
+from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, take_requests
 from tests.bucket_server import bucket_url, elsewhere, s3_server
 from tests.sweeps.conftest import made, plan_of
 
@@ -28,7 +28,7 @@ def test_a_ledger_goes_up_in_segments_and_is_the_same_elsewhere(
     bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = open_storage(bucket_url)
-    with uplinked(storage, "made") as link:
+    with driver_sync(storage, "made") as link:
         assert link
         ledger = made(storage, PLAN)
         for value in range(3):
@@ -49,11 +49,11 @@ def test_a_ledger_goes_up_in_segments_and_is_the_same_elsewhere(
 
 def test_what_a_machine_alone_has_reported_is_sent_by_its_next_start(bucket_url: str) -> None:
     storage = open_storage(bucket_url)
-    with uplinked(storage, "made"):
+    with driver_sync(storage, "made"):
         ledger = made(storage, PLAN)
     ledger.append(Progress("t", 1, {}))  # by a driver that was killed before it could send it
     assert len(read(open_storage(bucket_url).ledger("made"))) == 1
-    with uplinked(open_storage(bucket_url), "made"):
+    with driver_sync(open_storage(bucket_url), "made"):
         pass
     assert len(open_bucket(bucket_url).entries("sweeps/made/ledger")) == 1
 
@@ -62,14 +62,14 @@ def test_a_sweep_that_went_on_elsewhere_leaves_what_was_not_sent_aside(
     bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = open_storage(bucket_url)
-    with uplinked(storage, "made") as link:
+    with driver_sync(storage, "made") as link:
         ledger = made(storage, PLAN)
         ledger.append(Progress("t", 1, {}))
     link = None
     ledger.append(Progress("t", 2, {"here": 1}))
     with monkeypatch.context() as patch:
         other = elsewhere(storage, patch, tmp_path)
-        with uplinked(other, "made") as link:
+        with driver_sync(other, "made") as link:
             assert link
             made(other, PLAN).append(Progress("t", 1, {"there": 1}))
             link.finish()
@@ -83,7 +83,7 @@ def test_a_sweep_that_went_on_elsewhere_leaves_what_was_not_sent_aside(
 
 def test_a_sweep_that_is_gone_from_the_bucket_is_gone_here(bucket_url: str) -> None:
     storage = open_storage(bucket_url)
-    with uplinked(storage, "made") as link:
+    with driver_sync(storage, "made") as link:
         assert link
         made(storage, PLAN).append(Progress("t", 1, {}))
         link.finish()
@@ -134,7 +134,7 @@ def test_a_driver_that_has_lost_its_place_writes_no_more(
 
     monkeypatch.setattr(lease, "LASTS", -1.0)
     storage = open_storage(bucket_url)
-    with uplinked(storage, "made") as link:
+    with driver_sync(storage, "made") as link:
         assert link
         link.recorder = Recorder()  # type: ignore[assignment]
         made(storage, PLAN).append(Progress("t", 1, {}))
@@ -148,7 +148,7 @@ def test_a_driver_hears_from_elsewhere_that_it_is_to_stop(
     bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = open_storage(bucket_url)
-    with locked(storage.lock("made"), "sweep made"), uplinked(storage, "made") as link:
+    with locked(storage.lock("made"), "sweep made"), driver_sync(storage, "made") as link:
         assert link
         made(storage, PLAN)
         with monkeypatch.context() as patch:
@@ -157,6 +157,6 @@ def test_a_driver_hears_from_elsewhere_that_it_is_to_stop(
             ask_to_stop(other, "made")
             ask_to_stop(other, "made", "some-trial")
         link.keep_up()
-        assert asked_to_stop(storage, "made") == {EVERYTHING, "some-trial"}
+        assert take_requests(storage, "made") == {EVERYTHING, "some-trial"}
         link.keep_up()
-        assert asked_to_stop(storage, "made") == set()
+        assert take_requests(storage, "made") == set()

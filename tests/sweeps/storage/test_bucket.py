@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mpdit.errors import InputError
-from sweeps.execution.driver_sync import uplinked
+from sweeps.execution.driver_sync import driver_sync
 from sweeps.execution.retention import drop_losers, removable, remove
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import SweepStarted, WeightsDropped
@@ -86,7 +86,7 @@ def test_another_layout_in_a_bucket_is_refused(bucket_url: str) -> None:
 def test_what_can_go_goes_in_the_bucket_too(bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = open_storage(bucket_url)
     best, loser = (trial.id for trial in PLAN.trials)
-    with uplinked(storage, "made") as link:
+    with driver_sync(storage, "made") as link:
         assert link
         ledger = made(storage, PLAN)
         ledger.append(SweepStarted("s", 1))

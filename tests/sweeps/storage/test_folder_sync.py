@@ -12,8 +12,8 @@ from sweeps.execution.worker import run_trial
 from sweeps.storage import folder_sync as copies
 from sweeps.storage.bucket import BucketLost, open_bucket
 from sweeps.storage.events import Event, Progress, SamplesDrawn, TrialEnded
-from sweeps.storage.folder_sync import NOTED, kept_up, pull, push
-from sweeps.storage.open_storage import copy_of
+from sweeps.storage.folder_sync import NOTED, pull, push, synced
+from sweeps.storage.open_storage import local_copy
 from tests.bucket_server import bucket_url, s3_server
 from tests.conftest import SMALL
 
@@ -146,7 +146,7 @@ def test_a_thread_sends_while_a_training_goes_on_and_a_bucket_that_is_away_is_tr
             sent.set()
 
     monkeypatch.setattr(copies, "push", watched)
-    with kept_up(bucket, "t", here):
+    with synced(bucket, "t", here):
         write(here, "one")
         assert sent.wait(60)
         assert "one" in bucket.entries("t")
@@ -174,7 +174,7 @@ def test_a_trial_goes_on_elsewhere_from_the_bucket(
 
         return train_with_room(*given[:2], report, *given[3:])  # type: ignore[arg-type]
 
-    first, told = copy_of(bucket_url) / "trials" / "t", list[Event]()
+    first, told = local_copy(bucket_url) / "trials" / "t", list[Event]()
     bucket = open_bucket(bucket_url)
 
     def tell(line: Event) -> None:
@@ -184,7 +184,7 @@ def test_a_trial_goes_on_elsewhere_from_the_bucket(
     with pytest.raises(SystemExit):
         run_trial("t", recipe, first, cells, 1, tell, training=cut_off, bucket=bucket_url)
     monkeypatch.setenv("MPDIT_CACHE", str(tmp_path / "other"))
-    second = copy_of(bucket_url) / "trials" / "t"
+    second = local_copy(bucket_url) / "trials" / "t"
     assert second != first
     run_trial("t", recipe, second, cells, 1, tell, bucket=bucket_url)
     assert isinstance(told[-1], TrialEnded) and told[-1].outcome == "completed"

@@ -12,17 +12,17 @@ from sweeps.storage.events import Event, Progress, SamplesDrawn, SweepEnded, Swe
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
 from sweeps.storage.trial_status import TrialStatus
-from sweeps.tracking.mlflow_thread import Mirror
+from sweeps.tracking.mlflow_thread import MLflowThread
 from sweeps.tracking.mlflow_view import (
     CELL,
     GROWTH,
     KIND,
     PARENT,
     TRIAL,
-    View,
+    MLflowWriter,
     check_place,
     create_database,
-    open_view,
+    open_writer,
     tracking_uri,
     without_password,
 )
@@ -56,7 +56,7 @@ def story(plan: Plan) -> list[Event]:
 
 
 def mirror(storage: Storage, plan: Plan, past: list[Event], new: list[Event], sweep: str = "s1") -> None:
-    thread = Mirror(storage, plan, sweep, past)
+    thread = MLflowThread(storage, plan, sweep, past)
     thread.start()
     for line in new:
         thread.show(line)
@@ -133,7 +133,7 @@ def test_a_store_that_is_away_does_not_hold_the_sweep_up(
 ) -> None:
     monkeypatch.setattr("sweeps.tracking.mlflow_thread.PATIENCE", 0.2)
     away = small_plan.spec.model_copy(update={"tracking": Tracking(uri="http://127.0.0.1:9")})
-    thread = Mirror(Storage(tmp_path), dataclasses.replace(small_plan, spec=away), "s1", [])
+    thread = MLflowThread(Storage(tmp_path), dataclasses.replace(small_plan, spec=away), "s1", [])
     thread.start()
     thread.show(story(small_plan)[0])
     assert thread.close() is not None
@@ -196,9 +196,9 @@ def test_sqlite_on_a_network_file_system_is_refused(
 def test_a_run_that_was_created_without_its_parameters_gets_them(storage: Storage, small_plan: Plan) -> None:
     events = story(small_plan)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(View, "_params", lambda *_: (_ for _ in ()).throw(ConnectionError("killed here")))
+        patch.setattr(MLflowWriter, "_params", lambda *_: (_ for _ in ()).throw(ConnectionError("killed here")))
         patch.setattr("sweeps.tracking.mlflow_thread.TRY_AGAIN", 0.0)
-        thread = Mirror(storage, small_plan, "bare", events)
+        thread = MLflowThread(storage, small_plan, "bare", events)
         thread.start()
         assert isinstance(thread.close(), ConnectionError)
     mirror(storage, small_plan, events, [], "bare")
@@ -222,7 +222,7 @@ def test_the_samples_of_a_training_are_one_row_of_the_viewer_and_are_not_doubled
     mirror(storage, plan, [], events, "grown")
     client = MlflowClient(tracking_uri=tracking_uri(storage, None))
     for line in events:  # shown again, as after a kill
-        open_view(storage, plan, "grown", tracking_uri(storage, None)).show(line)
+        open_writer(storage, plan, "grown", tracking_uri(storage, None)).show(line)
     experiment = client.get_experiment_by_name("grown")
     assert experiment is not None
     (child,) = client.search_runs([experiment.experiment_id], f"tags.`{KIND}` = 'trial'")
