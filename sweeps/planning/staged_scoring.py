@@ -86,7 +86,7 @@ def _is_known(contender: Contender, samples: int, results: Results, out: set[str
 
 
 def _value(contender: Contender, samples: int, results: Results) -> float:
-    """The mean cost over seeds; or infinity where a seed has no value."""
+    """The mean cost over seeds, or infinity where a seed has no value."""
     group, planned = contender
     values = [results.get((trial.id, planned.cell.with_samples(samples).key)) for trial in group]
     known = [value for value in values if value is not None]
