@@ -87,7 +87,7 @@ def sync(
 ) -> None:
     """Bring MLflow up to date from the sweep's ledger, or show the sweep in another MLflow."""
     from sweeps.storage.open_storage import open_storage
-    from sweeps.tracking.mlflow_thread import synchronise
+    from sweeps.tracking.tracking_thread import synchronise
 
     where = open_storage(storage)
     found, made, events = recorded(where, name)

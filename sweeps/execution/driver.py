@@ -25,8 +25,8 @@ from sweeps.storage.layout import Storage, locked
 from sweeps.storage.ledger import Ledger, only, trial_statuses
 from sweeps.storage.stop_requests import take_requests
 from sweeps.storage.trial_status import TrialStatus
-from sweeps.tracking.mlflow_thread import MLflowThread
-from sweeps.tracking.mlflow_view import check_place
+from sweeps.tracking.tracking_thread import TrackingThread
+from sweeps.tracking.tracking_view import view_of
 
 LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see whether it is free
 
@@ -68,7 +68,7 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
     listener: called with each event once it is on disk. Raises InputError for what must not start.
     """
     spec, how = plan.spec, how or Start()
-    check_place(storage, spec.tracking.uri)
+    view_of(plan).check(storage, spec.tracking.uri)
     storage.prepare()
     with (
         locked(storage.lock(spec.name), f"sweep {spec.name}", patience=LOCK_PATIENCE),
@@ -142,13 +142,13 @@ def _run(
 ) -> SweepEnd:
     past, whole = list(ledger.events), cluster is None
     sweep = next((start.sweep for start in only(past, SweepStarted)), uuid.uuid4().hex)
-    mlflow = MLflowThread(storage, plan, sweep, past)
-    recorder = Recorder(ledger, mlflow, listener)
+    tracking = TrackingThread(storage, plan, sweep, past)
+    recorder = Recorder(ledger, tracking, listener)
     gpus = gpus_per_trial(plan.spec, cluster.nodes) * plan.spec.resources.workers_per_trial if cluster else 0.0
     recorder.record(_started(plan, sweep, concurrent, gpus))
     if link:
         link.follow(recorder)
-    mlflow.start()  # only now: MLflow's runs are found again by the identity that this line keeps
+    tracking.start()  # only now: what it shows is found again by the identity that this line keeps
     try:
         if cluster:
             whole = _run_rounds(plan, storage, still, recorder, cluster, concurrent, how)
@@ -157,7 +157,7 @@ def _run(
     finally:
         cut = exhausted(plan.spec, ledger.events) or still.cut
         outcome = _close(plan, ledger, recorder, whole, cut)
-        problem = mlflow.close()
+        problem = tracking.close()
         if link and (unsent := link.finish()):
             recorder.fault = recorder.fault or unsent
     started = {start.trial for start in only(ledger.events[len(past) :], TrialStarted)}

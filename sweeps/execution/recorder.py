@@ -1,11 +1,11 @@
-"""The one way into the record: ledger first, then MLflow and the screen; and what is to be stopped."""
+"""The one way into the record: ledger first, then the tracking view and the screen; and what is to be stopped."""
 
 from collections.abc import Callable
 from typing import Any
 
 from sweeps.storage.events import Event
 from sweeps.storage.ledger import Ledger
-from sweeps.tracking.mlflow_thread import MLflowThread
+from sweeps.tracking.tracking_thread import TrackingThread
 
 Listener = Callable[[Event], None]
 
@@ -13,8 +13,8 @@ Listener = Callable[[Event], None]
 class Recorder:
     """Takes what happens in a sweep, in order; knows why trials, or the whole sweep, are to end early."""
 
-    def __init__(self, ledger: Ledger, mlflow: MLflowThread, listener: Listener) -> None:
-        self.ledger, self.mlflow, self.listener = ledger, mlflow, listener
+    def __init__(self, ledger: Ledger, tracking: TrackingThread, listener: Listener) -> None:
+        self.ledger, self.tracking, self.listener = ledger, tracking, listener
         self.halt: str | None = None  # why no trial is to go on
         self.fault: str | None = None  # what ended the sweep from outside
         self.stops: dict[str, str] = {}  # why a trial is to end at its next report
@@ -27,5 +27,5 @@ class Recorder:
         """Append one event and show it; what is already known is dropped. Raises DiskFull."""
         if self.ledger.append(event):
             recorded = self.ledger.events[-1]
-            self.mlflow.show(recorded)
+            self.tracking.show(recorded)
             self.listener(recorded)

@@ -24,6 +24,7 @@ from sweeps.spec.constraint import Limit, parse_constraint
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, Space, parse_axis
+from sweeps.spec.tracking_views import VIEWS
 
 POST_HOC_AXES = ("ema.sigma_rel", "evaluation.guidance", "evaluation.steps", "evaluation.sampler")
 
@@ -142,8 +143,9 @@ class Retention(Settings):
 
 
 class Tracking(Settings):
-    """Where MLflow's view is written. uri null: the storage's own database; experiment null: the sweep's name."""
+    """Where the sweep is shown. uri null: the storage's own database; experiment null: the sweep's name."""
 
+    view: Annotated[str, KindName(VIEWS)] = "mlflow"
     uri: str | None = None
     experiment: str | None = None
 

@@ -1,7 +1,7 @@
 """MLflow: a view of the ledger that can be rebuilt from it at any time. The only module that knows MLflow.
 
 Experiment = sweep; parent run = the sweep, child = a trial, grandchild = a cell. A run is found again by its
-tags, so replaying events never doubles one. What writes them, and when: sweeps/tracking/mlflow_thread.py.
+tags, so replaying events never doubles one. What writes them, and when: sweeps/tracking/tracking_thread.py.
 """
 
 import json
@@ -142,7 +142,7 @@ def mlflow_status(outcome: TrialStatus) -> str:
 
 
 class MLflowWriter:
-    """The runs of one sweep in one tracking store, and how each kind of event shows in them."""
+    """Writes the runs of one sweep to one tracking store, and shows each kind of event in them."""
 
     def __init__(self, client: "MlflowClient", experiment: str, sweep: str, plan: Plan, storage: Storage) -> None:
         self.remote = str(client.tracking_uri).startswith("http")
@@ -226,7 +226,7 @@ class MLflowWriter:
         self.client.set_terminated(run, status, end_time=milliseconds(event.time))
 
     def show(self, event: Event) -> None:
-        """Write one event to the store."""
+        """Show one event."""
         if event.trial is not None and event.trial not in self.trials:
             return
         match event:
@@ -331,14 +331,17 @@ class MLflowWriter:
         self._end(self._parent(event), mlflow_status(event.outcome), event)
 
     def shown_count(self) -> int:
-        """How many ledger lines this store is known to show."""
+        """How many events of the ledger this store is known to show."""
         parent = self.runs.get((None, None))
         return int(self.client.get_run(parent).data.tags.get(MIRRORED, 0)) if parent else 0
 
-    def remember(self, lines: int) -> None:
-        """Note how many ledger lines are shown; what comes after is replayed at the next start."""
+    def mark_shown(self, events: int) -> None:
+        """Note how many events of the ledger are shown; later ones are shown at the next start."""
         if (None, None) in self.runs:
-            self.client.set_tag(self.runs[None, None], MIRRORED, lines)
+            self.client.set_tag(self.runs[None, None], MIRRORED, events)
+
+    def close(self) -> None:
+        """Nothing is open between two calls."""
 
 
 def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,6 @@ from sweeps.storage.events import Event, Progress, SamplesDrawn, SweepEnded, Swe
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
 from sweeps.storage.trial_status import TrialStatus
-from sweeps.tracking.mlflow_thread import MLflowThread
 from sweeps.tracking.mlflow_view import (
     CELL,
     GROWTH,
@@ -26,6 +25,7 @@ from sweeps.tracking.mlflow_view import (
     tracking_uri,
     without_password,
 )
+from sweeps.tracking.tracking_thread import TrackingThread
 from tests.sweeps.conftest import ended, plan_of, scored
 
 pytestmark = pytest.mark.filterwarnings(
@@ -56,7 +56,7 @@ def story(plan: Plan) -> list[Event]:
 
 
 def mirror(storage: Storage, plan: Plan, past: list[Event], new: list[Event], sweep: str = "s1") -> None:
-    thread = MLflowThread(storage, plan, sweep, past)
+    thread = TrackingThread(storage, plan, sweep, past)
     thread.start()
     for line in new:
         thread.show(line)
@@ -131,9 +131,9 @@ def test_wherever_the_driver_was_killed_the_view_becomes_whole(shown: int, stora
 def test_a_store_that_is_away_does_not_hold_the_sweep_up(
     tmp_path: Path, small_plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.tracking.mlflow_thread.PATIENCE", 0.2)
+    monkeypatch.setattr("sweeps.tracking.tracking_thread.PATIENCE", 0.2)
     away = small_plan.spec.model_copy(update={"tracking": Tracking(uri="http://127.0.0.1:9")})
-    thread = MLflowThread(Storage(tmp_path), dataclasses.replace(small_plan, spec=away), "s1", [])
+    thread = TrackingThread(Storage(tmp_path), dataclasses.replace(small_plan, spec=away), "s1", [])
     thread.start()
     thread.show(story(small_plan)[0])
     assert thread.close() is not None
@@ -197,8 +197,8 @@ def test_a_run_that_was_created_without_its_parameters_gets_them(storage: Storag
     events = story(small_plan)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MLflowWriter, "_params", lambda *_: (_ for _ in ()).throw(ConnectionError("killed here")))
-        patch.setattr("sweeps.tracking.mlflow_thread.TRY_AGAIN", 0.0)
-        thread = MLflowThread(storage, small_plan, "bare", events)
+        patch.setattr("sweeps.tracking.tracking_thread.TRY_AGAIN", 0.0)
+        thread = TrackingThread(storage, small_plan, "bare", events)
         thread.start()
         assert isinstance(thread.close(), ConnectionError)
     mirror(storage, small_plan, events, [], "bare")

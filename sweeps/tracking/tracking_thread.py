@@ -1,8 +1,8 @@
-"""When MLflow's view of a sweep is written: as events come, by one thread of the driver; or later, by `mpdit sync`."""
+"""Write the tracking view of a sweep: as events come, on a thread of the driver; or later, by `mpdit sync`."""
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES, RECIPE
@@ -10,7 +10,7 @@ from sweeps.planning.plan import Plan
 from sweeps.storage.events import CellScored, Event, SamplesDrawn, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import only
-from sweeps.tracking.mlflow_view import MLflowWriter, open_writer, tracking_uri, without_password
+from sweeps.tracking.tracking_view import Writer, view_of
 
 TRY_AGAIN = 5.0  # seconds between two attempts at a tracking store that is away
 PATIENCE = 60  # seconds without a sign of life after which a tracking store is given up
@@ -18,19 +18,20 @@ PATIENCE = 60  # seconds without a sign of life after which a tracking store is 
 log = logging.getLogger(__name__)
 
 
-class MLflowThread(threading.Thread):
-    """Shows events in MLflow as they come, on a thread of its own: the sweep never waits for the tracking store.
+class TrackingThread(threading.Thread):
+    """Shows events in the tracking store as they come; the sweep never waits for the store.
 
-    A store that fails is tried again every few seconds, from the last event that it is known to show; what it has not
-    seen when the sweep is over, the next start or `mpdit sync` shows it.
+    A store that fails is tried again every few seconds, from the last event that it is known to show. The next start or
+    `mpdit sync` shows what it has not seen when the sweep is over.
     """
 
     def __init__(self, storage: Storage, plan: Plan, sweep: str, past: Iterable[Event]) -> None:
-        super().__init__(name="mlflow", daemon=True)
-        self.uri = tracking_uri(storage, plan.spec.tracking.uri)
+        super().__init__(name="tracking", daemon=True)
+        self.view = view_of(plan)
+        self.uri = self.view.address(storage, plan.spec.tracking.uri)
         self.storage, self.plan, self.sweep = storage, plan, sweep
         self.problem: Exception | None = None
-        self.shown = 0  # events written so far
+        self.shown = 0  # events that this thread has shown
         self._events = list(past)
         self._news, self._closing = threading.Event(), threading.Event()
 
@@ -42,7 +43,7 @@ class MLflowThread(threading.Thread):
     def close(self) -> Exception | None:
         """Wait until everything is shown; returns what went wrong, if anything did.
 
-        A store that shows nothing more for a while is given up: MLflow itself would go on trying for many minutes.
+        A store that shows nothing more for a while is given up; by itself, a client may try again for many minutes.
         """
         self._closing.set()
         self._news.set()
@@ -59,19 +60,19 @@ class MLflowThread(threading.Thread):
         while True:
             last = self._closing.is_set()
             try:
-                self._write_all(open_writer(self.storage, self.plan, self.sweep, self.uri))
+                self._show_all(self.view.open(self.storage, self.plan, self.sweep, self.uri))
                 self.problem = None
                 return
             except Exception as problem:
-                told = _told(problem, self.uri)
+                reason = _reason(problem, self.uri, self.view.public)
                 if self.problem is None:
-                    log.warning("tracking at %s failed: %s", without_password(self.uri), told)
-                self.problem = ConnectionError(told)
+                    log.warning("tracking at %s failed: %s", self.view.public(self.uri), reason)
+                self.problem = ConnectionError(reason)
             if last:
                 return
             self._closing.wait(TRY_AGAIN)
 
-    def _write_all(self, writer: MLflowWriter) -> None:
+    def _show_all(self, writer: Writer) -> None:
         done = writer.shown_count()
         while True:
             closing = self._closing.is_set()  # before the events: those that come with the closing are not missed
@@ -82,9 +83,10 @@ class MLflowThread(threading.Thread):
                 done += 1
                 self.shown += 1
                 if isinstance(event, TrialEnded):
-                    writer.remember(done)
+                    writer.mark_shown(done)
             elif closing:
-                writer.remember(done)
+                writer.mark_shown(done)
+                writer.close()
                 return
             else:
                 self._news.wait()
@@ -106,10 +108,10 @@ def bring_shown(storage: Storage, event: Event) -> None:
         storage.bring(event.trial, small=True)
 
 
-def _told(problem: Exception, uri: str) -> str:
+def _reason(problem: Exception, uri: str, public: Callable[[str], str]) -> str:
     """What went wrong, in one line and without a password."""
     text = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-    return text.replace(uri, without_password(uri))[:300]
+    return text.replace(uri, public(uri))[:300]
 
 
 def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | None = None) -> tuple[int, str]:
@@ -117,20 +119,22 @@ def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | No
 
     uri: another store than the sweep's own. Raises InputError where it does not answer.
     """
-    place = tracking_uri(storage, uri or plan.spec.tracking.uri)
+    view = view_of(plan)
+    place = view.address(storage, uri or plan.spec.tracking.uri)
     sweep = only(events, SweepStarted)[0].sweep
     try:
-        writer = open_writer(storage, plan, sweep, place)
+        writer = view.open(storage, plan, sweep, place)
         known = writer.shown_count()
         for event in events[known:]:
             bring_shown(storage, event)
             writer.show(event)
-        writer.remember(len(events))
+        writer.mark_shown(len(events))
+        writer.close()
     except Exception as problem:
         raise input_error(
-            "MLflow cannot be brought up to date",
-            given=without_password(place),
-            reason=_told(problem, place),
+            f"{view.label} cannot be brought up to date",
+            given=view.public(place),
+            reason=_reason(problem, place, view.public),
             hint="start it, then run the same command again",
         ) from None
-    return len(events) - known, without_password(place)
+    return len(events) - known, view.public(place)
