@@ -1,4 +1,4 @@
-"""`mpdit data`: what is in a data set, and making one ready."""
+"""`mpdit data`: list data sets, describe one, prepare images, encode them."""
 
 import json
 import time
@@ -55,10 +55,10 @@ def info(
     if json_:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        print(_told(facts))
+        print(_described(facts))
 
 
-def _told(facts: dict[str, Any]) -> str:
+def _described(facts: dict[str, Any]) -> str:
     from cli.tables import aligned
 
     counts = list(facts["counts"].items())
@@ -141,7 +141,7 @@ def encode(
 
 
 def _train_features(kind: str, folder: Path) -> None:
-    """The set's own extractor, in its folder, unless it is there; a set that has nothing to tell apart has none."""
+    """Train the set's own feature extractor, unless it is there; a set with a single class has none."""
     from mpdit.data.registry import load_dataset
     from mpdit.errors import InputError
     from mpdit.scoring.small_classifier import extractor_card
@@ -168,15 +168,15 @@ def _progress(done_word: str) -> "Progress":
 
     console = Console(stderr=True)
     started = time.monotonic()
-    told = started
+    last_shown = started
 
     def show(done: int, total: int | None) -> None:
-        nonlocal told
+        nonlocal last_shown
         now = time.monotonic()
         last = done == total
-        if now - told < (0.2 if console.is_terminal else LINE_EVERY) and not last:
+        if now - last_shown < (0.2 if console.is_terminal else LINE_EVERY) and not last:
             return
-        told = now
+        last_shown = now
         rate = done / max(now - started, 1e-9)
         of = f" of {total:,}, {duration((total - done) / rate)} left" if total else ""
         end = "\r" if console.is_terminal and not last else "\n"

@@ -1,4 +1,4 @@
-"""Samples as they are drawn: a bar, images a second, time left; a line now and then where there is no terminal."""
+"""Show the drawing of samples: a bar, images per second, time left; without a terminal, a line every half minute."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ LINE_EVERY = 30.0  # seconds
 
 @contextmanager
 def drawing(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Open while `total` samples are drawn; yields what is to be told of each batch's size."""
+    """Show the progress of `total` samples; yields a function to be called with the size of each batch."""
     console = Console(stderr=True)
     columns = TextColumn(what), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

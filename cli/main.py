@@ -1,4 +1,4 @@
-"""`mpdit`: the front door. Every command imports what it needs when it runs, so that --help is quick."""
+"""The command line, `mpdit`. Every command imports what it needs when it runs, so that --help is quick."""
 
 import signal
 import sys
@@ -41,10 +41,10 @@ app.add_typer(data.data, name="data")
 
 
 def _interrupt(*_: object) -> None:
-    """SIGTERM is an interruption like Ctrl-C, also where a shell has started us with Ctrl-C ignored (`… &`)."""
+    """Treat SIGTERM as Ctrl-C, also where a shell has started us with Ctrl-C ignored (`… &`)."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         raise KeyboardInterrupt
-    signal.raise_signal(signal.SIGINT)  # Ray Tune may have taken it, to stop its trials
+    signal.raise_signal(signal.SIGINT)  # Ray Tune may handle it, to stop its trials
 
 
 def main() -> None:

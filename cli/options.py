@@ -45,6 +45,6 @@ InceptionOption = Annotated[
 
 
 def name_inception_weights(path: Path | None) -> None:
-    """Let this process, and the workers that it will start, find the weights that the option names."""
+    """Pass the weights that the option names to this process and to its workers, by the environment."""
     if path is not None:
         os.environ["MPDIT_INCEPTION_WEIGHTS"] = str(path.expanduser().resolve())

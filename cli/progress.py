@@ -1,4 +1,4 @@
-"""A sweep as it runs: one table, redrawn, on a terminal; a line now and then elsewhere."""
+"""Show a sweep while it runs: a table that is redrawn on a terminal; elsewhere a line every half minute."""
 
 import time
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def utc_now() -> datetime:
 
 
 class SweepProgress:
-    """Listens to a sweep's events and shows them. Use as a context manager around the sweep."""
+    """Shows a sweep from its events. Use it as a context manager around the sweep."""
 
     def __init__(self, plan: Plan, past: list[Event], console: Console, now: Clock = utc_now) -> None:
         self.plan, self.console, self.now = plan, console, now
@@ -54,7 +54,7 @@ class SweepProgress:
             self.live.stop()
 
     def __call__(self, event: Event) -> None:
-        """Take one event in, and say it where there is no terminal."""
+        """Take one event in, and print a line where there is no terminal."""
         self.take(event)
         if self.console.is_terminal:
             return
@@ -65,7 +65,7 @@ class SweepProgress:
             self.console.print(self.total, highlight=False, soft_wrap=True)
 
     def take(self, event: Event) -> None:
-        """Take one event in; the clock of what is left starts anew with each start of the driver."""
+        """Take one event in. The estimate of the time left begins again with each start of the driver."""
         if isinstance(event, Suggested):
             self.states |= states_of(self.plan, trials_of(self.plan.spec, event.params))
         fold(self.states, event)
@@ -81,7 +81,7 @@ class SweepProgress:
         return f"{state.trial.id} {settings}: {state.status}{best} {event.reason or ''}".rstrip()
 
     def _work(self) -> float:
-        """The share of the sweep that is done, in network evaluations."""
+        """The finished fraction of the sweep, in network evaluations."""
         done = total = 0.0
         for state in self.states.values():
             recipe = state.trial.recipe
@@ -96,7 +96,7 @@ class SweepProgress:
 
     @property
     def total(self) -> str:
-        """How far the whole sweep is, and how long it still takes."""
+        """The progress of the whole sweep and the time that is left, as text."""
         done = self._work()
         elapsed = (self.now() - self.started).total_seconds()
         gained = done - self.work_before
@@ -114,7 +114,7 @@ class SweepProgress:
 
 def watch(plan: Plan, read_events: Callable[[], list[Event]], is_running: Callable[[], bool], console: Console) -> None:
     """Show a sweep that another process runs until it ends; without a terminal, a line whenever the total changes."""
-    said = ""
+    last_total = ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             running = is_running()  # before the events: what is written until the end is still shown
@@ -123,8 +123,8 @@ def watch(plan: Plan, read_events: Callable[[], list[Event]], is_running: Callab
             progress = SweepProgress(plan, events, console, utc_now if ended is None else partial(_at, ended))
             if console.is_terminal:
                 live.update(progress.shown(), refresh=True)
-            elif (total := progress.total) != said:
-                said = total
+            elif (total := progress.total) != last_total:
+                last_total = total
                 console.print(total, highlight=False, soft_wrap=True)
             if not running:
                 return

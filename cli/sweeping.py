@@ -1,4 +1,4 @@
-"""Commands about sweeps: run one, plan one, look at one, take the best of one."""
+"""Commands about sweeps: run one, plan one, show and rank one, export the best of one."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
             end = run(plan, where, heard_by(progress, notifier), how)
-    except KeyboardInterrupt:  # before or after Ray Tune's own time
+    except KeyboardInterrupt:  # before or after Ray Tune handles it
         end = SweepEnd(TrialStatus.INTERRUPTED, 0)
     option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"
     if end.tracking_problem:
@@ -207,7 +207,7 @@ def _watch(where: "Storage", name: str) -> None:
             lambda: where.is_running(name),
             Console(stderr=True),
         )
-    except KeyboardInterrupt:  # the sweep goes on; only the looking ends
+    except KeyboardInterrupt:  # the sweep goes on; only this command ends
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -262,7 +262,7 @@ def best(
 ) -> None:
     """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
     from sweeps.results.ranking import rank
-    from sweeps.results.winner import export_winner, transfer_winner
+    from sweeps.results.winner import RankedSweep, export_winner, transfer_winner
     from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
@@ -278,7 +278,7 @@ def best(
         moved = None  # the winner as it is, with its weights
     if export:
         name = f"{found}-{moved.name.replace('/', '-')}" if moved else found
-        bundle = export_winner(where, made, events, rows, output or Path("bundles") / name, moved)
+        bundle = export_winner(where, RankedSweep(made, events, rows), output or Path("bundles") / name, moved)
     if moved and moved.warnings:
         print("\n".join(moved.warnings), file=sys.stderr)
     if json_:
@@ -361,7 +361,7 @@ def _print_ranking(made: "Plan", events: "list[Event]", shown: Shown, alive: boo
 
 
 def _counted(made: "Plan", events: "list[Event]", alive: bool = False) -> str:
-    """How many trials ended how."""
+    """How many trials have each status, as text."""
     from sweeps.results.trial_states import trial_states
 
     counts = Counter(state.status for state in trial_states(made, events, alive).values())

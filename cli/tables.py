@@ -16,7 +16,7 @@ from sweeps.storage.trial_status import TrialStatus
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], gap: int = 2) -> str:
-    """Columns as wide as their widest entry, `gap` spaces apart; numbers to the right."""
+    """A table with columns as wide as their widest entry, `gap` spaces apart; numbers are aligned to the right."""
     table = [list(header), *[list(row) for row in rows]]
     numeric = [all(_is_number(row[column]) for row in rows) and bool(rows) for column in range(len(header))]
     lines = []
@@ -34,12 +34,12 @@ def _widths(table: Sequence[Sequence[str]]) -> list[int]:
 
 
 def terminal_width() -> int:
-    """The columns of the terminal (or what COLUMNS says); 80 where there is none."""
+    """The width of the terminal (or COLUMNS) in characters; 80 where there is none."""
     return shutil.get_terminal_size((80, 24)).columns
 
 
 def fitted(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, spare: Sequence[str] = ()) -> str:
-    """A table of at most `width` columns: set closer, then without the `spare` ones (said below), then cut short."""
+    """A table of at most `width` characters: columns closer, then without the `spare` ones, then the longest cut."""
     kept, left_out, gap = list(range(len(header))), [], 2
     while _span(header, rows, kept, gap) > width:
         gone = next((at for name in spare for at in kept if header[at] == name), None)
@@ -55,8 +55,10 @@ def fitted(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, spa
     if excess > 0:
         sizes = _widths([[header[at] for at in kept], *lines])
         longest = max(range(len(kept)), key=sizes.__getitem__)
-        room = max(8, sizes[longest] - excess)
-        lines = [[_cut(text, room) if at == longest else text for at, text in enumerate(line)] for line in lines]
+        longest_width = max(8, sizes[longest] - excess)
+        lines = [
+            [_cut(text, longest_width) if at == longest else text for at, text in enumerate(line)] for line in lines
+        ]
     text = aligned([header[at] for at in kept], lines, gap)
     return text + (f"\n(no room at {width} columns: {', '.join(left_out)})" if left_out else "")
 
@@ -66,8 +68,8 @@ def _span(header: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[i
     return sum(sizes[at] for at in kept) + gap * (len(kept) - 1)
 
 
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room - 1] + "…"
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _is_number(text: str) -> bool:
@@ -75,12 +77,12 @@ def _is_number(text: str) -> bool:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure, or a dash where there is none."""
+    """A number as text, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 3 min 10 s, 2 h 5 min."""
+    """Seconds as text: 42 s, 3 min 10 s, 2 h 5 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -126,7 +128,7 @@ def _metric(row: Row, name: str) -> str:
 
 
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:
-    """The trials of a plan (those to train, those that need any work) and what they will cost."""
+    """The trials of a plan and what they will cost. train: those to train. remaining: those that need any work."""
     axes = plan.spec.training_axes
     header = ["trial", *[short(axis) for axis in axes], "parameters", "steps", "state"]
     body = plan_lines(plan, train, remaining)
@@ -147,9 +149,9 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
     ]
     counts = rounds(plan.spec)
     if len(counts) > 1:
-        share = planned_samples(plan) / (len(plan.trials) * len(plan.cells) * counts[-1])
+        fraction = planned_samples(plan) / (len(plan.trials) * len(plan.cells) * counts[-1])
         text = " → ".join(f"{count:,}" for count in counts)
-        summary.insert(2, f"scored in rounds of {text} samples: {share:.0%} of scoring every cell in full")
+        summary.insert(2, f"scored in rounds of {text} samples: {fraction:.0%} of scoring every cell in full")
     budget = {name: value for name, value in plan.spec.budget.model_dump().items() if value is not None}
     if budget:
         summary.append("budget: " + ", ".join(f"{name} {value:g}" for name, value in budget.items()))
@@ -162,7 +164,7 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
 
 
 def plan_lines(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> list[list[str]]:
-    """A line for each trial: id, its value of every training axis, parameters, steps, what is to be done."""
+    """A row for each trial: id, value on every training axis, parameters, steps, what is to be done."""
     state = {trial.id: "to score" for trial in remaining} | {trial.id: "to train" for trial in train}
     return [
         [
@@ -205,7 +207,7 @@ def transfer_table(saved: TransferCost) -> str:
 
 
 def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str], most: int | None = None) -> str:
-    """The trials of a sweep as they stand, at most `most` of them, those that run first; reasons below the table."""
+    """The states of a sweep's trials, at most `most` of them and running ones first; reasons are below the table."""
     shown = rows if most is None or len(rows) <= most else sorted(rows, key=_standing)[:most]
     header = ["trial", *[short(axis) for axis in axes], "status", "step", "img/s", "loss", "cells", "best", "drift"]
     body = [
@@ -232,7 +234,7 @@ def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str], most: int 
 
 
 def _standing(row: dict[str, Any]) -> int:
-    """Those that run first, then the worst; those that wait last."""
+    """Order: running trials first, then the worst, pending ones last."""
     status = TrialStatus(row["status"])
     if status is TrialStatus.RUNNING:
         return -1

@@ -1,4 +1,4 @@
-"""Commands about a sweep that runs, has failed, or takes too much room: stop, retry, sync, clean."""
+"""Commands that stop a sweep, retry it, bring MLflow up to date, and free disk space: stop, retry, sync, clean."""
 
 import sys
 import time

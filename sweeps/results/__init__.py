@@ -1,1 +1,1 @@
-"""Ranking of cells, where each trial stands, the winner."""
+"""Rank cells, give each trial's state, export the winner."""

@@ -28,7 +28,7 @@ MANY_SAMPLES, MANY_SEEDS = 1_000_000, 100  # what would be needed beyond these i
 
 @dataclass(frozen=True)
 class Row:
-    """One point of the sweep: every axis but the seed. `trial` is the seed with the best value.
+    """One point of the sweep, on every axis but the seed. `trial` is that of the seed with the best value.
 
     to_tell_apart: for a row that is tied with the best, what would separate the two. values, pareto: with several
     objectives each one's mean, and whether no row beats this one in all of them. feasible: with constraints, whether
@@ -88,11 +88,11 @@ class ScoredCell:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a row, by seed: its values, and the means over seeds of its distances without each fold."""
+    """The measurements of a row: its value for each seed, and the means over seeds of its values without each fold."""
 
     values: dict[int, float]
     left_out: list[float] | None
-    sampling_error: float | None  # where there are no folds: told by itself
+    sampling_error: float | None  # used where there are no folds
     samples: int
 
     @property
@@ -103,10 +103,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much a row is worse than the best, and the two parts of that difference's error with their freedom.
+    """How much worse a row is than the best, and the two parts of the standard error of that difference.
 
-    sampling: another draw of noise would move it so. training: another training seed would; from one seed it is not
-    known, and is assumed where two trainings are compared: SEED_TO_SAMPLING times the errors over samples.
+    sampling: the error from the draw of noise. training: the error from the training seed; with a single seed it is
+    unknown, and taken as SEED_TO_SAMPLING times the sampling errors where two trainings are compared.
     """
 
     value: float
@@ -121,14 +121,14 @@ class Difference:
 
     @property
     def t_critical(self) -> float:
-        """How many errors it may be off; the freedom of the sum of both parts is Welch's."""
+        """Student's t of the difference, with the degrees of freedom of Welch and Satterthwaite."""
         parts = [(self.sampling**2, FOLDS - 1), (self.training**2, self.seeds - 1 or math.inf)]
-        weighed = sum(variance**2 / freedom for variance, freedom in parts if variance)
+        weighed = sum(variance**2 / degrees for variance, degrees in parts if variance)
         return t_critical(sum(variance for variance, _ in parts) ** 2 / weighed if weighed else math.inf)
 
     @property
     def is_tie(self) -> bool:
-        """Whether the difference is within its error."""
+        """Whether the difference is within its 95 % error."""
         return abs(self.value) <= self.t_critical * self.error
 
 
@@ -145,7 +145,7 @@ class _Results:
 def rank(
     plan: Plan, events: list[Event], by: str | None = None, alive: bool = False, *, columns: Iterable[str] = ()
 ) -> list[Row]:
-    """All cells of the plan, best first; then those screened only; those without a value last, in the plan's order.
+    """Rank all cells of the plan: the best first, then those only screened, then those without a value.
 
     Args:
         plan: Trials and cells.
@@ -172,13 +172,13 @@ def rank(
 
 
 def noise_floor(events: list[Event]) -> float | None:
-    """What a perfect model would score with as many samples as the cells that were scored in full."""
+    """The score of a perfect model with as many samples as the fully scored cells have."""
     cells = only(events, CellScored)
     return max(cells, key=lambda cell: cell.samples).noise_floor if cells else None
 
 
 def as_csv(rows: list[Row]) -> str:
-    """The rows with one column an axis, under a header."""
+    """The rows as comma-separated values under a header, with a column for each axis."""
     text = io.StringIO()
     nested = ("params", "metrics")
     flat = [
@@ -212,7 +212,7 @@ def _scored(plan: Plan, events: list[Event], asked: Collection[str]) -> dict[tup
 
 
 def _with_front(plan: Plan, found: list[tuple[Row, Measured | None]]) -> list[tuple[Row, Measured | None]]:
-    """The rows with their place on the Pareto front of what is scored in full and keeps the constraints."""
+    """Mark the rows on the Pareto front of those that are scored in full and keep the constraints."""
     points: list[list[float] | None] = []
     for row, _ in found:
         means = (row.values or {}).items()
@@ -236,7 +236,7 @@ def _order(row: Row, measured: Measured | None, front_first: bool) -> tuple[int,
 
 
 def _row(plan: Plan, trials: list[Trial], planned: PlannedCell, results: _Results) -> tuple[Row, Measured | None]:
-    """The row and what is known of it, from its fullest results."""
+    """The row of a point, from its results with the most samples, and its measurements."""
     by, spec = results.by, plan.spec
     known: list[ScoredCell | None] = []
     for samples in reversed(rounds(spec)):
@@ -284,7 +284,7 @@ def _is_feasible(spec: SweepSpec, cells: Collection[ScoredCell]) -> bool:
 
 
 def _means(cells: Collection[ScoredCell], metrics: Iterable[str]) -> dict[str, float | None]:
-    """Each metric's mean over seeds; None where one of them has none."""
+    """Each metric's mean over seeds; None where a seed lacks it."""
     means: dict[str, float | None] = {}
     for metric in metrics:
         values = [value for cell in cells if (value := cell.metrics[metric]) is not None]
@@ -313,15 +313,21 @@ def _training(values: Sequence[float]) -> float | None:
 
 
 def _error(measured: Measured) -> float | None:
-    """The value's own error: over samples, and over training seeds where there are several."""
+    """The standard error of a row's value: over samples, and over training seeds where there are several."""
     parts = [part for part in (_sampling(measured), _training(list(measured.values.values()))) if part is not None]
     return math.hypot(*parts) if parts else None
 
 
 def difference(row: Measured, best: Measured, same_training: bool) -> Difference | None:
-    """The row's value less the best's, in pairs: the same folds of the same noise, the same training seeds.
+    """The row's value minus the best's, paired: on the same folds of the same noise and the same training seeds.
 
-    same_training: whether the two are cells of one training. None where nothing is known of an error.
+    Args:
+        row: The row.
+        best: The best row.
+        same_training: Whether the two are cells of one training.
+
+    Returns:
+        The difference; None where no error is known.
     """
     alone = [_sampling(row), _sampling(best)]
     if None in alone and len(row.values) == 1:
@@ -339,7 +345,7 @@ def difference(row: Measured, best: Measured, same_training: bool) -> Difference
 
 
 def what_would_tell_apart(found: Difference, samples: int) -> str:
-    """How many samples or seeds would make a tied difference larger than its error, were it to stay as it is."""
+    """How many samples or seeds would make a tied difference, if it stays the same, larger than its error."""
     times = (found.t_critical * found.error / found.value) ** 2 if found.value else math.inf
     if found.seeds == 1 and found.training:
         return "more seeds"
@@ -351,7 +357,7 @@ def what_would_tell_apart(found: Difference, samples: int) -> str:
 
 
 def _rounded(count: float) -> int:
-    """Up to two digits: an estimate says no more."""
+    """Round up to two digits: an estimate is no more precise."""
     unit = 10 ** max(0, math.floor(math.log10(count)) - 1)
     return math.ceil(count / unit) * unit
 

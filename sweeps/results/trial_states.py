@@ -1,4 +1,4 @@
-"""Where each trial of a sweep stands, folded from its events."""
+"""The state of each trial of a sweep, from its events."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,15 +14,15 @@ from sweeps.storage.trial_status import TrialStatus
 
 @dataclass
 class TrialState:
-    """One trial as the last event left it."""
+    """The state of one trial after the events so far."""
 
     trial: Trial
     objective: Metric  # what `best` is of
-    cells: dict[str, tuple[int, bool]]  # of every result that may come: its cell's place in the plan, whether in full
+    cells: dict[str, tuple[int, bool]]  # each possible result's key: (position of its cell in the plan, is it in full)
     status: TrialStatus = TrialStatus.PENDING
     step: int = 0
     metrics: Mapping[str, float | None] = field(default_factory=dict)
-    known: set[int] = field(default_factory=set)  # places of the cells that are scored, in full or not yet
+    known: set[int] = field(default_factory=set)  # positions of the cells that have a result, in full or not
     best: float | None = None
     reason: str | None = None
 
@@ -38,7 +38,7 @@ class TrialState:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the training goes on at the speed last told; None where it does not run."""
+        """How long the training takes at the speed last reported; None where it is not running."""
         rate = self.metrics.get("images_per_second")
         left = (self.trial.recipe.steps - self.step) * self.trial.recipe.batch
         return round(left / rate, 1) if rate and left and self.status is TrialStatus.RUNNING else None
@@ -63,12 +63,12 @@ class TrialState:
 
 
 def new_states(plan: Plan) -> dict[str, TrialState]:
-    """Every trial of the plan, before anything happened."""
+    """The states of all trials of the plan before the first event."""
     return states_of(plan, plan.trials)
 
 
 def states_of(plan: Plan, trials: Iterable[Trial]) -> dict[str, TrialState]:
-    """Trials before anything happened to them."""
+    """The states of some trials before the first event."""
     full = plan.spec.evaluation.samples
     cells = {key: (at, samples == full) for at, samples, key in keys(plan)}
     objective = METRICS[plan.spec.metrics[0]]
@@ -76,7 +76,7 @@ def states_of(plan: Plan, trials: Iterable[Trial]) -> dict[str, TrialState]:
 
 
 def fold(states: dict[str, TrialState], event: Event) -> None:
-    """Take one event into the states."""
+    """Update the states with one event."""
     state = states.get(event.trial or "")
     if state is None:
         return
@@ -96,7 +96,7 @@ def fold(states: dict[str, TrialState], event: Event) -> None:
 
 
 def trial_states(plan: Plan, events: list[Event], alive: bool) -> dict[str, TrialState]:
-    """Where every trial stands; without a living driver, what ran is interrupted."""
+    """The state of every trial; without a living driver, a running trial counts as interrupted."""
     states = new_states(plan)
     for event in events:
         fold(states, event)

@@ -1,5 +1,6 @@
-"""From the best row of a ranking to a bundle."""
+"""Export the winner of a sweep as a bundle: its weights, or its recipe for another size."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +15,53 @@ from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import only
 
 
+@dataclass(frozen=True)
+class RankedSweep:
+    """A sweep's plan, its events, and its ranked rows, best first."""
+
+    plan: Plan
+    events: list[Event]
+    rows: list[Row]
+
+
 def transfer_winner(plan: Plan, row: Row, size: str | None, patch: int | None) -> Transfer:
-    """The row's recipe, at its EMA width, for another size or patch. Raises InputError where the rules forbid it."""
+    """Transfer a row's recipe, at its EMA width, to another size or patch. Raises InputError where it cannot be."""
     recipe = next(trial.recipe for trial in plan.trials if trial.id == row.trial)
     width = _planned(plan, row).cell.sigma_rel
     return transfer(recipe.model_copy(update={"ema": recipe.ema.model_copy(update={"sigma_rel": width})}), size, patch)
 
 
-def export_winner(
-    storage: Storage, plan: Plan, events: list[Event], rows: list[Row], output: Path, moved: Transfer | None = None
-) -> Path:
-    """Write the bundle of the first row's best seed, or of what was made of it for another size.
+def export_winner(storage: Storage, ranked: RankedSweep, output: Path, transferred: Transfer | None = None) -> Path:
+    """Write the bundle of the first row's best seed.
 
-    Raises InputError when its weights are no longer there.
+    Args:
+        storage: Where the trial is.
+        ranked: The sweep; its first row wins.
+        output: The bundle's folder.
+        transferred: The winner's recipe for another size, to be written in place of its weights.
+
+    Raises:
+        InputError: The weights are no longer kept.
     """
-    row = rows[0]
+    plan, row = ranked.plan, ranked.rows[0]
     storage.bring(row.trial)
     run = storage.trial(row.trial)
-    if moved is None and not is_trained(run):
+    if transferred is None and not is_trained(run):
         raise input_error(f"the weights of trial {row.trial} are not in {storage.name}", given=run)
     planned = _planned(plan, row)
-    results = {cell.trial: cell for cell in only(events, CellScored) if cell.cell == planned.cell.key}
+    results = {cell.trial: cell for cell in only(ranked.events, CellScored) if cell.cell == planned.cell.key}
     scored = encode(results[row.trial])
     kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")
     result = {name: scored[name] for name in kept}
     seeds = {trial.id: trial.recipe.seed for trial in plan.trials}
     if row.kind.has_folds:  # what the model card calls a mean is of the distance
         result |= {"seeds": [seeds[trial] for trial in row.trials], "mean": row.value, "error": row.stderr}
-    sweep = only(events, SweepStarted)[0].sweep
+    sweep = only(ranked.events, SweepStarted)[0].sweep
     source: dict[str, Any] = {"sweep": plan.spec.name, "sweep_id": sweep, "trial": row.trial, "params": row.params}
-    source["tied"] = sum(other.tied_with_best for other in rows)
-    return export(run, result, output, source) if moved is None else export_transfer(moved, result, output, source)
+    source["tied"] = sum(other.tied_with_best for other in ranked.rows)
+    if transferred is None:
+        return export(run, result, output, source)
+    return export_transfer(transferred, result, output, source)
 
 
 def _planned(plan: Plan, row: Row) -> PlannedCell:
