@@ -20,10 +20,10 @@ from mpdit.data.registry import load_dataset
 from mpdit.run_folder import EMA, RAW_WEIGHTS, read_weights, set_weights
 from mpdit.training import ema
 from pipelines.recipe import Recipe
-from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.evaluation import measure
 from pipelines.scoring.reference import extractor_for, reference
-from pipelines.scoring.samples import SAMPLE_BATCH, Drawer
+from pipelines.scoring.sample_generator import SampleGenerator
 from pipelines.training import trainer as training
 
 WIDTHS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25)
@@ -73,8 +73,8 @@ def compare(folder: Path) -> list[dict[str, float]]:
             denoiser = read_weights(folder / "run" / EMA / RAW_WEIGHTS)[0]
             set_weights(denoiser, weights)
             normalised.append({name: p.detach() for name, p in denoiser.named_parameters()})
-            drawer, firsts = Drawer(denoiser), range(0, evaluation.samples, SAMPLE_BATCH)
-            images = torch.cat([drawer.batch(evaluation, first, SAMPLE_BATCH) for first in firsts])
+            generator, firsts = SampleGenerator(denoiser), range(0, evaluation.samples, SAMPLE_BATCH)
+            images = torch.cat([generator.batch(evaluation, first, SAMPLE_BATCH) for first in firsts])
             distances.append(measure(against.extractor.features(images), against, digits)["value"])
         rows.append(
             {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.evaluation import compiling_pays, evaluate
+from pipelines.scoring.evaluation import ScoringOptions, compiling_pays, evaluate
 from pipelines.training.training_folder import is_trained, read_recipe
 from sweeps.planning.plan import make_plan
 from sweeps.spec.reading import read_spec
@@ -55,7 +55,7 @@ def score(storage: Storage, trials: list[str], samplers: list[str], given: argpa
             with path.open("a") as file:
                 file.write(json.dumps({"trial": trial, **result}) + "\n")
 
-        evaluate(storage.trial(trial), recipe, missing, keep, compiled=compiling_pays(cells.values()))
+        evaluate(storage.trial(trial), recipe, missing, keep, ScoringOptions(compiled=compiling_pays(cells.values())))
         print(f"{number} of {len(trials)} trials scored", file=sys.stderr, flush=True)
     return {(trial, *at): known[trial, cell.key] for trial in trials for at, cell in cells.items()}
 

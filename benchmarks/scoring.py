@@ -43,7 +43,7 @@ def sample_weights(_run: Path, _width: float, folder: Path) -> None:
     from mpdit.data.dataset import to_bytes
     from mpdit.diffusion.sampling import SamplingOptions, sample
     from mpdit.run_folder import read_weights
-    from pipelines.scoring.samples import balanced_labels, draw_noise
+    from pipelines.scoring.sample_generator import balanced_labels, draw_noise
 
     denoiser, _ = read_weights(folder / "weights.safetensors")
     parts = []
@@ -165,12 +165,12 @@ def parts(run: Path) -> dict[str, float]:
     from pipelines.scoring.cell import Evaluation
     from pipelines.scoring.evaluation import measure
     from pipelines.scoring.reference import extractor_for, reference
-    from pipelines.scoring.samples import Drawer
+    from pipelines.scoring.sample_generator import SampleGenerator
 
     layers._Normalize.generate_vmap_rule = True  # only stacking needs it
     plain = [load(run, width)[0] for width in WIDTHS[:4]]
     folded = [fold(denoiser) for denoiser in plain]
-    compiled = Drawer(plain[0], compiled=True).denoiser
+    compiled = SampleGenerator(plain[0], compiled=True).denoiser
     x, sigma, labels = torch.randn(BATCH, 1, 8, 8), torch.ones(BATCH), torch.arange(BATCH) % 10
     stacked, buffers = torch.func.stack_module_state(folded)
 
@@ -192,8 +192,9 @@ def parts(run: Path) -> dict[str, float]:
     against = reference(digits, extractor_for(digits, "auto"))
     values = []
     for precision in ("fp32", "bf16"):
-        evaluation, drawer = Evaluation(samples=SAMPLES, steps=STEPS, precision=precision), Drawer(plain[3])
-        images = torch.cat([drawer.batch(evaluation, first, BATCH) for first in range(0, SAMPLES, BATCH)])
+        evaluation = Evaluation(samples=SAMPLES, steps=STEPS, precision=precision)
+        generator = SampleGenerator(plain[3])
+        images = torch.cat([generator.batch(evaluation, first, BATCH) for first in range(0, SAMPLES, BATCH)])
         values.append(measure(against.extractor.features(images), against, digits)["value"])
     return {**found, "bf16 moves the distance by %": round(100 * abs(values[1] / values[0] - 1), 3)}
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.evaluation import evaluate
-from pipelines.scoring.rungs import rung_steps, rung_widths, score_rung
+from pipelines.scoring.rungs import rung_sigma_rels, rung_steps, score_rung
 from pipelines.training.measurements import Diverged
 from pipelines.training.trainer import train
 from pipelines.training.training_folder import training_seconds
@@ -51,7 +51,7 @@ def record(plan: Plan, trial: Trial) -> dict[str, Any]:
         widths = [planned.cell.sigma_rel for planned in plan.cells]
         for share, step in zip(SHARES, rung_steps(trial.recipe.steps, SHARES), strict=True):
             began = time.monotonic()
-            results = score_rung(run, settled, step, rung_widths(trial.recipe.steps, step, widths), RUNG)
+            results = score_rung(run, settled, step, rung_sigma_rels(trial.recipe.steps, step, widths), RUNG)
             fields = ("sigma_rel", "value", "left_out", "magnitude_drift")
             rows = [{name: short(result[name]) for name in fields} for result in results]
             seconds = short(time.monotonic() - began)

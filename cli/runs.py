@@ -91,22 +91,23 @@ def sample(
     from mpdit import load
     from pipelines.recipe import Recipe
     from pipelines.scoring.cell import Evaluation
+    from pipelines.scoring.feature_cache import FeatureCache
     from pipelines.scoring.pictures import write_grid
-    from pipelines.scoring.samples import Drawer, Kept, same, sample_grid
+    from pipelines.scoring.sample_generator import SampleGenerator, SampleGrid, identity
     from sweeps.storage.open_storage import open_storage
 
     folder = open_storage(storage).find_run(run)
     denoiser, recipe = load(folder, ema)
     known = denoiser.no_class
     chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
-    pixels = Recipe.model_validate(recipe).dataset.to_pixels if recipe["data"]["name"] == "latents" else same
-    drawer, evaluation = Drawer(denoiser, pixels), Evaluation(guidance=guidance, seed=seed)
-    facts = {**evaluation.model_dump(), "weights": drawer.weights, "classes": chosen}
-    kept = Kept(output.parent / f".{output.name}.unfinished", facts)
+    pixels = Recipe.model_validate(recipe).dataset.to_pixels if recipe["data"]["name"] == "latents" else identity
+    generator, evaluation = SampleGenerator(denoiser, pixels), Evaluation(guidance=guidance, seed=seed)
+    facts = {**evaluation.model_dump(), "weights": generator.weights, "classes": chosen}
+    cache = FeatureCache(output.parent / f".{output.name}.unfinished", facts)
     with drawing(rows * len(chosen), "drawing") as drawn:
-        images = sample_grid(drawer, evaluation, chosen, rows, kept, drawn)
+        images = SampleGrid(evaluation, chosen, rows).draw(generator, cache, drawn)
     write_grid(output, images, len(chosen))
-    kept.remove()
+    cache.remove()
     typer.echo(f"{rows} samples of each of {len(chosen)} classes are in {output}", err=True)
 
 

@@ -13,9 +13,10 @@ from pipelines.export import bundle_compiled, bundle_evaluation
 from pipelines.recipe import Recipe, trial_id
 from pipelines.scoring import evaluation as scoring
 from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.evaluation import compiling_pays, prepare
-from pipelines.scoring.parallel import evaluate_side_by_side
-from pipelines.scoring.samples import Progress, all_drawers
+from pipelines.scoring.evaluation import ScoringOptions, compiling_pays, prepare
+from pipelines.scoring.parallel import evaluate_in_parallel
+from pipelines.scoring.ranks import all_ranks
+from pipelines.scoring.sample_generator import Progress
 from pipelines.training.measurements import Diverged
 from pipelines.training.out_of_memory import OutOfMemory
 from pipelines.training.processes import is_main_process
@@ -76,8 +77,8 @@ def train(
     results: list[dict[str, Any]] = []
     cell, compiled = Cell(settled.ema.sigma_rel, evaluation), bundle is not None and bundle_compiled(bundle)
     with drawing(evaluation.samples, "scoring") if is_main_process() else nullcontext() as drawn:
-        drawers = all_drawers()
-        scoring.evaluate(folder, settled, [cell], results.append, progress=drawn, compiled=compiled, drawers=drawers)
+        options = ScoringOptions(progress=drawn, compiled=compiled, ranks=all_ranks())
+        scoring.evaluate(folder, settled, [cell], results.append, options)
     if not is_main_process():
         return Trained(folder, settled, None)
     (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")
@@ -122,7 +123,8 @@ def evaluate(
     cells = [Cell(width, evaluation) for width in ([recipe.ema.sigma_rel] if widths is None else widths)]
     compiled = bundle_compiled(folder) if is_bundle(folder) else compiling_pays(cells)
     with drawing(len(cells) * evaluation.samples, "scoring") as drawn:
-        evaluate_side_by_side(folder, recipe, cells, results.append, drawn or (lambda _count: None), compiled)
+        options = ScoringOptions(progress=drawn, compiled=compiled)
+        evaluate_in_parallel(folder, recipe, cells, results.append, options)
     scoring.forget(folder)
     places = {cell.key: place for place, cell in enumerate(cells)}
     return sorted(results, key=lambda result: places[result["cell"]])

@@ -17,6 +17,8 @@ from mpdit.scoring.frechet import FOLDS
 from pipelines.recipe import Settings, known
 from pipelines.scoring.metric import METRICS, TOGETHER, measurable
 
+SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
+
 
 def _known_metrics(names: list[str]) -> list[str]:
     for name in names:

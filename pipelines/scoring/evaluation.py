@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,17 +26,18 @@ from mpdit.scoring.frechet import FOLDS, folds_of, jackknife_error, left_out_dis
 from mpdit.training.ema import reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
-from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.cell import SAMPLE_BATCH, Cell, Evaluation
+from pipelines.scoring.feature_cache import FeatureCache
 from pipelines.scoring.metric import Features, measurable, measured_metrics
 from pipelines.scoring.pictures import write_grid
+from pipelines.scoring.ranks import ALONE, Ranks
 from pipelines.scoring.reference import Reference, extractor_for, real_features, reference
-from pipelines.scoring.samples import SAMPLE_BATCH, Drawer, Drawers, Kept, Progress
+from pipelines.scoring.sample_generator import Progress, SampleGenerator
 
-SCORES = "scores"  # the folder in a run where features wait for a cell to be finished
+SCORES = "scores"  # the folder in a run for the features of unfinished cells
 PICTURED = 10  # columns of a cell's picture, a class each
 COMPILE_PAYS_FROM = 200_000  # evaluations of the network for one image; half of what the first compilation costs
-ALONE = Drawers()
-REAL_FEATURES = 50_000  # real images that the further metrics are measured against, at most
+REAL_FEATURES = 50_000  # real images that the further metrics compare with, at most
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -43,17 +45,17 @@ log = logging.getLogger(__name__)
 
 
 def compiling_pays(cells: Iterable[Cell]) -> bool:
-    """Whether compiling the network costs less time than it saves on these cells, and there is a compiler.
+    """Whether compiling the network takes less time than it saves on these cells, and there is a compiler.
 
-    A function of the cells and the machine, so that a continued evaluation decides alike: compiled samples differ from
-    others by rounding.
+    It depends on the cells and the machine alone, so that a continued evaluation decides in the same way: samples of
+    compiled code differ by rounding.
     """
     work = sum(cell.evaluation.samples * cell.evaluation.network_evaluations for cell in cells)
     return work >= COMPILE_PAYS_FROM and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
 def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
-    """Check, before anything is trained, that all that an evaluation needs is there. Raises InputError."""
+    """Check before the training that all that an evaluation needs is installed. Raises InputError."""
     dataset = recipe.dataset
     for asked in {evaluation.extractor: evaluation for evaluation in evaluations}.values():
         extractor = extractor_for(dataset, asked.extractor)
@@ -70,164 +72,199 @@ def _needs_classes(name: str) -> bool:
     return any(kind.needs_classes for kind in measured_metrics([name]))
 
 
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How the cells of a run are scored, beside what each cell says.
+
+    Args:
+        step: the snapshot whose EMAs are scored; the last one by default.
+        progress: called as samples are drawn.
+        keep: whether a cell's features stay on disk for a later call that asks for more samples.
+        compiled: whether the network is compiled; see `compiling_pays`.
+        ranks: the processes that all make this call and share the drawing; the first of them writes.
+    """
+
+    step: int | None = None
+    progress: Progress | None = None
+    keep: bool = False
+    compiled: bool = False
+    ranks: Ranks = ALONE
+
+
+DEFAULT = ScoringOptions()
+
+
+@dataclass(frozen=True)
+class CellScoring:
+    """What the scoring of one cell needs. magnitude_drift: of the network with the cell's weights."""
+
+    run: Path
+    cell: Cell
+    dataset: Dataset
+    generator: SampleGenerator
+    magnitude_drift: float
+    real: Reference
+    cache: FeatureCache
+    options: ScoringOptions
+
+    @property
+    def picture(self) -> str:
+        """The file of the cell's picture, the same for every number of samples."""
+        return f"{self.cache.path.stem}.png"
+
+
 def evaluate(
-    run: Path,
-    recipe: Recipe,
-    cells: Iterable[Cell],
-    report: Report,
-    step: int | None = None,
-    progress: Progress | None = None,
-    keep: bool = False,
-    compiled: bool = False,
-    drawers: Drawers = ALONE,
+    run: Path, recipe: Recipe, cells: Iterable[Cell], report: Report, options: ScoringOptions = DEFAULT
 ) -> None:
     """Score cells of a run or bundle in turn; each result goes to `report` as soon as it is known.
 
     A result: {"params", "cell", "metric", "value", "stderr", "left_out", "more", "magnitude_drift", "noise_floor",
     "warnings", "picture", "drawn", "scoring_seconds", "sampling_seconds" (of one sample), "provenance"}; a cell with
-    samples that are not finite has the value None. `step`: score the averages as they were at an earlier snapshot.
-    Stopped and called again, it goes on where it was, and with `keep` the features stay for a later call that asks for
-    more samples. compiled: see `compiling_pays`. drawers: processes that all make this call, and share the drawing; the
-    first of them writes.
+    samples that are not finite has the value None. Stopped and called again, it continues where it was.
     """
     torch.set_num_threads(int(recipe.runtime.threads))
     dataset = recipe.dataset
-    drawer: Drawer | None = None
-    for denoiser, same_width in _by_width(run, list(cells), step):
+    generator: SampleGenerator | None = None
+    for denoiser, cells_of_sigma_rel in _by_sigma_rel(run, list(cells), options.step):
         denoiser.to(recipe.runtime.device)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
-        if drawer is None:
-            drawer = Drawer(denoiser, dataset.to_pixels, compiled)
+        if generator is None:
+            generator = SampleGenerator(denoiser, dataset.to_pixels, options.compiled)
         else:
-            drawer.take(denoiser)
-        for cell in same_width:
+            generator.load(denoiser)
+        for cell in cells_of_sigma_rel:
             started = time.monotonic()
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
-            against = reference(dataset, extractor)
-            kept = Kept(run / SCORES, _facts(cell, drawer, against, compiled), writing=not drawers.rank)
-            drawer.paces.clear()
-            before = min(kept.count, cell.evaluation.samples)
-            try:
-                with kept.whatever_happens(keep):
-                    features = _features(run, cell, drawer, against, kept, progress, drawers)
-                measured = measure(features, against, dataset, cell.evaluation.metrics)
-            except FloatingPointError as problem:
-                log.warning("cell %s: %s", cell.params, problem)
-                measured = dict.fromkeys(("value", "stderr", "left_out")) | {"more": {}}
-            nfe = cell.evaluation.nfe(denoiser.objective.noise_schedule)
-            report(
-                {
-                    "params": cell.params,
-                    "cell": cell.key,
-                    "metric": metric_name(extractor.name, cell.evaluation.samples),
-                    **measured,
-                    "magnitude_drift": drift if math.isfinite(drift) else None,
-                    "noise_floor": against.floor(cell.evaluation.samples),
-                    "warnings": _warnings(cell, against),
-                    "picture": _picture(kept),
-                    "drawn": cell.evaluation.samples - before,
-                    "scoring_seconds": round(time.monotonic() - started, 3),
-                    "sampling_seconds": median(drawer.paces) if drawer.paces else None,
-                    "provenance": _provenance(against, dataset, drawer, compiled) | {"nfe": nfe},
-                }
-            )
-            if not keep:
-                kept.remove()
+            real = reference(dataset, extractor)
+            cache = FeatureCache(run / SCORES, _facts(cell, generator, real), writing=options.ranks.is_first)
+            generator.seconds_per_sample.clear()
+            scoring = CellScoring(run, cell, dataset, generator, drift, real, cache, options)
+            report(_score(scoring, started))
+            if not options.keep:
+                cache.remove()
 
 
-def _provenance(against: Reference, dataset: Dataset, drawer: Drawer, compiled: bool) -> dict[str, Any]:
-    """What a value was measured with, besides its cell: numbers that differ in it cannot be compared."""
+def _score(scoring: CellScoring, started: float) -> dict[str, Any]:
+    """Draw what is missing of a cell's samples and return the cell's result."""
+    cell, real, cache = scoring.cell, scoring.real, scoring.cache
+    samples, cached = cell.evaluation.samples, min(cache.count, cell.evaluation.samples)
+    try:
+        with cache.written_on_interrupt(scoring.options.keep):
+            fake = _features(scoring)
+        metrics = measure(fake, real, scoring.dataset, cell.evaluation.metrics)
+    except FloatingPointError as problem:
+        log.warning("cell %s: %s", cell.params, problem)
+        metrics = dict.fromkeys(("value", "stderr", "left_out")) | {"more": {}}
     return {
-        "extractor": against.extractor.name,
-        "extractor_weights": against.extractor.weights,
-        "extractor_accuracy": against.extractor.accuracy,
-        "reference": against.statistics.fingerprint,
-        "reference_count": against.statistics.count,
-        "data": dataset.fingerprint,
-        "weights": drawer.weights,
-        "compiled": compiled,
+        "params": cell.params,
+        "cell": cell.key,
+        "metric": metric_name(real.extractor.name, samples),
+        **metrics,
+        "magnitude_drift": scoring.magnitude_drift if math.isfinite(scoring.magnitude_drift) else None,
+        "noise_floor": real.floor(samples),
+        "warnings": _warnings(cell, real),
+        "picture": scoring.picture,
+        "drawn": samples - cached,
+        "scoring_seconds": round(time.monotonic() - started, 3),
+        "sampling_seconds": median(paces) if (paces := scoring.generator.seconds_per_sample) else None,
+        "provenance": _provenance(scoring),
+    }
+
+
+def _provenance(scoring: CellScoring) -> dict[str, Any]:
+    """What a value was measured with, besides its cell: values that differ in it cannot be compared."""
+    real, generator = scoring.real, scoring.generator
+    return {
+        "extractor": real.extractor.name,
+        "extractor_weights": real.extractor.weights,
+        "extractor_accuracy": real.extractor.accuracy,
+        "reference": real.statistics.fingerprint,
+        "reference_count": real.statistics.count,
+        "data": scoring.dataset.fingerprint,
+        "weights": generator.weights,
+        "compiled": generator.compiled,
         "sample_batch": SAMPLE_BATCH,
         "folds": FOLDS,
+        "nfe": scoring.cell.evaluation.nfe(generator.denoiser.objective.noise_schedule),
     }
 
 
 def forget(run: Path) -> None:
-    """Drop the features that an evaluation with `keep` has left in a run: all its results are known."""
+    """Delete the features that an evaluation with `keep` has left in a run."""
     shutil.rmtree(run / SCORES, ignore_errors=True)
 
 
-def measure(features: Tensor, against: Reference, dataset: Dataset, more: Iterable[str] = ()) -> dict[str, Any]:
-    """The distance of samples, by their features (count, dimensions), with its error and what the error is made of."""
-    value, left_out = left_out_distances(folds_of(features), against.statistics)
-    found: dict[str, float] = {}
-    if kinds := measured_metrics(more):
-        real = real_features(dataset, against.extractor, REAL_FEATURES)
-        both = Features(features.cpu(), real.cpu(), against.extractor)
+def measure(fake: Tensor, real: Reference, dataset: Dataset, metrics: Iterable[str] = ()) -> dict[str, Any]:
+    """Measure generated images against the real ones.
+
+    Args:
+        fake: the features of the generated images, (count, dimensions).
+        real: the statistics of the data.
+        dataset: the data, whose features the further metrics need.
+        metrics: their names.
+
+    Returns:
+        {"value", "stderr", "left_out", "more"}: the Fréchet distance, its standard error, the distances without each
+        fold, and the further metrics by name.
+    """
+    value, left_out = left_out_distances(folds_of(fake), real.statistics)
+    more: dict[str, float] = {}
+    if kinds := measured_metrics(metrics):
+        real_rows = real_features(dataset, real.extractor, REAL_FEATURES)
+        features = Features(fake.cpu(), real_rows.cpu(), real.extractor)
         for kind in kinds:
             assert kind.measure, "evaluation.metrics names metrics that are measured only"
-            found |= kind.measure(both)
-    return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out, "more": found}
+            more |= kind.measure(features)
+    return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out, "more": more}
 
 
-def _facts(cell: Cell, drawer: Drawer, against: Reference, compiled: bool) -> dict[str, Any]:
-    """What the features of a cell depend on; their number does not, so that more can be drawn later."""
+def _facts(cell: Cell, generator: SampleGenerator, real: Reference) -> dict[str, Any]:
+    """What the features of a cell depend on; their number is left out, so that more can be drawn later."""
     settings = cell.evaluation.model_dump(mode="json", exclude={"samples", "extractor", "metrics"})
     return {
         **settings,
-        "weights": drawer.weights,
-        "extractor": against.extractor.weights,
+        "weights": generator.weights,
+        "extractor": real.extractor.weights,
         "batch": SAMPLE_BATCH,
-        "device": drawer.device.type,
-        "compiled": compiled,
+        "device": generator.device.type,
+        "compiled": generator.compiled,
     }
 
 
-def _features(
-    run: Path,
-    cell: Cell,
-    drawer: Drawer,
-    against: Reference,
-    kept: Kept,
-    progress: Progress | None,
-    drawers: Drawers,
-) -> Tensor:
-    """The features of the cell's samples: (samples, dimensions), on the device; what is kept is not drawn again.
+def _features(scoring: CellScoring) -> Tensor:
+    """The features of the cell's samples: (samples, dimensions), on the device; those in the cache are not drawn again.
 
     Raises FloatingPointError, in every process, where one has drawn samples that are not finite.
     """
-    wanted = cell.evaluation.samples
-    if progress and kept.count:
-        progress(min(kept.count, wanted))
-    while (first := kept.count) < wanted:
-        places = [min(first + at * SAMPLE_BATCH, wanted) for at in range(drawers.count + 1)]
-        lengths = [end - start for start, end in itertools.pairwise(places)]
-        mine = _drawn(run, cell, drawer, against, kept, places[drawers.rank], lengths[drawers.rank])
-        for rows in drawers.gathered(mine, lengths):
+    cache, ranks, progress = scoring.cache, scoring.options.ranks, scoring.options.progress
+    samples = scoring.cell.evaluation.samples
+    if progress and cache.count:
+        progress(min(cache.count, samples))
+    while (first := cache.count) < samples:
+        bounds = [min(first + at * SAMPLE_BATCH, samples) for at in range(ranks.count + 1)]
+        lengths = [end - start for start, end in itertools.pairwise(bounds)]
+        batch = _batch_features(scoring, bounds[ranks.rank], lengths[ranks.rank])
+        for rows in ranks.gather(batch, lengths):
             if not rows.isfinite().all():
                 raise FloatingPointError("the samples are not finite")
-            kept.add(rows)
+            cache.add(rows)
         if progress:
             progress(sum(lengths))
-    return kept.rows(wanted).to(drawer.device)
+    return cache.rows(samples).to(scoring.generator.device)
 
 
-def _drawn(run: Path, cell: Cell, drawer: Drawer, against: Reference, kept: Kept, first: int, count: int) -> Tensor:
-    """The features of some of the cell's samples: (count, dimensions); not finite where the samples are not."""
-    dimensions = against.extractor.dimensions
+def _batch_features(scoring: CellScoring, first: int, count: int) -> Tensor:
+    """Draw some of the cell's samples: their features (count, dimensions), not finite where the samples are not."""
+    generator, extractor = scoring.generator, scoring.real.extractor
     if not count:
-        return torch.empty(0, dimensions, device=drawer.device)
+        return torch.empty(0, extractor.dimensions, device=generator.device)
     try:
-        images = drawer.batch(cell.evaluation, first, count)
+        images = generator.batch(scoring.cell.evaluation, first, count)
     except FloatingPointError:
-        return torch.full((count, dimensions), math.nan, device=drawer.device)
-    if first == 0 and not is_bundle(run):
-        _write_picture(run / PICTURES / _picture(kept), images, drawer.architecture.classes)
-    return against.extractor.features(images)
-
-
-def _picture(kept: Kept) -> str:
-    """The file of a cell's picture, whatever the number of samples that it is scored with."""
-    return f"{kept.path.stem}.png"
+        return torch.full((count, extractor.dimensions), math.nan, device=generator.device)
+    if first == 0 and not is_bundle(scoring.run):
+        _write_picture(scoring.run / PICTURES / scoring.picture, images, generator.architecture.classes)
+    return extractor.features(images)
 
 
 def _write_picture(path: Path, images: Tensor, classes: int) -> None:
@@ -243,9 +280,9 @@ def _write_picture(path: Path, images: Tensor, classes: int) -> None:
         raise
 
 
-def _warnings(cell: Cell, against: Reference) -> list[str]:
-    """What makes a number less than it seems; shown with it."""
-    samples, dimensions = cell.evaluation.samples, against.extractor.dimensions
+def _warnings(cell: Cell, real: Reference) -> list[str]:
+    """Why a value is less reliable than it looks; shown with it."""
+    samples, dimensions = cell.evaluation.samples, real.extractor.dimensions
     if samples > dimensions:
         return []
     text = f"{samples} samples for {dimensions} features: their covariance has no full rank, and the distance is biased"
@@ -253,22 +290,22 @@ def _warnings(cell: Cell, against: Reference) -> list[str]:
     return [text]
 
 
-def _by_width(run: Path, cells: list[Cell], step: int | None) -> Iterator[tuple[Denoiser, list[Cell]]]:
-    """One denoiser for each EMA width asked for; a run's snapshots are read once for all of them."""
-    widths = list(dict.fromkeys(cell.sigma_rel for cell in cells))
-    for width, denoiser in zip(widths, _denoisers(run, widths, step), strict=True):
-        yield denoiser, [cell for cell in cells if cell.sigma_rel == width]
+def _by_sigma_rel(run: Path, cells: list[Cell], step: int | None) -> Iterator[tuple[Denoiser, list[Cell]]]:
+    """The denoiser of each EMA width with its cells; a run's snapshots are read once for all of them."""
+    sigma_rels = list(dict.fromkeys(cell.sigma_rel for cell in cells))
+    for sigma_rel, denoiser in zip(sigma_rels, _denoisers(run, sigma_rels, step), strict=True):
+        yield denoiser, [cell for cell in cells if cell.sigma_rel == sigma_rel]
 
 
-def _denoisers(run: Path, widths: list[float], step: int | None) -> Iterator[Denoiser]:
+def _denoisers(run: Path, sigma_rels: list[float], step: int | None) -> Iterator[Denoiser]:
     if is_bundle(run):
-        yield from (load(run, width)[0] for width in widths)
+        yield from (load(run, sigma_rel)[0] for sigma_rel in sigma_rels)
         return
     raw, last = read_weights(run / EMA / RAW_WEIGHTS)
-    averaged = [width for width in widths if width]
-    averages = dict(zip(averaged, reconstruct(run / EMA, averaged, step or last), strict=True)) if averaged else {}
-    for width in widths:
+    averaged = [sigma_rel for sigma_rel in sigma_rels if sigma_rel]
+    emas = dict(zip(averaged, reconstruct(run / EMA, averaged, step or last), strict=True)) if averaged else {}
+    for sigma_rel in sigma_rels:
         denoiser = copy.deepcopy(raw)
-        if width:
-            set_weights(denoiser, averages.pop(width))
+        if sigma_rel:
+            set_weights(denoiser, emas.pop(sigma_rel))
         yield denoiser

@@ -1,7 +1,7 @@
-"""What distances are measured against: the real images' statistics, computed once and kept under a content hash.
+"""The statistics of the real images, which distances are measured against: computed once and cached.
 
-A kept file is found by that hash alone and carries all that went into it and a checksum of its sums: one that is stale,
-of other data, or damaged is not the file that is asked for, and is computed again.
+A cached file is named by a hash of all that it depends on, and holds these facts and a checksum of its sums. One that
+is of other data or damaged is not used, and is computed again.
 """
 
 import hashlib
@@ -33,29 +33,29 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reference:
-    """The real data's statistics in an extractor's features, and what a perfect model would score."""
+    """The real data's statistics in an extractor's features, and the slope of what a perfect model would score."""
 
     extractor: Extractor
     statistics: Statistics
     slope: float
 
     def floor(self, samples: int) -> float:
-        """The noise floor at that many samples."""
+        """The distance that a perfect model would score with that many samples."""
         return noise_floor(self.slope, samples, self.statistics.count)
 
 
 def cache_folder() -> Path:
-    """Where what can be computed again is kept: MPDIT_CACHE, or mpdit in the user's cache folder."""
+    """The folder of what can be computed again: MPDIT_CACHE, or `mpdit` in the user's cache folder."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("MPDIT_CACHE") or base / "mpdit")
 
 
-def extractor_for(dataset: Dataset, asked: str, device: str = "cpu") -> Extractor:
-    """The extractor that an evaluation asks for; `auto` is the classifier of the data itself.
+def extractor_for(dataset: Dataset, name: str, device: str = "cpu") -> Extractor:
+    """Load the extractor of that name; `auto` is the classifier of the data itself.
 
-    Raises InputError, before anything is trained, when its weights are missing or it cannot see the data's images.
+    Raises InputError when its weights are missing or it cannot take the data's images.
     """
-    name = dataset.name if asked == "auto" else asked
+    name = dataset.name if name == "auto" else name
     extractor = load_extractor(name, dataset.folder, device)
     extractor.check(dataset.pixels(torch.zeros(1, dtype=torch.int64)))
     return extractor
@@ -63,21 +63,20 @@ def extractor_for(dataset: Dataset, asked: str, device: str = "cpu") -> Extracto
 
 @cache
 def reference(dataset: Dataset, extractor: Extractor) -> Reference:
-    """The whole data set's statistics: from this process, from the cache, or computed and kept."""
+    """Return the statistics of the whole data set: from the cache, or computed and written there."""
     facts = _facts(dataset, extractor)
     path = cache_folder() / "references" / f"{_key(facts)}.safetensors"
-    found = _read(path, facts)
-    if found is None:
-        found = _compute(dataset, extractor)
-        _keep(path, facts, *found)
-    kept, slope = found
+    cached = _read(path, facts)
+    if cached is None:
+        cached = _compute(dataset, extractor)
+        _write(path, facts, *cached)
+    sums, slope = cached
     device = next(extractor.network.parameters()).device
-    sums = Statistics(kept.count, kept.total.to(device), kept.products.to(device))
-    return Reference(extractor, sums, slope)
+    return Reference(extractor, Statistics(sums.count, sums.total.to(device), sums.products.to(device)), slope)
 
 
 def real_features(dataset: Dataset, extractor: Extractor, limit: int) -> torch.Tensor:
-    """The features of at most `limit` real images, drawn at random when there are more: (count, dimensions) fp32."""
+    """The features of all real images, or of `limit` drawn at random when there are more: (count, dimensions) fp32."""
     index = torch.randperm(len(dataset), generator=generator(0, 0, "reference subset"))[:limit].sort().values
     return torch.cat([extractor.features(dataset.pixels(part)) for part in index.split(READ_AT_ONCE)])
 
@@ -110,8 +109,8 @@ def _compute(dataset: Dataset, extractor: Extractor) -> tuple[Statistics, float]
     return sum(parts[1:], parts[0]), floor_slope(real_features(dataset, extractor, FLOOR_IMAGES))
 
 
-def _keep(path: Path, facts: dict[str, Any], sums: Statistics, slope: float) -> None:
-    """Write the cache's file whole or not at all; a cache that cannot be written costs time, nothing else."""
+def _write(path: Path, facts: dict[str, Any], sums: Statistics, slope: float) -> None:
+    """Write a file of the cache, completely or not at all; a cache that cannot be written only costs time."""
     header = {"facts": json.dumps(facts), "count": str(sums.count), "slope": repr(slope), "sums": sums.fingerprint}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

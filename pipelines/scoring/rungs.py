@@ -1,6 +1,6 @@
-"""Rungs: scores taken while a run trains, from few samples of the averages that its snapshots give so far.
+"""Rungs: scores taken while a run trains, from few samples of the EMAs that its snapshots give so far.
 
-All runs of a sweep are scored at a rung on the same noise and labels, at the same widths, so they compare in pairs.
+All runs of a sweep are scored at a rung on the same noise and labels, at the same EMA widths, so they compare in pairs.
 """
 
 import math
@@ -18,66 +18,72 @@ from mpdit.scoring.frechet import folds_of, jackknife_error, left_out_distances
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct, snapshot_steps
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
-from pipelines.scoring.cell import Evaluation
-from pipelines.scoring.reference import extractor_for, reference
-from pipelines.scoring.samples import SAMPLE_BATCH, Drawer
+from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
+from pipelines.scoring.reference import Reference, extractor_for, reference
+from pipelines.scoring.sample_generator import SampleGenerator
 
-WIDTHS_AT_A_RUNG = 3
-
-
-def rung_steps(steps: int, shares: Iterable[float]) -> list[int]:
-    """When a training of `steps` steps comes to each share of itself: the first snapshot there or after."""
-    kept = snapshot_steps(steps)
-    return [next(step for step in kept if step >= share * steps) for share in shares]
+SIGMA_RELS_AT_A_RUNG = 3
 
 
-def rung_widths(steps: int, step: int, widths: Iterable[float]) -> list[float]:
-    """Up to three of the widths, the ends and the middle of those that the snapshots up to `step` can give.
+def rung_steps(steps: int, rung_fractions: Iterable[float]) -> list[int]:
+    """The step of each rung in a training of `steps` steps: the first snapshot at that fraction of it, or after."""
+    snapshots = snapshot_steps(steps)
+    return [next(step for step in snapshots if step >= fraction * steps) for fraction in rung_fractions]
 
-    Where they can give none of them, the tracked ones.
+
+def rung_sigma_rels(steps: int, step: int, sigma_rels: Iterable[float]) -> list[float]:
+    """Up to three EMA widths to score at a rung: ends and middle of those that the snapshots up to `step` can give.
+
+    They are the tracked ones where the snapshots can give none of `sigma_rels`.
     """
-    snapshots = [kept for kept in snapshot_steps(steps) if kept <= step]
-    reached = [width for width in sorted(set(widths)) if width and _is_reached(snapshots, step, width)]
-    if len(reached) > WIDTHS_AT_A_RUNG:
+    snapshots = [snapshot for snapshot in snapshot_steps(steps) if snapshot <= step]
+    reached = [
+        sigma_rel for sigma_rel in sorted(set(sigma_rels)) if sigma_rel and _is_reached(snapshots, step, sigma_rel)
+    ]
+    if len(reached) > SIGMA_RELS_AT_A_RUNG:
         return [reached[0], reached[len(reached) // 2], reached[-1]]
     return reached or list(TRACKED_SIGMA_RELS)
 
 
-def _is_reached(snapshots: Sequence[int], step: int, width: float) -> bool:
+def _is_reached(snapshots: Sequence[int], step: int, sigma_rel: float) -> bool:
     try:
-        fit_snapshots(snapshots, step, width)
+        fit_snapshots(snapshots, step, sigma_rel)
     except InputError:
         return False
     return True
 
 
 def score_rung(
-    run: Path, recipe: Recipe, step: int, widths: Sequence[float], evaluation: Evaluation
+    run: Path, recipe: Recipe, step: int, sigma_rels: Sequence[float], evaluation: Evaluation
 ) -> list[dict[str, Any]]:
-    """Score the averages of a run as they are at a snapshot; the run need not be finished.
+    """Score a run's EMAs at a snapshot; the run need not be finished.
 
-    One result a width: {"sigma_rel", "value", "stderr", "left_out", "magnitude_drift", "seconds"}; samples that are not
-    finite have the value None.
+    Returns one result for each of `sigma_rels`: {"sigma_rel", "value", "stderr", "left_out", "magnitude_drift",
+    "seconds"}; where samples are not finite, the value is None.
     """
     dataset, device = recipe.dataset, str(recipe.runtime.device)
-    extractor = extractor_for(dataset, evaluation.extractor, device)
-    against = reference(dataset, extractor)
+    real = reference(dataset, extractor_for(dataset, evaluation.extractor, device))
     results = []
-    for width, average in zip(widths, reconstruct(run / EMA, widths, step), strict=True):
+    for sigma_rel, ema in zip(sigma_rels, reconstruct(run / EMA, sigma_rels, step), strict=True):
         started = time.monotonic()
         denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed).to(device)
-        set_weights(denoiser.eval(), average)
+        set_weights(denoiser.eval(), ema)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
-        drawer = Drawer(denoiser, dataset.to_pixels)
-        result: dict[str, Any] = {"sigma_rel": width, "value": None, "stderr": None, "left_out": None}
-        try:
-            parts = range(0, evaluation.samples, SAMPLE_BATCH)
-            drawn = (drawer.batch(evaluation, at, min(SAMPLE_BATCH, evaluation.samples - at)) for at in parts)
-            features = torch.cat([extractor.features(images) for images in drawn])
-            value, left_out = left_out_distances(folds_of(features), against.statistics)
-            result |= {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out}
-        except FloatingPointError:
-            pass
+        result = {"sigma_rel": sigma_rel, **_distance(SampleGenerator(denoiser, dataset.to_pixels), evaluation, real)}
         result["magnitude_drift"] = drift if math.isfinite(drift) else None
         results.append(result | {"seconds": round(time.monotonic() - started, 3)})
     return results
+
+
+def _distance(generator: SampleGenerator, evaluation: Evaluation, real: Reference) -> dict[str, Any]:
+    samples = evaluation.samples
+    try:
+        batches = (
+            generator.batch(evaluation, first, min(SAMPLE_BATCH, samples - first))
+            for first in range(0, samples, SAMPLE_BATCH)
+        )
+        fake = torch.cat([real.extractor.features(images) for images in batches])
+        value, left_out = left_out_distances(folds_of(fake), real.statistics)
+    except FloatingPointError:
+        return {"value": None, "stderr": None, "left_out": None}
+    return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out}

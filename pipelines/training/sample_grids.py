@@ -11,7 +11,7 @@ from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.rungs import rung_steps
-from pipelines.scoring.samples import Drawer
+from pipelines.scoring.sample_generator import SampleGenerator
 from pipelines.training.out_of_memory import is_out_of_memory
 
 GRID_FRACTIONS = (0.125, 0.25, 0.5, 1.0)  # of the training
@@ -35,7 +35,8 @@ def draw_sample_grid(run: Path, recipe: Recipe, step: int) -> str | None:
         set_weights(denoiser, tracked_ema(run / EMA, TRACKED_SIGMA_RELS[-1], step))
     labels = torch.arange(DRAWN) % max(1, min(CLASSES, dataset.classes))
     try:
-        images = Drawer(denoiser.eval().to(recipe.runtime.device), dataset.to_pixels).draw(FEW_STEPS, 0, labels)
+        generator = SampleGenerator(denoiser.eval().to(recipe.runtime.device), dataset.to_pixels)
+        images = generator.draw(FEW_STEPS, 0, labels)
     except (FloatingPointError, RuntimeError, MemoryError) as problem:
         if not isinstance(problem, FloatingPointError) and not is_out_of_memory(problem):
             raise

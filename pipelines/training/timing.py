@@ -12,9 +12,8 @@ import numpy as np
 
 from mpdit.training.ema import TRACKED_SIGMA_RELS, snapshot_steps
 from pipelines.recipe import REPORTS, Recipe, resolve_runtime
-from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.rungs import score_rung
-from pipelines.scoring.samples import SAMPLE_BATCH
 from pipelines.training.trainer import train
 
 SHORT = 20 * REPORTS  # steps of the training whose beginning is timed, so that it reports every 20

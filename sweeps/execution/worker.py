@@ -14,8 +14,8 @@ from mpdit.run_folder import PICTURES
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.evaluation import evaluate
-from pipelines.scoring.rungs import rung_steps, rung_widths, score_rung
+from pipelines.scoring.evaluation import ScoringOptions, evaluate
+from pipelines.scoring.rungs import rung_sigma_rels, rung_steps, score_rung
 from pipelines.training import checkpoint
 from pipelines.training.energy import Counter, Meter, counters
 from pipelines.training.measurements import Diverged
@@ -152,7 +152,7 @@ def run_trial(
                 send(CellScored(trial, recipe.steps, **result))
 
             with log_to(folder / "log.txt"):
-                evaluate(folder, settled, cells, on_cell, keep=keep, compiled=compiled)
+                evaluate(folder, settled, cells, on_cell, ScoringOptions(keep=keep, compiled=compiled))
         outcome: dict[str, Any] = {"outcome": TrialStatus.COMPLETED, "training_work": training_work(recipe, parameters)}
     except Diverged as divergence:
         outcome = {"outcome": TrialStatus.DIVERGED, "reason": str(divergence)}
@@ -179,7 +179,7 @@ def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rung
         if step not in places:
             return
         settled = settle_recipe(recipe, folder, threads)
-        widths = score_rung(folder, settled, step, rung_widths(recipe.steps, step, rungs.widths), evaluation)
+        widths = score_rung(folder, settled, step, rung_sigma_rels(recipe.steps, step, rungs.widths), evaluation)
         seconds = sum(width.pop("seconds") for width in widths)
         scored = [RungWidth(**width) for width in widths]
         send(RungScored(trial, step, places[step], evaluation.samples, scored, round(seconds, 3)))

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from pipelines.scoring.rungs import WIDTHS_AT_A_RUNG
+from pipelines.scoring.rungs import SIGMA_RELS_AT_A_RUNG
 from sweeps.planning.plan import Estimate, Plan, Trial, Workload, estimate, scoring_work
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
 from sweeps.storage.events import (
@@ -109,7 +109,7 @@ def _rungs(plan: Plan, train: list[Trial]) -> float:
     if not scheduler.stops:
         return 0.0
     cell = plan.cells[0].cell.with_samples(scheduler.samples)
-    widths = min(WIDTHS_AT_A_RUNG, len({planned.cell.sigma_rel for planned in plan.cells}))
+    widths = min(SIGMA_RELS_AT_A_RUNG, len({planned.cell.sigma_rel for planned in plan.cells}))
     return len(scheduler.rungs) * widths * sum(scoring_work(cell, trial.parameters) for trial in train)
 
 

@@ -16,9 +16,8 @@ from mpdit.errors import input_error
 from mpdit.scoring.frechet import FOLDS
 from pipelines.kind_name import KindName
 from pipelines.recipe import Recipe, Settings
-from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.metric import METRICS, Mode, measured_metrics
-from pipelines.scoring.samples import SAMPLE_BATCH
 from pipelines.yaml_file import field_names
 from sweeps.spec.constraint import Limit, parse_constraint
 from sweeps.spec.scheduler_kind import SCHEDULERS

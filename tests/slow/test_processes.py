@@ -45,15 +45,15 @@ import json, sys
 from pathlib import Path
 from accelerate import PartialState
 from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.evaluation import evaluate
-from pipelines.scoring.samples import all_drawers
+from pipelines.scoring.evaluation import ScoringOptions, evaluate
+from pipelines.scoring.ranks import all_ranks
 from pipelines.training.training_folder import read_recipe
 
 PartialState(cpu=True)
 run, results = Path(sys.argv[1]), []
 recipe, cells = read_recipe(run), [Cell(width, Evaluation(samples=1100, steps=4)) for width in (0.0, 0.1)]
-evaluate(run, recipe, cells, results.append, drawers=all_drawers())
-Path(sys.argv[2] + str(all_drawers().rank)).write_text(json.dumps([all_drawers().count, results]))
+evaluate(run, recipe, cells, results.append, ScoringOptions(ranks=all_ranks()))
+Path(sys.argv[2] + str(all_ranks().rank)).write_text(json.dumps([all_ranks().count, results]))
 """
 
 

@@ -10,7 +10,7 @@ import torch
 import mpdit
 from pipelines.export import bundle_evaluation
 from pipelines.scoring.cell import Cell
-from pipelines.scoring.evaluation import evaluate
+from pipelines.scoring.evaluation import ScoringOptions, evaluate
 from pipelines.training.training_folder import read_recipe
 from tests.slow.conftest import mpdit as run
 from tests.slow.conftest import mpdit_json
@@ -53,7 +53,7 @@ def test_learning_is_real(whole_sweep: Path) -> None:
     from pipelines.scoring.cell import Evaluation
 
     cell = Cell(max(0.05, best["params"]["ema.sigma_rel"]), Evaluation())  # so early there is no narrower width
-    evaluate(folder, recipe, [cell], early.append, step=tenth)
+    evaluate(folder, recipe, [cell], early.append, ScoringOptions(step=tenth))
     assert best["value"] <= early[0]["value"] / 4
 
 

@@ -13,12 +13,13 @@ from mpdit.errors import InputError
 from mpdit.run_folder import load, read_weights, write_weights
 from mpdit.scoring.extractors.registry import load_extractor
 from pipelines.recipe import Recipe
+from pipelines.scoring import feature_cache
 from pipelines.scoring import reference as references
-from pipelines.scoring import samples
-from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.evaluation import SCORES, evaluate, forget, measure, prepare
+from pipelines.scoring.cell import SAMPLE_BATCH, Cell, Evaluation
+from pipelines.scoring.evaluation import SCORES, ScoringOptions, evaluate, forget, measure, prepare
+from pipelines.scoring.feature_cache import FeatureCache
 from pipelines.scoring.reference import cache_folder, extractor_for, real_features, reference
-from pipelines.scoring.samples import SAMPLE_BATCH, Drawer, Kept, balanced_labels, draw_noise, sample_grid
+from pipelines.scoring.sample_generator import SampleGenerator, SampleGrid, balanced_labels, draw_noise
 from pipelines.training.trainer import train
 
 FEW = Evaluation(samples=60, steps=4)
@@ -33,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
 
 def scored(run: tuple[Path, Recipe], cells: list[Cell], step: int | None = None) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    evaluate(*run, cells, results.append, step)
+    evaluate(*run, cells, results.append, ScoringOptions(step=step))
     return results
 
 
@@ -143,10 +144,11 @@ def test_scoring_goes_on_where_it_was_stopped(run: tuple[Path, Recipe], monkeypa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(*run, cells, lambda _result: None, progress=stop_in_the_second_cell, keep=True)
+        options = ScoringOptions(progress=stop_in_the_second_cell, keep=True)
+        evaluate(*run, cells, lambda _result: None, options)
     again: list[int] = []
     results: list[dict[str, Any]] = []
-    evaluate(*run, cells, results.append, progress=again.append, keep=True)
+    evaluate(*run, cells, results.append, ScoringOptions(progress=again.append, keep=True))
     assert again == [540, 500, 40]  # what was kept, at once; then what was missing
     assert [found["left_out"] for found in results] == [found["left_out"] for found in undisturbed]
     forget(run[0])
@@ -158,30 +160,29 @@ def test_more_samples_are_drawn_on_top_of_those_that_are_kept(run: tuple[Path, R
     whole = scored(run, [many])[0]
     drawn: list[int] = []
     results: list[dict[str, Any]] = []
-    evaluate(*run, [few], results.append, keep=True)
-    evaluate(*run, [many], results.append, progress=drawn.append)
+    evaluate(*run, [few], results.append, ScoringOptions(keep=True))
+    evaluate(*run, [many], results.append, ScoringOptions(progress=drawn.append))
     assert drawn == [SAMPLE_BATCH, SAMPLE_BATCH]
     assert results[1]["left_out"] == whole["left_out"]
     assert not (run[0] / SCORES).exists()
 
 
 def test_a_grid_goes_on_where_it_was_stopped(run: tuple[Path, Recipe], tmp_path: Path) -> None:
-    drawer = Drawer(load(run[0], 0.1)[0])
-    evaluation, classes, rows = Evaluation(steps=1), [3, 1], 150
-    whole = sample_grid(drawer, evaluation, classes, rows, Kept(tmp_path / "none", {}))
+    generator, grid = SampleGenerator(load(run[0], 0.1)[0]), SampleGrid(Evaluation(steps=1), classes=[3, 1], rows=150)
+    whole = grid.draw(generator, FeatureCache(tmp_path / "none", {}))
     assert whole.shape == (300, 1, 8, 8)
 
     def stop(_count: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sample_grid(drawer, evaluation, classes, rows, Kept(tmp_path, {"a": 1}), stop)
+        grid.draw(generator, FeatureCache(tmp_path, {"a": 1}), stop)
     drawn: list[int] = []
-    kept = Kept(tmp_path, {"a": 1})
-    assert torch.equal(sample_grid(drawer, evaluation, classes, rows, kept, drawn.append), whole)
+    cache = FeatureCache(tmp_path, {"a": 1})
+    assert torch.equal(grid.draw(generator, cache, drawn.append), whole)
     assert drawn == [SAMPLE_BATCH, 50]
-    assert Kept(tmp_path, {"a": 2}).count == 0  # of another grid
-    kept.remove()
+    assert FeatureCache(tmp_path, {"a": 2}).count == 0  # of another grid
+    cache.remove()
     assert not tmp_path.exists()
 
 
@@ -192,9 +193,9 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(samples, "save_file", full)
+    monkeypatch.setattr(feature_cache, "save_file", full)
     with pytest.raises(InputError, match="no space is left"):
-        evaluate(*run, [Cell(0.1, FEW)], lambda _result: None, keep=True)
+        evaluate(*run, [Cell(0.1, FEW)], lambda _result: None, ScoringOptions(keep=True))
     assert list((run[0] / SCORES).iterdir()) == []
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from mpdit.errors import InputError
 from pipelines.recipe import Recipe
-from pipelines.scoring import parallel as side_by_side
+from pipelines.scoring import parallel
 from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.evaluation import SCORES, evaluate
-from pipelines.scoring.parallel import evaluate_side_by_side, helped, room
+from pipelines.scoring.evaluation import SCORES, ScoringOptions, evaluate
+from pipelines.scoring.parallel import evaluate_in_parallel, helper_processes, process_count
 from pipelines.training.trainer import train
 from tests.conftest import SMALL
 
@@ -33,28 +33,28 @@ def test_two_processes_score_as_one(run: tuple[Path, Recipe], monkeypatch: pytes
     folder, recipe = run
     alone, shared, drawn = list[dict[str, Any]](), list[dict[str, Any]](), list[int]()
     evaluate(folder, recipe, CELLS, alone.append)
-    monkeypatch.setattr(side_by_side, "room", lambda recipe, cells: 2)
-    evaluate_side_by_side(folder, recipe, CELLS, shared.append, drawn.append, compiled=False)
+    monkeypatch.setattr(parallel, "process_count", lambda recipe, cells: 2)
+    evaluate_in_parallel(folder, recipe, CELLS, shared.append, ScoringOptions(progress=drawn.append))
     assert essence(shared) == essence(alone)
     assert sum(drawn) == 900
 
 
 def test_there_is_room_for_as_many_as_the_processor_has_threads_for(run: tuple[Path, Recipe]) -> None:
     _, recipe = run
-    cores = room(recipe, CELLS * 1000)
-    assert room(recipe, CELLS[:1]) == 1
+    cores = process_count(recipe, CELLS * 1000)
+    assert process_count(recipe, CELLS[:1]) == 1
     wide = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"threads": cores})})
-    assert room(wide, CELLS * 1000) == 1
+    assert process_count(wide, CELLS * 1000) == 1
     card = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cuda"})})
-    assert room(card, CELLS * 1000) == 1
+    assert process_count(card, CELLS * 1000) == 1
 
 
 def test_what_a_helper_refuses_is_refused(run: tuple[Path, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, recipe = run
-    monkeypatch.setattr(side_by_side, "room", lambda recipe, cells: 2)
+    monkeypatch.setattr(parallel, "process_count", lambda recipe, cells: 2)
     cells = [CELLS[0], Cell(0.4, CELLS[0].evaluation)]
     with pytest.raises(InputError, match=r"0\.4"):
-        evaluate_side_by_side(folder, recipe, cells, lambda result: None, lambda count: None, compiled=False)
+        evaluate_in_parallel(folder, recipe, cells, lambda result: None, ScoringOptions())
 
 
 def test_an_interruption_ends_the_helpers_which_keep_what_they_have_drawn(run: tuple[Path, Recipe]) -> None:
@@ -63,7 +63,7 @@ def test_an_interruption_ends_the_helpers_which_keep_what_they_have_drawn(run: t
     task = {"run": str(folder), "recipe": recipe.model_dump(mode="json"), "compiled": False}
     task["cells"] = [(cell.sigma_rel, cell.evaluation.model_dump(mode="json"))]
     drawn, before = list[int](), set((folder / SCORES).glob("*"))
-    with pytest.raises(KeyboardInterrupt), helped([task], lambda result: None, drawn.append):
+    with pytest.raises(KeyboardInterrupt), helper_processes([task], lambda result: None, drawn.append):
         while not drawn:
             pass
         raise KeyboardInterrupt

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from mpdit.run_folder import EMA, RAW_WEIGHTS
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.evaluation import evaluate
-from pipelines.scoring.rungs import rung_steps, rung_widths, score_rung
+from pipelines.scoring.evaluation import ScoringOptions, evaluate
+from pipelines.scoring.rungs import rung_sigma_rels, rung_steps, score_rung
 from pipelines.training.trainer import train
 
 FEW = Evaluation(samples=40, steps=2)
@@ -21,9 +21,9 @@ def test_a_rung_is_a_snapshot_at_its_share_or_after() -> None:
 
 
 def test_at_most_three_widths_that_can_be_had_are_scored() -> None:
-    assert rung_widths(450, 234, [0.0, 0.02, 0.03, 0.05, 0.1, 0.25]) == [0.02, 0.05, 0.25]
-    assert rung_widths(450, 63, [0.02, 0.1, 0.25]) == [0.1]
-    assert rung_widths(450, 63, [0.0]) == [0.05, 0.1]
+    assert rung_sigma_rels(450, 234, [0.0, 0.02, 0.03, 0.05, 0.1, 0.25]) == [0.02, 0.05, 0.25]
+    assert rung_sigma_rels(450, 63, [0.02, 0.1, 0.25]) == [0.1]
+    assert rung_sigma_rels(450, 63, [0.0]) == [0.05, 0.1]
 
 
 def test_a_training_is_scored_on_its_way_as_it_is_afterwards_and_goes_on_unchanged(
@@ -42,6 +42,6 @@ def test_a_training_is_scored_on_its_way_as_it_is_afterwards_and_goes_on_unchang
 
     later: list[float] = []
     cells = [Cell(width, FEW) for width in (0.05, 0.1)]
-    evaluate(tmp_path / "plain", settled, cells, lambda result: later.append(result["value"]), step=6)
+    evaluate(tmp_path / "plain", settled, cells, lambda result: later.append(result["value"]), ScoringOptions(step=6))
     assert [width["value"] for width in scored] == later
     assert all(len(width["left_out"]) == 10 for width in scored)
