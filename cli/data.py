@@ -27,14 +27,15 @@ SourceOutput = Annotated[Path, typer.Option("-o", "--output", help="The folder t
 def list_(json_: JsonOption = False) -> None:
     """The data sets that a recipe can name, and the settings that each takes."""
     from mpdit.data.registry import DATASETS
+    from mpdit.registry import settings_of
 
     if json_:
-        rows = [{"name": name, "settings": kind.settings, "holds": kind.holds} for name, kind in DATASETS.items()]
+        rows = [{"name": kind.name, "settings": list(settings_of(kind)), "holds": kind.doc} for kind in DATASETS]
         print(json.dumps(rows, indent=2))
         return
     from cli.tables import aligned
 
-    table = [[name, ", ".join(kind.settings) or "–", kind.holds] for name, kind in DATASETS.items()]
+    table = [[kind.name, ", ".join(settings_of(kind)) or "–", kind.doc] for kind in DATASETS]
     print(aligned(["name", "settings", "holds"], table))
 
 

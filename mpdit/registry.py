@@ -93,6 +93,12 @@ def settings_of(kind: object) -> dict[str, "dataclasses.Field[Any]"]:
     return {} if is_plain else {f.name: f for f in dataclasses.fields(kind) if f.metadata.get("setting", True)}
 
 
+def needed_settings(kind: object) -> list[str]:
+    """The settings of a kind that have no default."""
+    missing = dataclasses.MISSING
+    return [name for name, f in settings_of(kind).items() if f.default is missing and f.default_factory is missing]
+
+
 def check_settings(registry: "Registry[Any]", name: str, given: Mapping[str, object]) -> None:
     """Raises InputError for an unknown kind, a setting that it does not have, or one that it needs and lacks."""
     known = settings_of(registry[name])
@@ -106,9 +112,8 @@ def check_settings(registry: "Registry[Any]", name: str, given: Mapping[str, obj
                 belongs_to=", ".join(others) or None,
                 allowed=", ".join(known) or "its name alone",
             )
-    for setting, field in known.items():
-        is_needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if is_needed and setting not in given:
+    for setting in needed_settings(registry[name]):
+        if setting not in given:
             hint = f"{{name: {name}, {setting}: …}}"
             raise input_error(f"the {registry.what} {name!r} needs a {setting}", hint=hint)
 

@@ -10,7 +10,8 @@ from typing import Any
 from mpdit.errors import input_error
 from mpdit.run_folder import RECIPE, check_weights, is_bundle
 from pipelines.export import bundle_compiled, bundle_evaluation
-from pipelines.recipe import Recipe, trial_id
+from pipelines.identity import trial_id
+from pipelines.recipe import Recipe
 from pipelines.scoring import evaluation as scoring
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import ScoringOptions, compiling_pays, prepare

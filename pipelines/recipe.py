@@ -1,52 +1,35 @@
-"""The recipe: everything one training run needs, checked, and the identity that follows from it."""
+"""The recipe: everything one training run needs, checked."""
 
 import dataclasses
-import hashlib
-import json
 import os
 import shutil
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mpdit.data.dataset import Dataset
-from mpdit.data.registry import DATASETS, check_settings, load_dataset
-from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective, objective_as_dict, objective_from
-from mpdit.errors import input_error, nearest
+from mpdit.data.digits import Digits
+from mpdit.data.registry import DATASETS, open_dataset
+from mpdit.diffusion.objectives.edm import Edm
+from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective
+from mpdit.errors import input_error
+from mpdit.model.attention.registry import ATTENTIONS
+from mpdit.model.attention.softmax import Softmax
 from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
+from mpdit.model.mlp.registry import MLPS
+from mpdit.model.mlp.silu import Silu
 from mpdit.model.modulation.registry import modulation_name, parse_modulation
 from mpdit.model.mup import PARAMETRIZATIONS
 from mpdit.model.transformer import SIZES, Architecture
-from mpdit.registry import Registry
 from mpdit.training.ema import sigma_rel_to_gamma
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
-from pipelines.kind_name import KindName
+from pipelines.settings import POST_HOC, KindName, OneOf, Settings, known
 
-RECIPE_VERSION = 2  # part of every trial's id: raised when the same recipe comes to mean another training
 REPORTS = 20  # progress reports of a short run
 REPORT_AT_LEAST_EVERY = 1000  # steps
 MAP_DIT_CLIP = 0.1
 BF16_PAYS_FROM = 256  # channels, on a CPU with AMX
 COMPILE_PAYS_FROM = 5000  # steps; compiling takes about as long as hundreds of small steps
-
-
-class Settings(BaseModel):
-    """Strict, immutable settings: unknown keys and wrong types are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
-
-
-def known(names: Any, what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if isinstance(names, Registry):
-            return names[value].name
-        if value not in names:
-            raise input_error(
-                f"no {what} {value!r}", given=value, nearest=nearest(value, names), allowed=", ".join(names)
-            )
-        return value
-
-    return AfterValidator(check)
 
 
 def _width(value: float) -> float:
@@ -66,6 +49,8 @@ class Model(Settings):
     width: int | None = None  # the size's own; heads keep their channels, so their number follows it
     patch: int = Field(2, ge=1)
     modulation: Modulation = "scale+shift+gate"
+    attention: Annotated[Any, OneOf(ATTENTIONS, "softmax")] = Softmax()
+    mlp: Annotated[Any, OneOf(MLPS, "silu")] = Silu()
     design: Annotated[str, known(DESIGNS, "design")] = "E"
     variant: Annotated[str, known(VARIANTS, "variant")] | None = None
     cosine_attention: bool | None = None  # the design's own, as all that follow
@@ -106,47 +91,9 @@ class Model(Settings):
 
     @model_validator(mode="after")
     def _design_holds(self) -> "Model":
-        self.chosen_design()
-        return self
-
-
-class Data(Settings):
-    """What is learned. Each data set takes some of the settings and refuses the rest."""
-
-    name: Annotated[str, known(DATASETS, "data set")] = "digits"
-    resolution: int | None = Field(None, ge=1)
-    count: int | None = Field(None, ge=1)
-    path: str | None = None
-    flips: bool | None = None
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The settings that are given."""
-        return {key: value for key, value in self.model_dump(exclude={"name"}).items() if value is not None}
-
-    @model_validator(mode="after")
-    def _settings_fit(self) -> Self:
-        check_settings(self.name, self.given)
-        return self
-
-
-class Prediction(Settings):
-    """What the network is asked: see mpdit/diffusion/objectives.py. All but the name are `edm`'s own."""
-
-    name: Annotated[str, known(OBJECTIVES.names(), "objective")] = "edm"
-    p_mean: float | None = None  # of ln σ; -0.4
-    p_std: Annotated[float, Field(gt=0)] | None = None  # of ln σ; 1.0
-    uncertainty: bool = False
-
-    @model_validator(mode="after")
-    def _only_edm_has_levels_to_choose(self) -> "Prediction":
-        given = [name for name in ("p_mean", "p_std", "uncertainty") if getattr(self, name) not in (None, False)]
-        if self.name != "edm" and given:
-            raise input_error(
-                f"{' and '.join(given)} belong to objective edm, not to {self.name}",
-                given=f"name: {self.name}, " + ", ".join(f"{name}: {getattr(self, name)}" for name in given),
-                hint="leave them out, or name: edm",
-            )
+        design = self.chosen_design()
+        self.attention.check(design)
+        self.mlp.check(design)
         return self
 
 
@@ -168,7 +115,7 @@ class Optimizer(Settings):
 class Ema(Settings):
     """The width that a single run is scored and sampled at; 0 is the raw weights. Not part of the training."""
 
-    sigma_rel: SigmaRel = 0.1
+    sigma_rel: Annotated[SigmaRel, POST_HOC] = 0.1
 
 
 class Runtime(Settings):
@@ -185,8 +132,8 @@ class Recipe(Settings):
     """Everything one training run needs."""
 
     model: Model = Model()
-    data: Data = Data()
-    objective: Prediction = Prediction()
+    data: Annotated[Any, OneOf(DATASETS, "digits", is_section=True)] = Digits()
+    objective: Annotated[Any, OneOf(OBJECTIVES, "edm", is_section=True)] = Edm()
     optimizer: Optimizer = Optimizer()
     ema: Ema = Ema()
     steps: int = Field(600, ge=1)
@@ -222,7 +169,7 @@ class Recipe(Settings):
     @property
     def dataset(self) -> Dataset:
         """The data, opened once a process. Raises InputError where there is none."""
-        return load_dataset(self.data.name, **self.data.given)
+        return open_dataset(self.data)
 
     def architecture(self, dataset: Dataset) -> Architecture:
         """The network for this data. Raises InputError where recipe and data do not fit."""
@@ -242,38 +189,16 @@ class Recipe(Settings):
             channels=dataset.channels,
             resolution=dataset.resolution,
             classes=dataset.classes,
-            learned_variance=OBJECTIVES[self.objective.name].learned_variance,
+            learned_variance=self.objective.learned_variance,
             design=self.model.chosen_design(),
             base_width=self.optimizer.base_width if self.optimizer.parametrization == "mup" else None,
+            attention=self.model.attention,
+            mlp=self.model.mlp,
         )
 
     def prediction(self, dataset: Dataset) -> Objective:
         """The objective for this data."""
-        chosen = {name: value for name, value in self.objective.model_dump().items() if value not in (None, False)}
-        return objective_from(chosen | {"sigma_data": dataset.std})
-
-
-def trial_id(recipe: Recipe) -> str:
-    """Ten hexadecimal digits that name the training: the same recipe on the same data is the same trial.
-
-    Left out is what does not change what is learned: the EMA width read afterwards, device, threads, and
-    precision and compilation where they are left to the machine.
-    """
-    fields, dataset = recipe.model_dump(), recipe.dataset
-    del fields["ema"]
-    runtime = fields.pop("runtime")
-    fields["runtime"] = {key: runtime[key] for key in ("precision", "compile") if runtime[key] != "auto"}
-    model = {name: value for name, value in fields["model"].items() if name not in (*SWITCHES, "variant", "width")}
-    fields["model"] = model | {"design": dataclasses.asdict(recipe.model.chosen_design())}
-    if recipe.model.shape != SIZES[recipe.model.size]:
-        fields["model"]["width"] = recipe.model.width
-    if recipe.optimizer.parametrization == "sp":
-        del fields["optimizer"]["parametrization"], fields["optimizer"]["base_width"]
-    fields["objective"] = objective_as_dict(recipe.prediction(dataset))
-    fields["optimizer"]["clip"] = recipe.clip
-    fields["data"] = dataset.fingerprint
-    fields["recipe_version"] = RECIPE_VERSION
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
+        return dataclasses.replace(self.objective, sigma_data=dataset.std)
 
 
 def resolve_runtime(recipe: Recipe, threads: int | None = None) -> Recipe:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mpdit.errors import InputError, input_error, nearest
+from pipelines.settings import one_of
 
 Model = TypeVar("Model", bound=BaseModel)
 Where = tuple[str | int, ...]
@@ -156,6 +157,9 @@ def field_names(model: type[BaseModel], where: Where = ()) -> list[str]:
     """The fields that a model has at a path into it; empty where the path leads to no model."""
     for key in where:
         inner = model.model_fields.get(str(key))
+        kinds = one_of(inner) if inner else None
+        if kinds and key == where[-1]:
+            return ["name", *kinds.settings()]
         if inner is None or not (isinstance(inner.annotation, type) and issubclass(inner.annotation, BaseModel)):
             return []
         model = inner.annotation
@@ -193,6 +197,14 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
     if isinstance(cause, InputError):
         return InputError(f"{place}: {key + ': ' if key else ''}{cause}")
     return input_error(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(first), then=more)
+
+
+def explained(error: ValidationError) -> str:
+    """The first of pydantic's errors in a line, for values that stand in no file."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    where = ".".join(str(part) for part in first["loc"])
+    return str(cause) if isinstance(cause, InputError) else f"{where} cannot be {first['input']!r}: {rule(first)}"
 
 
 RULES = {  # pydantic's own words where they are plain, ours where they are not

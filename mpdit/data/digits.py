@@ -1,14 +1,30 @@
 """The digits: 1,797 real handwritten ones of 8×8 grey pixels (UCI), bundled with scikit-learn."""
 
 import hashlib
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from mpdit.data.dataset import Dataset
+from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
+
+
+@DATASETS.register
+@dataclass(frozen=True)
+class Digits:
+    """The digits; nothing to set."""
+
+    name: ClassVar[str] = "digits"
+    doc: ClassVar[str] = "1,797 handwritten digits, 8×8 grey"
+
+    def load(self) -> Dataset:
+        """All of them, in 10 classes."""
+        return load_digits()
 
 
 def load_digits() -> Dataset:

@@ -12,13 +12,14 @@ import math
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset, Stored
 from mpdit.data.prepared_images import FEATURES, LABELS, MANIFEST, load_image_folder, map_file
+from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
 from mpdit.randomness import Draws
 
@@ -162,6 +163,20 @@ def read_latent_record(folder: Path) -> LatentSet:
         given = f"version {fields.get('version')}"
         raise input_error(f"{folder} was encoded by another mpdit", given=given, allowed=f"version {VERSION}")
     return LatentSet(**fields)
+
+
+@DATASETS.register
+@dataclass(frozen=True)
+class Latents:
+    """Latents of a VAE that `mpdit data encode` has written to a folder."""
+
+    name: ClassVar[str] = "latents"
+    doc: ClassVar[str] = "their latents, after `mpdit data encode`"
+    path: str
+
+    def load(self) -> Dataset:
+        """The set of latents in the folder."""
+        return load_latent_set(self.path)
 
 
 def load_latent_set(path: str) -> Dataset:

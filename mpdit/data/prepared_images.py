@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mpdit.data.dataset import Dataset, from_bytes, from_bytes_flipped
 from mpdit.data.image_entry import Unusable
+from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
 
 MANIFEST, IMAGES, LABELS, FEATURES = "set.json", "images.bin", "labels.bin", "features"
@@ -179,6 +180,21 @@ def map_file(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             f"{path} is not whole", given=f"{size:,} bytes", allowed=f"{wanted:,} bytes", hint="make the set again"
         )
     return torch.from_file(str(path), shared=False, size=math.prod(shape), dtype=dtype).reshape(shape)
+
+
+@DATASETS.register
+@dataclass(frozen=True)
+class Folder:
+    """Images that `mpdit data prepare` has written to a folder; `flips`: see `load_image_folder`."""
+
+    name: ClassVar[str] = "folder"
+    doc: ClassVar[str] = "your images, after `mpdit data prepare`"
+    path: str
+    flips: bool = True
+
+    def load(self) -> Dataset:
+        """The prepared set in the folder."""
+        return load_image_folder(self.path, self.flips)
 
 
 def load_image_folder(path: str, flips: bool = True) -> Dataset:

@@ -11,12 +11,15 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset, Stored, from_bytes
+from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
 
 VERSION = 1  # raised when an index comes to mean another picture
@@ -142,6 +145,21 @@ def _drawn(outline: Callable[[Tensor, Tensor], Tensor], seen: Scene, resolution:
     coverage = (0.5 - distance).clamp(0, 1)[:, None]
     shape, ground = (part.float()[..., None, None] for part in (seen.shape, seen.ground))
     return ((ground + (shape - ground) * coverage) * 255).round().to(torch.uint8)
+
+
+@DATASETS.register
+@dataclass(frozen=True)
+class Shapes:
+    """Coloured geometric shapes in 10 classes, as many and as large as wanted."""
+
+    name: ClassVar[str] = "shapes"
+    doc: ClassVar[str] = "coloured shapes without end, made from their index"
+    resolution: Annotated[int, Ge(1)] = 32
+    count: Annotated[int, Ge(1)] = 50_000
+
+    def load(self) -> Dataset:
+        """The first `count` of them."""
+        return shapes(self.resolution, self.count)
 
 
 def shapes(resolution: int, count: int) -> Dataset:

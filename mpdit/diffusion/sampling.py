@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mpdit.diffusion.denoiser import Denoiser, Estimate
-from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler
+from mpdit.diffusion.samplers.registry import Denoise, NoiseSampler, Sampler
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Guidance:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How samples are drawn: the sampler's name, its steps, and the guidance."""
+    """How samples are drawn: the sampler, its steps, and the guidance."""
 
-    sampler: str
+    sampler: Sampler
     steps: int
     guidance: Guidance = Guidance()
 
 
 def evaluations(options: SamplingOptions, sigmas: Tensor) -> int:
     """Count the network evaluations (NFE) for one image. sigmas: (steps + 1,), the levels of the sampler."""
-    levels = SAMPLERS[options.sampler].evaluated_sigmas(sigmas.tolist())
+    levels = options.sampler.evaluated_sigmas(sigmas.tolist())
     return sum(2 if options.guidance.acts_at(sigma) else 1 for sigma in levels)
 
 
@@ -76,4 +76,4 @@ def sample(
     """
     sigmas = denoiser.objective.noise_schedule(options.steps)
     denoise = guided(denoiser, labels, options.guidance)
-    return SAMPLERS[options.sampler].draw(denoise, noise * sigmas[0], sigmas, noise_sampler)
+    return options.sampler.draw(denoise, noise * sigmas[0], sigmas, noise_sampler)

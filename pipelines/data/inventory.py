@@ -12,6 +12,7 @@ from mpdit.data.prepared_images import MANIFEST
 from mpdit.data.registry import DATASETS, load_dataset
 from mpdit.errors import input_error, nearest
 from mpdit.randomness import generator
+from mpdit.registry import needed_settings
 from pipelines.scoring.pictures import write_grid
 
 MEASURED = 10_000  # samples at most, where no figures are recorded
@@ -30,9 +31,9 @@ def open_set(name: str, resolution: int | None = None) -> Dataset:
         if kind == "latents":
             return load_dataset("latents", path=name, **settings)
         return load_dataset("folder", path=name, flips=False, **settings)
-    if name in DATASETS and not DATASETS[name].needs:
+    if name in DATASETS and not needed_settings(DATASETS[name]):
         return load_dataset(name, **settings)
-    known = [known for known, kind in DATASETS.items() if not kind.needs]
+    known = [kind.name for kind in DATASETS if not needed_settings(kind)]
     raise input_error(
         f"there is no data set {name!r}",
         given=name,

@@ -1,9 +1,8 @@
 """What a score belongs to: an evaluation (how a finished run is scored) and a cell (an evaluation of one EMA width)."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
@@ -14,8 +13,10 @@ from mpdit.diffusion.sampling import Guidance, SamplingOptions, evaluations
 from mpdit.errors import input_error
 from mpdit.schedules import edm_schedule
 from mpdit.scoring.frechet import FOLDS
-from pipelines.recipe import Settings, known
+from pipelines.identity import IDENTITY_VERSION, name_of, plugins
+from pipelines.recipe import Ema
 from pipelines.scoring.metric import METRICS, TOGETHER, measurable
+from pipelines.settings import POST_HOC, OneOf, Settings
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
 
@@ -36,9 +37,9 @@ class Evaluation(Settings):
     """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides."""
 
     samples: int = Field(2000, ge=FOLDS)
-    sampler: Annotated[str, known(SAMPLERS, "sampler")] = "dpm++2m"
-    steps: int = Field(12, ge=1)
-    guidance: float = Field(1.0, ge=0)
+    sampler: Annotated[Any, OneOf(SAMPLERS, "dpm++2m"), POST_HOC] = SAMPLERS["dpm++2m"]
+    steps: Annotated[int, POST_HOC] = Field(12, ge=1)
+    guidance: Annotated[float, POST_HOC] = Field(1.0, ge=0)
     guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -85,14 +86,30 @@ class Cell:
     def params(self) -> dict[str, Any]:
         """Its settings by axis path."""
         given = self.evaluation.model_dump(mode="json", exclude_none=True)
-        settings = {f"evaluation.{name}": value for name, value in given.items()}
-        return {"ema.sigma_rel": self.sigma_rel, **settings}
+        return {"ema.sigma_rel": self.sigma_rel, **_by_path(given, "evaluation")}
 
     @property
     def key(self) -> str:
-        """The same settings always have the same key."""
-        return hashlib.sha256(json.dumps(self.params, sort_keys=True).encode()).hexdigest()[:10]
+        """Ten hexadecimal digits that name the cell: the same settings always have the same key."""
+        changed = {path: value for path, value in self.params.items() if value != _default_params().get(path)}
+        fields = {"version": IDENTITY_VERSION, "params": changed, "plugins": plugins(self.evaluation)}
+        return name_of(fields)
 
     def with_samples(self, samples: int) -> "Cell":
         """The same cell, scored with another number of samples."""
         return Cell(self.sigma_rel, self.evaluation.model_copy(update={"samples": samples}))
+
+
+@cache
+def _default_params() -> dict[str, Any]:
+    """The parameters of a cell in which nothing is set."""
+    return Cell(Ema().sigma_rel, Evaluation()).params
+
+
+def _by_path(fields: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Fields by dotted path; a kind's name stands at the path of the kind."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        path = prefix if name == "name" else f"{prefix}.{name}"
+        found |= _by_path(value, path) if isinstance(value, dict) else {path: value}
+    return found

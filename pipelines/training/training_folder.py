@@ -10,7 +10,8 @@ import torch
 
 from mpdit.errors import input_error
 from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE
-from pipelines.recipe import Recipe, resolve_runtime, trial_id
+from pipelines.identity import trial_id
+from pipelines.recipe import Recipe, resolve_runtime
 from pipelines.training import checkpoint
 from pipelines.yaml_file import read_yaml, validate, write_yaml
 

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from pydantic import ValidationError
+
 from mpdit.errors import InputError
 from mpdit.model.transformer import parameter_count
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, snapshot_bytes, snapshot_steps
-from pipelines.recipe import Recipe, trial_id
+from pipelines.identity import trial_id
+from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.training.checkpoint import KEPT
-from sweeps.spec.model import SweepSpec, split_axis, with_value
+from pipelines.yaml_file import explained
+from sweeps.spec.model import SweepSpec
+from sweeps.spec.paths import split_path, with_values
 from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, unique
 from sweeps.storage.events import Event, Suggested, TrialEnded
@@ -83,11 +88,11 @@ def make_plan(spec: SweepSpec, events: Iterable[Event] = ()) -> Plan:
     known = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point)}
     trials, cells = list(known.values()), []
     for params in _combinations(spec, spec.post_hoc_axes):
-        settings: dict[type, Any] = {Recipe: spec.recipe, Evaluation: spec.evaluation}
-        for path, value in params.items():
-            owner, inner = split_axis(path)
-            settings[owner] = with_value(settings[owner], inner, value)
-        cells.append(PlannedCell(Cell(settings[Recipe].ema.sigma_rel, settings[Evaluation]), params))
+        recipe, evaluation = (
+            with_values(settings, {inner: params[path] for path in params if (inner := _within(type(settings), path))})
+            for settings in (spec.recipe, spec.evaluation)
+        )
+        cells.append(PlannedCell(Cell(recipe.ema.sigma_rel, evaluation), params))
     _check_widths(trials, cells)
     return Plan(spec, trials, cells)
 
@@ -113,15 +118,20 @@ def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
     for seed in spec.seeds:
         named = {**whole, SEED: seed}
         params = {path: named[path] for path in spec.training_axes}
-        recipe = spec.recipe
         try:
-            for path, value in params.items():
-                recipe = with_value(recipe, path, value)
+            recipe = with_values(spec.recipe, params)
             recipe.architecture(recipe.dataset)
-        except InputError as problem:
-            raise InputError(f"{params}: {problem}" if params else str(problem)) from None
+        except (InputError, ValidationError) as problem:
+            reason = explained(problem) if isinstance(problem, ValidationError) else str(problem)
+            raise InputError(f"{params}: {reason}" if params else reason) from None
         trials.append(Trial(trial_id(recipe), params, recipe))
     return trials
+
+
+def _within(owner: type[Recipe] | type[Evaluation], path: str) -> str | None:
+    """The path within these settings; None where it belongs to the others."""
+    model, inner = split_path(path)
+    return inner if model is owner else None
 
 
 def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:

@@ -5,7 +5,8 @@ from statistics import median
 from typing import Any
 
 from mpdit.model.transformer import forward_flop
-from pipelines.recipe import Recipe, trial_id
+from pipelines.identity import trial_id
+from pipelines.recipe import Recipe
 from pipelines.transfer import transfer
 from sweeps.planning.known_work import timed
 from sweeps.planning.plan import Plan

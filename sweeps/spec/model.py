@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -14,18 +13,16 @@ from pydantic import (
 
 from mpdit.errors import input_error
 from mpdit.scoring.frechet import FOLDS
-from pipelines.kind_name import KindName
-from pipelines.recipe import Recipe, Settings
+from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.metric import METRICS, Mode, measured_metrics
-from pipelines.yaml_file import field_names
+from pipelines.settings import KindName, Settings
 from sweeps.spec.constraint import Limit, parse_constraint
+from sweeps.spec.paths import is_post_hoc_path, value_at
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, Space, parse_axis
 from sweeps.spec.tracking_views import VIEWS
-
-POST_HOC_AXES = ("ema.sigma_rel", "evaluation.guidance", "evaluation.steps", "evaluation.sampler")
 
 
 class Search(Settings):
@@ -187,12 +184,12 @@ class SweepSpec(Settings):
     @property
     def training_axes(self) -> list[str]:
         """Axes whose every value needs a training run."""
-        return [path for path in self.axes if path not in POST_HOC_AXES]
+        return [path for path in self.axes if not is_post_hoc_path(path)]
 
     @property
     def post_hoc_axes(self) -> list[str]:
         """Axes answered from a finished run."""
-        return [path for path in self.axes if path in POST_HOC_AXES]
+        return [path for path in self.axes if is_post_hoc_path(path)]
 
     @property
     def seeds(self) -> list[int]:
@@ -223,47 +220,3 @@ class SweepSpec(Settings):
     def limits(self) -> list[Limit]:
         """The constraints, read."""
         return [parse_constraint(text) for text in self.constraints]
-
-
-def axis_paths() -> list[str]:
-    """Every path that may be swept."""
-    leaves = _leaves(Recipe)
-    return [path for path in leaves if not path.startswith("runtime.")] + list(POST_HOC_AXES[1:])
-
-
-def _leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
-    found = []
-    for name in field_names(model):
-        inner = field_names(model, (name,))
-        annotation = model.model_fields[name].annotation
-        if inner and isinstance(annotation, type):
-            found += _leaves(annotation, f"{prefix}{name}.")
-        else:
-            found.append(prefix + name)
-    return found
-
-
-def with_value(settings: Recipe | Evaluation, path: str, value: Any) -> Any:
-    """The settings with one axis set, checked anew; `path` is relative to them. Raises pydantic's ValidationError."""
-    data = settings.model_dump()
-    *parents, last = path.split(".")
-    place = data
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
-    return type(settings).model_validate(data)
-
-
-def value_at(settings: Recipe | Evaluation, path: str) -> Any:
-    """The value of one axis in the settings."""
-    found: Any = settings
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found
-
-
-def split_axis(path: str) -> tuple[type[Recipe] | type[Evaluation], str]:
-    """Which settings an axis belongs to, and its path in them."""
-    if path.startswith("evaluation."):
-        return Evaluation, path.removeprefix("evaluation.")
-    return Recipe, path

@@ -6,12 +6,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from mpdit.errors import InputError, input_error, nearest
+from mpdit.registry import load_all_plugins
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.metric import METRICS, measured_metrics
 from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, rule, validate
 from sweeps.spec.consistency import check_consistency
-from sweeps.spec.model import SweepSpec, axis_paths, split_axis, value_at, with_value
+from sweeps.spec.model import SweepSpec
+from sweeps.spec.paths import axis_paths, kind_path, split_path, value_at, with_values
 from sweeps.spec.space import Axis, Domain
 
 SHIPPED = Path(__file__).parent.parent  # the sweep files that come with the project
@@ -89,6 +91,8 @@ def _with_needed_metrics(spec: SweepSpec) -> SweepSpec:
 def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) -> Axis:
     place = document.place(("axes", path))
     if path not in axis_paths():
+        load_all_plugins()
+    if path not in axis_paths():
         raise input_error(
             f"{place}: axes has no field {path!r}",
             given=f"{path}: {values}",
@@ -97,11 +101,10 @@ def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) 
         )
     if not values:
         raise input_error(f"{place}: the axis {path} is empty", given=f"{path}: []", allowed="at least one value")
-    owner, inner = split_axis(path)
-    settings = spec.recipe if owner is Recipe else spec.evaluation
+    settings = _settings_of(spec, path)
     if isinstance(values, Domain):
-        return _checked_domain(document, settings, path, inner, values)
-    canonical = [_checked_value(document, settings, path, inner, at, value) for at, value in enumerate(values)]
+        return _checked_domain(document, spec, path, values)
+    canonical = [_checked_value(document, settings, path, at, value) for at, value in enumerate(values)]
     for at, value in enumerate(canonical):
         if value in canonical[:at]:
             raise input_error(
@@ -113,25 +116,43 @@ def _checked_axis(document: Document, spec: SweepSpec, path: str, values: Axis) 
     return canonical
 
 
-def _checked_domain(document: Document, settings: Recipe | Evaluation, path: str, inner: str, domain: Domain) -> Domain:
+def _settings_of(spec: SweepSpec, path: str) -> Recipe | Evaluation:
+    """The settings that a path leads into; for a setting of a kind, with a kind that has it where an axis names one."""
+    owner, inner = split_path(path)
+    settings = spec.recipe if owner is Recipe else spec.evaluation
+    kind = kind_path(path)
+    axis = spec.axes.get(kind) if kind else None
+    names = axis.values if isinstance(axis, Domain) else axis
+    for name in names or []:
+        try:
+            other: Recipe | Evaluation = with_values(settings, {split_path(kind or "")[1]: name})
+        except ValidationError:
+            continue  # the axis of the kind is refused for it by itself
+        if value_at(settings, inner) is None and value_at(other, inner) is not None:
+            return other
+    return settings
+
+
+def _checked_domain(document: Document, spec: SweepSpec, path: str, domain: Domain) -> Domain:
     """The domain with listed values in canonical form; of a range, the ends and a value between are tried."""
-    tried = domain.values or [domain.at(share) for share in (0.0, 0.37, 1.0)]
-    canonical = [_checked_value(document, settings, path, inner, at, value) for at, value in enumerate(tried)]
+    tried, settings = domain.values or [domain.at(share) for share in (0.0, 0.37, 1.0)], _settings_of(spec, path)
+    canonical = [_checked_value(document, settings, path, at, value) for at, value in enumerate(tried)]
     when = domain.when and {
-        other: [_checked_value(document, settings, other, other, -1, value) for value in values]
+        other: [_checked_value(document, _settings_of(spec, other), other, -1, value) for value in values]
         for other, values in domain.when.items()
         if other in axis_paths()
     }
     return domain.model_copy(update={"values": canonical if domain.values else None, "when": when or domain.when})
 
 
-def _checked_value(
-    document: Document, settings: Recipe | Evaluation, path: str, inner: str, at: int, value: Any
-) -> Any:
+def _checked_value(document: Document, settings: Recipe | Evaluation, path: str, at: int, value: Any) -> Any:
+    place, inner = document.place(("axes", path, at)), split_path(path)[1]
+    if isinstance(value, dict):
+        hint = f"sweep a setting by an axis of its own, as {path}.SETTING"
+        raise input_error(f"{place}: {path} takes names and numbers, not fields", given=value, hint=hint)
     try:
-        return value_at(with_value(settings, inner, value), inner)
+        return value_at(with_values(settings, {inner: value}), inner)
     except ValidationError as error:
-        place = document.place(("axes", path, at))
         cause = error.errors()[0].get("ctx", {}).get("error")
         if isinstance(cause, InputError):
             raise InputError(f"{place}: {path}: {cause}") from None

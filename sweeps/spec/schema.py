@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sweeps.spec.model import POST_HOC_AXES, SweepSpec, axis_paths
+from sweeps.spec.model import SweepSpec
+from sweeps.spec.paths import axis_paths, is_post_hoc_path
 from sweeps.spec.space import Domain
 
 
@@ -20,4 +21,4 @@ def sweep_schema() -> dict[str, Any]:
 
 
 def _axis(path: str) -> str:
-    return "post-hoc: costs no training" if path in POST_HOC_AXES else "a training axis: each value is a training"
+    return "post-hoc: costs no training" if is_post_hoc_path(path) else "a training axis: each value is a training"

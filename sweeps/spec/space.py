@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_serializer
 
 from mpdit.errors import input_error, nearest
-from pipelines.recipe import Settings
+from pipelines.settings import Settings
 from pipelines.yaml_file import rule
 
 Point = dict[str, Any]

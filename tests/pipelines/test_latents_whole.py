@@ -66,7 +66,8 @@ def test_the_papers_sweep_runs_in_small(encoded: Path, tmp_path: Path) -> None:
 def test_the_same_latents_elsewhere_are_the_same_trial(encoded: Path, tmp_path: Path) -> None:
     import shutil
 
-    from pipelines.recipe import Recipe, trial_id
+    from pipelines.identity import trial_id
+    from pipelines.recipe import Recipe
 
     shutil.copytree(encoded, tmp_path / "elsewhere")
     here, there = (

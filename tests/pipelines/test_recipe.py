@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from mpdit.errors import InputError
-from pipelines.recipe import Recipe, resolve_runtime, trial_id
+from pipelines.identity import trial_id
+from pipelines.recipe import Recipe, resolve_runtime
 from pipelines.yaml_file import Document, validate
 
 

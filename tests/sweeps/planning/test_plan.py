@@ -2,7 +2,8 @@ import pytest
 
 from mpdit.errors import InputError
 from mpdit.training.ema import snapshot_bytes
-from pipelines.recipe import Recipe, trial_id
+from pipelines.identity import trial_id
+from pipelines.recipe import Recipe
 from sweeps.planning.plan import Plan, Workload, estimate, packed, scoring_work, training_work
 from sweeps.storage.events import TrialEnded
 from sweeps.storage.trial_status import TrialStatus

@@ -1,0 +1,103 @@
+"""What names a training and a cell: hashes of all that differs from the defaults, so that a new setting changes none.
+
+A default that comes to mean something else raises IDENTITY_VERSION, and so every name. Names that older releases gave
+stay valid where they are found: pipelines/old_identity.py.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from mpdit.model.design import DESIGNS
+from mpdit.model.transformer import SIZES
+from mpdit.registry import plugin_of
+from pipelines.recipe import Model, Recipe
+from pipelines.settings import Settings, one_of
+
+IDENTITY_VERSION = 3
+DIGITS = 10  # hexadecimal, of a name
+
+
+def trial_id(recipe: Recipe) -> str:
+    """Ten hexadecimal digits that name the training: the same recipe on the same data is the same trial.
+
+    Left out is what does not change what is learned: the EMA width that is read afterwards, device, threads, and
+    precision and compilation where they are left to the machine.
+    """
+    fields = {
+        "version": IDENTITY_VERSION,
+        "recipe": _training_fields(recipe),
+        "data": recipe.dataset.fingerprint,
+        "plugins": plugins(recipe),
+    }
+    return name_of(fields)
+
+
+def name_of(fields: Any) -> str:
+    """The name of plain values: the same for the same ones."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def _training_fields(recipe: Recipe) -> dict[str, Any]:
+    """All that differs from the default training, each in one spelling."""
+    fields = changed_fields(recipe)
+    for name in ("ema", "data", "runtime", "model", "optimizer"):
+        fields.pop(name, None)
+    runtime = changed_fields(recipe.runtime)
+    parts = {
+        "model": _model_fields(recipe.model),
+        "optimizer": _optimizer_fields(recipe),
+        "runtime": {name: runtime[name] for name in ("precision", "compile") if name in runtime},
+    }
+    return fields | {name: part for name, part in parts.items() if part}
+
+
+def _model_fields(model: Model) -> dict[str, Any]:
+    """The network: designs by their switches, so that a design and the switches that make it are one."""
+    design, default = (dataclasses.asdict(chosen) for chosen in (model.chosen_design(), DESIGNS[Model().design]))
+    fields = {
+        name: value for name, value in changed_fields(model).items() if name not in (*design, "design", "variant")
+    }
+    if model.shape == SIZES[model.size]:
+        fields.pop("width", None)
+    switches = {name: value for name, value in design.items() if value != default[name]}
+    return fields | ({"design": switches} if switches else {})
+
+
+def _optimizer_fields(recipe: Recipe) -> dict[str, Any]:
+    """The optimiser: with the clipping that holds, and a base width only where there is one."""
+    fields = changed_fields(recipe.optimizer)
+    if recipe.optimizer.parametrization == "sp":
+        fields.pop("base_width", None)
+    return fields | ({"clip": recipe.clip} if recipe.clip is not None else {})
+
+
+def changed_fields(settings: Settings) -> dict[str, Any]:
+    """The fields that differ from their defaults, as plain values; those within fields too."""
+    found: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value, default = getattr(settings, name), field.get_default(call_default_factory=True)
+        if isinstance(value, Settings):
+            value, default = changed_fields(value), {}
+        if value != default:
+            mark = one_of(field)
+            found[name] = mark.plain(value) if mark else value
+    return found
+
+
+def plugins(settings: Settings) -> dict[str, str]:
+    """{distribution: version} of every plug-in that the settings use."""
+    used = [plugin_of(name) for name in _kinds(settings)]
+    return {plugin.distribution: plugin.version for plugin in used if plugin}
+
+
+def _kinds(settings: Settings) -> Iterator[str]:
+    """The names of the kinds that the settings hold, in depth."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if one_of(field):
+            yield value.name
+        elif isinstance(value, Settings):
+            yield from _kinds(value)
