@@ -41,6 +41,7 @@ def sample_weights(_run: Path, _width: float, folder: Path) -> None:
     import torch
 
     from mpdit.data.dataset import to_bytes
+    from mpdit.diffusion.samplers.registry import SAMPLERS
     from mpdit.diffusion.sampling import SamplingOptions, sample
     from mpdit.run_folder import read_weights
     from pipelines.scoring.sample_generator import balanced_labels, draw_noise
@@ -49,7 +50,7 @@ def sample_weights(_run: Path, _width: float, folder: Path) -> None:
     parts = []
     for first in range(0, SAMPLES, BATCH):
         noise = draw_noise(first, BATCH, torch.Size((1, 8, 8)), seed=0)
-        options = SamplingOptions("dpm++2m", STEPS)
+        options = SamplingOptions(SAMPLERS["dpm++2m"], STEPS)
         images = sample(denoiser, noise, balanced_labels(first, BATCH, 10), options, lambda _, noise=noise: noise)
         parts.append(to_bytes(images))
     np.save(folder / "samples.npy", torch.cat(parts).numpy())

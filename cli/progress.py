@@ -67,7 +67,7 @@ class SweepProgress:
     def take(self, event: Event) -> None:
         """Take one event in. The estimate of the time left begins again with each start of the driver."""
         if isinstance(event, Suggested):
-            self.states |= states_of(self.plan, trials_of(self.plan.spec, event.params))
+            self.states |= states_of(self.plan, trials_of(self.plan.spec, event.params, event.trials))
         fold(self.states, event)
         if isinstance(event, SweepStarted):  # the time before is Ray's own start
             self.started, self.work_before = event.moment, self._work()

@@ -29,6 +29,8 @@ from cli.options import (
 from mpdit.errors import input_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sweeps.execution.driver import Start
     from sweeps.planning.plan import Plan
     from sweeps.storage.events import Event
@@ -72,7 +74,7 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     name = plan.spec.name
     ledger = where.ledger(name)
     past = read(ledger)
-    plan = make_plan(plan.spec, past)
+    plan = make_plan(plan.spec, past, where.trial_names())
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
             end = run(plan, where, heard_by(progress, notifier), how)
@@ -126,11 +128,12 @@ def plan(
     from sweeps.spec.reading import check_unchanged
     from sweeps.storage.open_storage import open_storage
 
-    where, made = open_storage(storage), _read_plan(file, set_)
+    where = open_storage(storage)
+    made = _read_plan(file, set_, where.trial_names())
     where.check()
     check_unchanged(where.spec(made.spec.name), made.spec)
     events = known_events(where, made)
-    made = make_plan(made.spec, events)
+    made = make_plan(made.spec, events, where.trial_names())
     remaining = unfinished(made, events)
     here = slots_here(made.spec)
     measured = measure(made, untrained(made.expected, where, events) or remaining, here) if measure_ else None
@@ -296,11 +299,11 @@ def best(
         print(f"  mpdit sample {bundle} -o grid.png\n  mpdit train {bundle}")
 
 
-def _read_plan(file: str, settings: list[str] | None) -> "Plan":
+def _read_plan(file: str, settings: list[str] | None, known: "Iterable[str]" = ()) -> "Plan":
     from sweeps.planning.plan import make_plan
     from sweeps.spec.reading import read_spec, sweep_file
 
-    return make_plan(read_spec(sweep_file(file), settings))
+    return make_plan(read_spec(sweep_file(file), settings), known=known)
 
 
 def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":

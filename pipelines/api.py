@@ -10,7 +10,7 @@ from typing import Any
 from mpdit.errors import input_error
 from mpdit.run_folder import RECIPE, check_weights, is_bundle
 from pipelines.export import bundle_compiled, bundle_evaluation
-from pipelines.identity import trial_id
+from pipelines.old_identity import known_trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring import evaluation as scoring
 from pipelines.scoring.cell import Cell, Evaluation
@@ -64,7 +64,7 @@ def train(
     asked, source = _read(recipe, settings)
     bundle = source if source is not None and is_bundle(source) else None
     evaluation = bundle_evaluation(bundle) if bundle else Evaluation()
-    folder = Path(output) if output is not None else Path("trained") / trial_id(asked)
+    folder = Path(output) if output is not None else _default_folder(asked)
     if is_bundle(folder):
         raise input_error(
             f"{folder} is a bundle, not a place to train in", given=folder, hint="choose another --output"
@@ -84,6 +84,12 @@ def train(
         return Trained(folder, settled, None)
     (folder / RESULT).write_text(json.dumps(results[0], indent=2) + "\n")
     return Trained(folder, settled, results[0])
+
+
+def _default_folder(recipe: Recipe) -> Path:
+    """trained/ID; with the id of an older release where that one has begun it."""
+    folder = Path("trained")
+    return folder / known_trial_id(recipe, lambda name: (folder / name).exists())
 
 
 def _read(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[str]) -> tuple[Recipe, Path | None]:

@@ -1,18 +1,18 @@
 """The names that release 0.1.0 gave to trainings and cells, so that what it has left is found and continued.
 
-It hashed every field of the recipe of its time, defaults too: fields that have come since are not among them. Nothing
-here may change.
+It hashed every field of the recipe of its time, defaults too. Fields that have come since are not among them, so a
+recipe that sets one of them has no old name. Nothing here may change.
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mpdit.diffusion.objectives.registry import objective_as_dict
 from mpdit.model.transformer import SIZES
-from pipelines.identity import DIGITS
+from pipelines.identity import DIGITS, changed_fields, trial_id
 from pipelines.recipe import Recipe
 
 SWITCHES = (
@@ -29,8 +29,43 @@ SWITCHES = (
 OPTIMIZER = ("schedule", "lr", "beta1", "beta2", "warmup", "decay_from")
 
 
-def trial_id_of_0_1(recipe: Recipe) -> str:
-    """The id that release 0.1.0 gave to this training."""
+MODEL = {"size", "width", "patch", "modulation", "design", "variant", *SWITCHES}
+SECTIONS = {
+    "model": MODEL,
+    "optimizer": {*OPTIMIZER, "clip", "parametrization", "base_width"},
+    "runtime": {"device", "threads", "precision", "compile", "micro_batch"},
+}
+FIELDS = {*SECTIONS, "data", "objective", "ema", "steps", "batch", "label_dropout", "seed"}
+OBJECTIVES = {"edm", "ddpm", "flow"}
+
+
+def known_trial_id(recipe: Recipe, is_known: Callable[[str], bool]) -> str:
+    """The id of a training: the one that an older release gave to it where only that one is known already."""
+    today, old = trial_id(recipe), trial_id_of_0_1(recipe)
+    return old if old is not None and is_known(old) and not is_known(today) else today
+
+
+def current_cell_key(key: str, params: Mapping[str, Any], today: Callable[[Mapping[str, Any]], str]) -> str:
+    """The key of a scored cell as it is named today, if an older release named it. today: names its parameters."""
+    if key not in _current_keys:
+        _current_keys[key] = today(params) if key == cell_key_of_0_1(params) else key
+    return _current_keys[key]
+
+
+_current_keys: dict[str, str] = {}
+
+
+def _existed(recipe: Recipe) -> bool:
+    """Whether the release knew every field that is set."""
+    changed = changed_fields(recipe)
+    known = all(set(changed.get(section, {})) <= fields for section, fields in SECTIONS.items())
+    return known and set(changed) <= FIELDS and recipe.objective.name in OBJECTIVES
+
+
+def trial_id_of_0_1(recipe: Recipe) -> str | None:
+    """The id that release 0.1.0 gave to this training; None where it could not have trained it."""
+    if not _existed(recipe):
+        return None
     design, optimizer = dataclasses.asdict(recipe.model.chosen_design()), recipe.optimizer
     model: dict[str, Any] = {
         "size": recipe.model.size,

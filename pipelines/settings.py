@@ -135,6 +135,6 @@ def _checked(kind: type) -> type[BaseModel]:
 
 def _json_schema(kind: Any) -> dict[str, Any]:
     """The fields of one kind."""
-    found = _checked(kind).model_json_schema() if isinstance(kind, type) else {"type": "object"}
+    found: dict[str, Any] = _checked(kind).model_json_schema() if isinstance(kind, type) else {"type": "object"}
     properties = {"name": {"const": kind.name}, **found.get("properties", {})}
     return {**found, "properties": properties, "description": kind.doc, "additionalProperties": False}

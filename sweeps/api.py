@@ -41,7 +41,7 @@ def run(
         spec = checked_spec(Document(data, "the sweep", {}), list(settings))
     where = open_storage(storage)
     past = read(where.ledger(spec.name))
-    plan = make_plan(spec, past)
+    plan = make_plan(spec, past, where.trial_names())
     with Notifier(plan, past) as notifier:
         heard = heard_by(notifier, listener) if listener else notifier
         return runner.run(plan, where, heard, Start(max_concurrent, fail_fast))

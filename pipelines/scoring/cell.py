@@ -1,6 +1,6 @@
 """What a score belongs to: an evaluation (how a finished run is scored) and a cell (an evaluation of one EMA width)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -91,13 +91,17 @@ class Cell:
     @property
     def key(self) -> str:
         """Ten hexadecimal digits that name the cell: the same settings always have the same key."""
-        changed = {path: value for path, value in self.params.items() if value != _default_params().get(path)}
-        fields = {"version": IDENTITY_VERSION, "params": changed, "plugins": plugins(self.evaluation)}
-        return name_of(fields)
+        return cell_key(self.params, plugins(self.evaluation))
 
     def with_samples(self, samples: int) -> "Cell":
         """The same cell, scored with another number of samples."""
         return Cell(self.sigma_rel, self.evaluation.model_copy(update={"samples": samples}))
+
+
+def cell_key(params: Mapping[str, Any], plugins: Mapping[str, str] | None = None) -> str:
+    """The key of the cell with these parameters. plugins: {distribution: version} of those that it uses."""
+    changed = {path: value for path, value in params.items() if value != _default_params().get(path)}
+    return name_of({"version": IDENTITY_VERSION, "params": changed, "plugins": plugins or {}})
 
 
 @cache

@@ -77,7 +77,7 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
         take_requests(storage, spec.name)  # what was asked of a driver that died is not asked of this one
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
-        plan.trials[:] = make_plan(spec, ledger.events).trials
+        plan.trials[:] = make_plan(spec, ledger.events, storage.trial_names()).trials
         again: list[Event] = [TrialRetried(trial) for trial in how.again]
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
         todo = unfinished(plan, ledger.events + again + reused)

@@ -98,7 +98,7 @@ def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None
     if keep is None:
         return
     elsewhere = _wanted_elsewhere(storage, name)
-    for trial in losers(make_plan(spec), events, keep):
+    for trial in losers(make_plan(spec, events), events, keep):
         if trial not in elsewhere:
             for path in _weights(storage, trial):
                 yield _removal(storage, path, f"not among the best {keep} of {name}")

@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from mpdit.errors import InputError
 from mpdit.model.transformer import parameter_count
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, snapshot_bytes, snapshot_steps
-from pipelines.identity import trial_id
+from pipelines.old_identity import known_trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.training.checkpoint import KEPT
@@ -80,13 +80,20 @@ class Plan:
         return sum(trial.recipe.steps for trial in self.trials)
 
 
-def make_plan(spec: SweepSpec, events: Iterable[Event] = ()) -> Plan:
+def make_plan(spec: SweepSpec, events: Sequence[Event] = (), known: Iterable[str] = ()) -> Plan:
     """Make the plan: every point of the search with every seed; of a search that learns, the points in the events.
 
-    Raises InputError for a point that cannot be trained.
+    Args:
+        spec: the sweep.
+        events: those of its ledger.
+        known: ids of trials that the storage has; one that an older release named keeps that name, as in the events.
+
+    Raises:
+        InputError: a point cannot be trained.
     """
-    known = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point)}
-    trials, cells = list(known.values()), []
+    ids = {*known, *(event.trial for event in events if event.trial)}
+    found = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point, ids)}
+    trials, cells = list(found.values()), []
     for params in _combinations(spec, spec.post_hoc_axes):
         recipe, evaluation = (
             with_values(settings, {inner: params[path] for path in params if (inner := _within(type(settings), path))})
@@ -111,8 +118,8 @@ def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:
     return every if algorithm.learns or algorithm.exhaustive else every[:count]
 
 
-def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
-    """One trial for each seed. Raises InputError where the point cannot be trained."""
+def trials_of(spec: SweepSpec, point: Point, known: Collection[str] = ()) -> list[Trial]:
+    """One trial for each seed; `known`: see `make_plan`. Raises InputError where the point cannot be trained."""
     whole = spec.space.whole(point)
     trials = []
     for seed in spec.seeds:
@@ -124,7 +131,7 @@ def trials_of(spec: SweepSpec, point: Point) -> list[Trial]:
         except (InputError, ValidationError) as problem:
             reason = explained(problem) if isinstance(problem, ValidationError) else str(problem)
             raise InputError(f"{params}: {reason}" if params else reason) from None
-        trials.append(Trial(trial_id(recipe), params, recipe))
+        trials.append(Trial(known_trial_id(recipe, known.__contains__), params, recipe))
     return trials
 
 

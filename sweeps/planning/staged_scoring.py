@@ -75,7 +75,7 @@ def _results(plan: Plan, events: list[Event]) -> Results:
         value = None
         if event.trial in trials and len(rounds(plan.spec)) > 1:
             value = objective.of(CellRecord(trials[event.trial], event, None))
-        found[event.trial, event.cell] = None if value is None else objective.cost(value)
+        found[event.trial, event.key] = None if value is None else objective.cost(value)
     return found
 
 

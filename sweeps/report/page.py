@@ -290,7 +290,7 @@ def samples(storage: Storage, told: Told) -> list[dict[str, str]]:
 
 def _picture(storage: Storage, told: Told, row: Row) -> str | None:
     key = planned(told.plan, row).cell.key
-    cells = [cell for cell in only(told.events, CellScored) if cell.trial == row.trial and cell.cell == key]
+    cells = [cell for cell in only(told.events, CellScored) if cell.trial == row.trial and cell.key == key]
     name = cells[-1].picture if cells else None
     path = storage.trial(row.trial) / PICTURES / (name or "none")
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
@@ -306,7 +306,7 @@ def _provenance(told: Told) -> list[tuple[str, str]]:
     best = told.scored[0] if told.scored else None
     key = planned(told.plan, best).cell.key if best else ""
     cells = only(told.events, CellScored)
-    cell = next((c for c in cells if best and (c.trial, c.cell) == (best.trial, key)), None)
+    cell = next((c for c in cells if best and (c.trial, c.key) == (best.trial, key)), None)
     facts = {**cell.params, **cell.provenance} if cell else {}
     starts = [start.sweep for start in only(told.events, SweepStarted)]
     devices = dict.fromkeys(cost.device for cost in costs(told) if cost.device)

@@ -205,7 +205,7 @@ def _scored(plan: Plan, events: list[Event], asked: Collection[str]) -> dict[tup
     """Each scored cell by its trial and key."""
     events_of = by_trial(events)
     return {
-        (trial.id, event.cell): ScoredCell(event, metrics_of(trial, event, events_of[trial.id], asked))
+        (trial.id, event.key): ScoredCell(event, metrics_of(trial, event, events_of[trial.id], asked))
         for trial in plan.trials
         for event in only(events_of[trial.id], CellScored)
     }

@@ -85,8 +85,8 @@ def fold(states: dict[str, TrialState], event: Event) -> None:
             state.status, state.reason = TrialStatus.RUNNING, None
         case Progress():
             state.step, state.metrics = max(state.step, event.step), event.metrics
-        case CellScored() if event.cell in state.cells:
-            at, in_full = state.cells[event.cell]
+        case CellScored() if event.key in state.cells:
+            at, in_full = state.cells[event.key]
             state.known.add(at)
             value = state.objective.of(CellRecord(state.trial, event, None)) if in_full else None
             if value is not None:

@@ -49,7 +49,7 @@ def export_winner(storage: Storage, ranked: RankedSweep, output: Path, transferr
     if transferred is None and not is_trained(run):
         raise input_error(f"the weights of trial {row.trial} are not in {storage.name}", given=run)
     planned = _planned(plan, row)
-    results = {cell.trial: cell for cell in only(ranked.events, CellScored) if cell.cell == planned.cell.key}
+    results = {cell.trial: cell for cell in only(ranked.events, CellScored) if cell.key == planned.cell.key}
     scored = encode(results[row.trial])
     kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")
     result = {name: scored[name] for name in kept}

@@ -85,7 +85,7 @@ def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequenc
                 found = metrics_of(trial, cell, own, asked)
                 known = {metric: value for metric, value in found.items() if value is not None}
                 if len(known) == len(asked):
-                    cells.setdefault(cell.cell, []).append(known)
+                    cells.setdefault(cell.key, []).append(known)
     means = [
         {metric: mean(one[metric] for one in seeds) for metric in seeds[0]}
         for seeds in cells.values()

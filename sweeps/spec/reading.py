@@ -27,7 +27,8 @@ def check_unchanged(path: Path, spec: SweepSpec) -> bool:
     """
     if not path.exists():
         return False
-    old, new = read_yaml(path).data, spec.model_dump()
+    kept = validate(SweepSpec, read_yaml(path))  # an older release wrote it with the fields of its time
+    old, new = kept.model_dump(), spec.model_dump()
     changed = [line for part in FIXED for line in _differences(old[part], new[part], part)]
     if changed:
         raise input_error(

@@ -2,14 +2,25 @@
 
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.paths import axis_paths, is_post_hoc_path
 from sweeps.spec.space import Domain
 
 
+class _WithKinds(GenerateJsonSchema):
+    """pydantic's schema, where a default that is a kind stands as its name."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """The default as JSON."""
+        name = getattr(dft, "name", None)
+        return name if isinstance(name, str) else super().encode_default(dft)
+
+
 def sweep_schema() -> dict[str, Any]:
     """The schema (JSON Schema draft 2020-12) of a sweep file; axes are named by the paths that may be swept."""
-    found = SweepSpec.model_json_schema()
+    found = SweepSpec.model_json_schema(schema_generator=_WithKinds)
     axes = found["properties"]["axes"]
     found["$defs"]["Domain"] = Domain.model_json_schema()
     values = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Domain"}]}

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from pipelines.old_identity import current_cell_key
+from pipelines.scoring.cell import cell_key
 from sweeps.storage.trial_status import TrialStatus
 
 
@@ -126,6 +128,11 @@ class CellScored(Event, frozen=True, omit_defaults=False, tag="cell"):
     sampling_seconds: float | None = None
     provenance: dict[str, Any] = {}
     non_finite: list[str] = []
+
+    @property
+    def key(self) -> str:
+        """The cell's name as it is today; `cell` may be the name that an older release gave."""
+        return current_cell_key(self.cell, self.params, cell_key)
 
     @property
     def samples(self) -> int:

@@ -37,7 +37,7 @@ def identity(event: Event) -> tuple[Any, ...] | None:
         case Progress() | RungScored() | SamplesDrawn():
             return (event.kind, event.trial, event.step)
         case CellScored():
-            return (event.kind, event.trial, event.cell)
+            return (event.kind, event.trial, event.key)
         case _:
             return None
 

@@ -235,7 +235,7 @@ class MLflowWriter:
                 self.client.update_run(run, status="RUNNING")
                 self._describe(run)
             case Suggested():
-                self.trials |= {trial.id: trial for trial in trials_of(self.plan.spec, event.params)}
+                self.trials |= {trial.id: trial for trial in trials_of(self.plan.spec, event.params, event.trials)}
             case TrialStarted():
                 self.client.update_run(self._child(event), status="RUNNING")
             case Progress():

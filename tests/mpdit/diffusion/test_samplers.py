@@ -183,7 +183,7 @@ def test_nfe_is_what_is_really_evaluated(
     rows: list[int] = []
     small_denoiser.network.register_forward_hook(lambda _m, inputs, _o: rows.append(len(inputs[0])))
     labels, x = torch.arange(3), torch.zeros(3, 1, 8, 8)
-    options = SamplingOptions(sampler, 5, Guidance(guidance, interval))
+    options = SamplingOptions(SAMPLERS[sampler], 5, Guidance(guidance, interval))
     sample(small_denoiser, x, labels, options, lambda _: x)
     assert sum(rows) / 3 == evaluations(options, edm_schedule(5))
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import mpdit
+from mpdit.diffusion.objectives.edm import Edm
 from mpdit.errors import InputError
 from mpdit.model.transformer import Block
 from mpdit.training.ema import snapshot_steps
@@ -146,7 +147,7 @@ def test_a_report_tells_the_magnitudes(tmp_path: Path, small_recipe: Recipe) -> 
 def test_a_network_that_is_not_of_this_world_before_its_first_step_is_a_divergence(
     tmp_path: Path, small_recipe: Recipe
 ) -> None:
-    wild = small_recipe.model_copy(update={"objective": small_recipe.objective.model_copy(update={"p_mean": 300.0})})
+    wild = small_recipe.model_copy(update={"objective": Edm(p_mean=300.0)})
     with pytest.raises(Diverged, match="diverged by step 0: a token magnitude of nan"):
         trained(wild, tmp_path)
     assert not list((tmp_path / "checkpoints").glob("*"))

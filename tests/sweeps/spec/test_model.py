@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mpdit.errors import InputError
-from sweeps.spec.model import axis_paths
+from sweeps.spec.paths import axis_paths
 from sweeps.spec.reading import SHIPPED, read_spec, sweep_file
 
 SWEEP = """\
