@@ -19,7 +19,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public functions, imported when they are first used, so that `mpdit --help` does not wait for torch."""
+    """Import a public function when it is first used, so that `mpdit --help` does not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'mpdit' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

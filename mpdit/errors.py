@@ -1,4 +1,4 @@
-"""Errors that a person can correct, and how their messages read."""
+"""Errors that a person can correct, and the form of their messages."""
 
 import errno
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ class InputError(ValueError):
 
 
 def nearest(given: object, allowed: Iterable[object]) -> str | None:
-    """The allowed name that looks most like what was given, or None when none does."""
+    """Return the allowed name that is most like the given one, or None when none is."""
     matches = get_close_matches(str(given), [str(name) for name in allowed], n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 def input_error(headline: str, **facts: object) -> InputError:
-    """A message to a person: one headline, then one aligned line for each known fact.
+    """Make a message to a person: one headline, then one aligned line for each known fact.
 
     `input_error("no sweep 'x'", given="x", nearest=None)` leaves the unknown fact out.
     """
@@ -30,18 +30,19 @@ def input_error(headline: str, **facts: object) -> InputError:
 
 
 class DiskFull(InputError):
-    """No space is left where a run or a sweep lies."""
+    """No space is left on the disk of a run or a sweep."""
 
 
-def disk_is_full(problem: BaseException) -> bool:
-    """Whether a write failed for want of space (safetensors tells it in words)."""
+def disk_is_full(error: BaseException) -> bool:
+    """Whether a write failed because the disk is full; safetensors says so in its message only."""
     full = (errno.ENOSPC, errno.EDQUOT)
-    told = "No space left" in str(problem) or "os error 28" in str(problem)
-    return isinstance(problem, DiskFull) or getattr(problem, "errno", None) in full or told
+    message = str(error)
+    has_message = "No space left" in message or "os error 28" in message
+    return isinstance(error, DiskFull) or getattr(error, "errno", None) in full or has_message
 
 
 def no_space(folder: Path) -> DiskFull:
-    """What a person is told about a full disk."""
+    """Make the message about a full disk."""
     text = input_error(
         f"no space is left in {folder}",
         lost="nothing that was reported; nothing is half-written",

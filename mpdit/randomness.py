@@ -1,7 +1,7 @@
 """Randomness as a function of (seed, step, purpose), never of history.
 
-A draw covers the whole global batch, so a sample's noise depends on its index in that batch
-and not on how many processes share it; a resumed run redraws exactly what it would have drawn.
+A draw covers the whole global batch, so a sample's noise depends on its index in that batch and not on the number of
+processes; a resumed run draws exactly what it would have drawn.
 """
 
 import hashlib
@@ -13,33 +13,33 @@ from torch import Tensor
 
 
 def generator(seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for one purpose ("noise", "order", …) at one step of one seed."""
+    """Return a new generator for one purpose ("noise", "order", …) at one step of one seed."""
     digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def normal(shape: tuple[int, ...], seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal values of the given shape."""
+    """Draw standard normal values of the given shape."""
     return torch.randn(shape, generator=generator(seed, step, purpose, device), device=device)
 
 
 def uniform(shape: tuple[int, ...], seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> Tensor:
-    """Values in [0, 1) of the given shape."""
+    """Draw values in [0, 1) of the given shape."""
     return torch.rand(shape, generator=generator(seed, step, purpose, device), device=device)
 
 
 def sample_order(count: int, seed: int, first: int, size: int) -> Tensor:
-    """Which samples the positions first … first + size − 1 of the endless training stream show.
+    """Return the samples at the positions first … first + size − 1 of the endless training stream: (size,) int64.
 
-    The stream is one random permutation of all `count` samples after another. Returns (size,) int64.
+    The stream is one random permutation of all `count` samples after another.
     """
     positions = torch.arange(first, first + size)
-    chosen = torch.empty(size, dtype=torch.int64)
+    index = torch.empty(size, dtype=torch.int64)
     for epoch in torch.div(positions, count, rounding_mode="floor").unique().tolist():
         order = _permutation(count, seed, epoch)
-        here = torch.div(positions, count, rounding_mode="floor") == epoch
-        chosen[here] = order[positions[here] % count]
-    return chosen
+        in_epoch = torch.div(positions, count, rounding_mode="floor") == epoch
+        index[in_epoch] = order[positions[in_epoch] % count]
+    return index
 
 
 @lru_cache(maxsize=2)  # a step's batch spans two epochs at most, and a permutation of a million samples takes 10 ms
@@ -49,18 +49,18 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random values of one process's `share` of one step's global batch, a row for each sample of the share."""
+    """The random values of one process's slice of one step's global batch, a row for each sample of the slice."""
 
     seed: int
     step: int
     size: int  # samples in the global batch
-    share: slice
+    batch_slice: slice
     device: torch.device | str = "cpu"
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
-        """Standard normal values: (share, *shape)."""
-        return normal((self.size, *shape), self.seed, self.step, purpose, self.device)[self.share]
+        """Draw standard normal values: (samples of the slice, *shape)."""
+        return normal((self.size, *shape), self.seed, self.step, purpose, self.device)[self.batch_slice]
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
-        """Values in [0, 1): (share, *shape)."""
-        return uniform((self.size, *shape), self.seed, self.step, purpose, self.device)[self.share]
+        """Draw values in [0, 1): (samples of the slice, *shape)."""
+        return uniform((self.size, *shape), self.seed, self.step, purpose, self.device)[self.batch_slice]

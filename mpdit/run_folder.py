@@ -36,13 +36,13 @@ def is_bundle(folder: Path) -> bool:
 
 
 def check_weights(folder: Path) -> None:
-    """Raises InputError for a bundle that is still to be trained."""
+    """Raise InputError for a bundle that is still to be trained."""
     if is_bundle(folder) and not (folder / BUNDLE_WEIGHTS).exists():
         raise input_error(f"{folder} has no weights yet: it is a recipe for another size", hint=f"mpdit train {folder}")
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser, step: int) -> None:
-    """fp32 weights, with architecture, objective and step in the header, whole or not at all."""
+    """Write fp32 weights, with architecture, objective and step in the header; the file is complete or not there."""
     header = {
         "architecture": json.dumps(denoiser.network.architecture.as_dict()),
         "objective": json.dumps(objective_as_dict(denoiser.objective)),
@@ -56,7 +56,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser,
 
 
 def read_weights(path: Path) -> tuple[Denoiser, int]:
-    """The denoiser that `write_weights` wrote, on the CPU, and its step."""
+    """Read the denoiser that `write_weights` wrote, to the CPU, and its step."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
         stored = list(file.keys())
@@ -68,16 +68,23 @@ def read_weights(path: Path) -> tuple[Denoiser, int]:
 
 
 def set_weights(denoiser: Denoiser, weights: Mapping[str, Tensor]) -> None:
-    """Put averaged weights into a denoiser, normalised as the trained ones are."""
+    """Give a denoiser the weights of an EMA, normalised as the trained ones are."""
     denoiser.load_state_dict(dict(weights))
     normalize_weights(denoiser)
 
 
 def load(bundle_or_run: str | Path, ema: float | None = None) -> tuple[Denoiser, dict[str, Any]]:
-    """The model of a bundle or of a finished run, ready to sample, and its recipe.
+    """Load the model of a bundle or of a finished run, ready to sample, and its recipe.
 
-    ema: σ_rel of the averaged weights; None takes the recipe's own, 0 the raw weights. A bundle has one width
-    only. The model maps (noisy images, σ, labels) to clean images. Raises InputError where there is none.
+    Args:
+        bundle_or_run: the folder.
+        ema: σ_rel of the weights; None takes the recipe's own, 0 the raw weights. A bundle has one σ_rel only.
+
+    Returns:
+        The model, which maps (noisy images, σ, labels) to clean images, and the recipe as plain values.
+
+    Raises:
+        InputError: there is no model, or none of that σ_rel.
     """
     folder = Path(bundle_or_run)
     if not (folder / RECIPE).exists():
@@ -85,16 +92,18 @@ def load(bundle_or_run: str | Path, ema: float | None = None) -> tuple[Denoiser,
     check_weights(folder)
     recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     own = float(recipe["ema"]["sigma_rel"])
-    width = own if ema is None else ema
+    sigma_rel = own if ema is None else ema
     if is_bundle(folder):
-        if width != own:
+        if sigma_rel != own:
             hint = "score the run that it came from: mpdit evaluate TRIAL --ema WIDTH"
-            raise input_error(f"{folder} holds the weights of one EMA width only", given=width, allowed=own, hint=hint)
+            raise input_error(
+                f"{folder} holds the weights of one EMA width only", given=sigma_rel, allowed=own, hint=hint
+            )
         return read_weights(folder / BUNDLE_WEIGHTS)[0], recipe
     raw = folder / EMA / RAW_WEIGHTS
     if not raw.exists():
         raise input_error(f"the run in {folder} is not finished", hint=f"continue it, or wait for {raw.name}")
     denoiser, step = read_weights(raw)
-    if width:
-        set_weights(denoiser, reconstruct(folder / EMA, [width], step)[0])
+    if sigma_rel:
+        set_weights(denoiser, reconstruct(folder / EMA, [sigma_rel], step)[0])
     return denoiser, recipe

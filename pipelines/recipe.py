@@ -164,7 +164,9 @@ class Recipe(Settings):
     @property
     def clip(self) -> float | None:
         """The largest norm of the whole gradient; the public MP-DiT code's own in its variant."""
-        return MAP_DIT_CLIP if self.optimizer.clip is None and self.model.variant == "map-dit" else self.optimizer.clip
+        return (
+            MAP_DIT_CLIP if self.optimizer.clip is None and self.model.chosen_design().map_dit else self.optimizer.clip
+        )
 
     @property
     def dataset(self) -> Dataset:

@@ -1,4 +1,4 @@
-"""What a data set is: samples as they are stored, and how a training batch is made of them.
+"""A data set: samples as they are stored, and how a training batch is made of them.
 
 The sets that a recipe can name are in mpdit/data/registry.py.
 """
@@ -13,97 +13,108 @@ from torch import Tensor
 
 from mpdit.randomness import Draws
 
-Stored = tuple[Tensor, ...]  # what is kept of some samples: each (count, …)
+Stored = tuple[Tensor, ...]  # some samples as they are stored: each (count, …)
 READ_AT_ONCE = 4096  # samples, where a whole set is read
 
 
 def as_given(stored: Stored, _draws: Draws | None) -> Tensor:
-    """Stored values that are the training values."""
+    """Return stored values that are the training values."""
     return stored[0]
 
 
 def same(values: Tensor) -> Tensor:
-    """Training values that are pixels in −1 … 1."""
+    """Return training values that are pixels in −1 … 1."""
     return values
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """`read` gives samples as they are stored; `finish` makes of them what a model is trained on.
+    """Samples with labels: `read` returns them as they are stored, `finish` turns them into training values.
 
-    read: (batch,) int64 indices → tensors of `batch` rows, on the CPU or wherever they are held.
-    finish: those, and the step's randomness → (batch, channels, resolution, resolution) fp32; with None for the
-    randomness, the same samples without any (not flipped, latents at their posterior's mean).
-    to_pixels: training values → images in −1 … 1, for people and feature extractors.
-    real: (batch,) indices → the uint8 images that samples are measured against; None where `plain` shows them.
+    Attributes:
+        name: as in the names of its features and metrics.
+        labels: (count,) int64 below `classes`.
+        classes: how many there are.
+        channels: of a training value.
+        resolution: of a training value, in pixels or latent pixels.
+        std: of the training values, to four digits so that it is the same number on every machine.
+        fingerprint: of what a training uses: part of a trial's identity.
+        sample_bytes: what `read` returns of one sample.
+        read: (batch,) int64 indices → tensors of `batch` rows, on the CPU or on the device that holds them.
+        finish: those, and the step's random values → (batch, channels, resolution, resolution) fp32; with None for
+            the random values, the same samples without any (not flipped, latents at their posterior's mean).
+        to_pixels: training values → images in −1 … 1, for people and feature extractors.
+        real: (batch,) indices → the uint8 images that samples are measured against; None where `plain` returns them.
+        class_names: one a class, or none.
+        folder: of the features trained for it.
     """
 
     name: str
-    labels: Tensor  # (count,) int64 below `classes`
+    labels: Tensor
     classes: int
     channels: int
     resolution: int
-    std: float  # of the training values, to four digits so that it is the same number everywhere
-    fingerprint: str  # of what a training sees: what a trial's identity depends on
-    sample_bytes: int  # what `read` gives of one sample
+    std: float
+    fingerprint: str
+    sample_bytes: int
     read: Callable[[Tensor], Stored]
     finish: Callable[[Stored, Draws | None], Tensor] = as_given
     to_pixels: Callable[[Tensor], Tensor] = same
     real: Callable[[Tensor], Tensor] | None = None
     class_names: tuple[str, ...] = ()
-    folder: Path | None = None  # of the features trained for it
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, index: Tensor, draws: Draws) -> Tensor:
-        """Training values of the samples at `index` (share,), on the draws' device: (share, channels, r, r) fp32.
+        """Return training values of the samples at `index` (batch,): (batch, channels, r, r) fp32, on draws.device.
 
-        A function of (index, seed, step, place in the global batch) alone.
+        They depend on (index, seed, step, position in the global batch) alone.
         """
         return self.finish(tuple(part.to(draws.device, non_blocking=True) for part in self.read(index)), draws)
 
     def plain(self, index: Tensor) -> Tensor:
-        """The same samples without randomness: (batch, channels, resolution, resolution) fp32."""
+        """Return the samples at `index` without random changes: (batch, channels, resolution, resolution) fp32."""
         return self.finish(self.read(index), None)
 
     def pixels(self, index: Tensor) -> Tensor:
-        """The real images at `index`, as feature extractors see them: uint8 (batch, 1 or 3, height, width)."""
+        """Return the real images at `index`, as feature extractors take them: uint8 (batch, 1 or 3, height, width)."""
         return self.real(index) if self.real else to_bytes(self.to_pixels(self.plain(index)))
 
     @cached_property
     def images(self) -> Tensor:
-        """All samples as `plain` gives them, for sets that fit in memory: (count, channels, r, r) fp32."""
+        """All samples as `plain` returns them, for sets that fit in memory: (count, channels, r, r) fp32."""
         return self.plain(torch.arange(len(self)))
 
     def to(self, device: torch.device | str) -> "Dataset":
-        """The same set, held on a device: batches are gathered there. Needs len × sample_bytes of its memory."""
+        """Copy the set to a device, where batches are then gathered. Needs len × sample_bytes of its memory."""
         parts = [
             tuple(part.to(device) for part in self.read(index)) for index in torch.arange(len(self)).split(READ_AT_ONCE)
         ]
-        held = tuple(torch.cat(same_part) for same_part in zip(*parts, strict=True))
-        return replace(self, read=lambda index: tuple(part[index.to(part.device)] for part in held))
+        tensors = tuple(torch.cat(same_part) for same_part in zip(*parts, strict=True))
+        return replace(self, read=lambda index: tuple(tensor[index.to(tensor.device)] for tensor in tensors))
 
 
 def held_near(dataset: Dataset, device: torch.device) -> Dataset:
-    """The set held on a GPU where it takes less than half of the memory that is free there; else as it is."""
+    """Copy the set to a GPU where it takes less than half of the memory that is free there; else return it as it is."""
     if device.type == "cuda" and len(dataset) * dataset.sample_bytes < torch.cuda.mem_get_info(device)[0] / 2:
         return dataset.to(device)
     return dataset
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images in −1 … 1 → uint8 0 … 255, rounded and clamped, as they are seen by people and by feature extractors."""
+    """Convert images in −1 … 1 to uint8 0 … 255, rounded and clamped."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def from_bytes(stored: Stored, _draws: Draws | None) -> Tensor:
-    """uint8 images → −1 … 1."""
+    """Convert uint8 images to −1 … 1."""
     return stored[0].float().div_(127.5).sub_(1)
 
 
 def from_bytes_flipped(stored: Stored, draws: Draws | None) -> Tensor:
-    """uint8 images → −1 … 1, each mirrored left to right with probability ½."""
+    """Convert uint8 images to −1 … 1, each mirrored left to right with probability ½."""
     if draws is None:
         return from_bytes(stored, draws)
     flipped = draws.uniform("flip", 1, 1, 1) < 0.5

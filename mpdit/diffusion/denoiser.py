@@ -54,10 +54,10 @@ class Denoiser(nn.Module):
 
     @property
     def no_class(self) -> int:
-        """The label that means "no class", used for guidance and for label dropout."""
+        """The label that means "no class", for guidance and for label dropout."""
         return self.network.architecture.classes
 
 
 def build_denoiser(architecture: Architecture, objective: Objective, seed: int) -> Denoiser:
-    """A denoiser with weights drawn from the seed alone, on the CPU."""
+    """Build a denoiser with weights drawn from the seed alone, on the CPU."""
     return Denoiser(build_transformer(architecture, seed), objective)

@@ -1,4 +1,4 @@
-"""The loss that a training step descends."""
+"""The loss that training minimises."""
 
 import torch
 from torch import Tensor, nn

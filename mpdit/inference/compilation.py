@@ -1,8 +1,8 @@
-"""Compiling a denoiser block by block: all blocks are one shape, so one compilation serves them all.
+"""Compiling a denoiser block by block: all blocks have one shape, so one compilation serves them all.
 
 The first step waits for one block instead of for the whole network, and a second trial of the same shape in the
-same process, or on the same machine through the compiler's own cache on disk, hardly waits. What is compiled is used
-only after it has given the plain network's gradients.
+same process, or on the same machine through the compiler's own cache on disk, hardly waits. Compiled code is
+used only after its gradients were those of the plain network.
 """
 
 import logging
@@ -14,9 +14,9 @@ from torch import Tensor
 from mpdit.diffusion.denoiser import Denoiser
 from mpdit.inference.ahead_of_time import quiet_compiler
 
-GRAPHED_UP_TO = 512  # channels; smaller networks on a GPU wait for launches more than for arithmetic
-REHEARSALS = 3  # CUDA graphs are warmed up, recorded and played
-TOLERANCE = 0.1  # of the gradients' norm: far above bf16's rounding, far below what a fault does
+GRAPHED_UP_TO = 512  # channels; smaller networks on a GPU spend more time on launches than on arithmetic
+REHEARSALS = 3  # runs before the gradients are trusted: CUDA graphs are warmed up, recorded and replayed
+TOLERANCE = 0.1  # of the gradients' norm: far above bf16's rounding, far below the effect of a fault
 
 log = logging.getLogger(__name__)
 
@@ -24,23 +24,30 @@ Gradients = list[Tensor]
 
 
 def compilation_modes(width: int, device: torch.device, one_pass: bool) -> list[str]:
-    """torch.compile's modes to try for a network of this width, the fastest first.
+    """Return the modes of torch.compile to try for a network of this width, the fastest first.
 
-    CUDA graphs (`reduce-overhead`) pay where launches are what takes the time. They reuse their memory, so they are
+    CUDA graphs (`reduce-overhead`) pay off where launches take most of the time. They reuse their memory, so they are
     for one process whose step is one pass: gradients of a second pass would overwrite those of the first.
     """
-    alone = not torch.distributed.is_initialized()
-    graphs = device.type == "cuda" and width <= GRAPHED_UP_TO and alone and one_pass
-    return ["reduce-overhead", "default"] if graphs else ["default"]
+    is_single = not torch.distributed.is_initialized()
+    has_graphs = device.type == "cuda" and width <= GRAPHED_UP_TO and is_single and one_pass
+    return ["reduce-overhead", "default"] if has_graphs else ["default"]
 
 
 def compile_blocks(
     denoiser: Denoiser, device: torch.device, gradients: Callable[[], Gradients], one_pass: bool = True
 ) -> str | None:
-    """Compile every block in place; returns the mode that works, or None where none does.
+    """Compile every block in place.
 
-    gradients: takes one training step's gradients, always on the same batch. Where nothing compiles (no C++ compiler,
-    say), the blocks stay as they were, and the log says why.
+    Args:
+        denoiser: whose network is compiled.
+        device: where it trains.
+        gradients: computes one training step's gradients, always on the same batch.
+        one_pass: whether a training step is one forward and one backward pass.
+
+    Returns:
+        The mode that works; None where none does (without a C++ compiler, say): then the blocks stay as they were, and
+        the log says why.
     """
     plain = gradients()
     for mode in compilation_modes(denoiser.network.architecture.width, device, one_pass):
@@ -50,7 +57,7 @@ def compile_blocks(
         try:
             with quiet_compiler():
                 for _ in range(REHEARSALS):
-                    _check_agree(gradients(), plain)
+                    _check_equal(gradients(), plain)
             return mode
         except Exception as error:  # whatever a compiler raises
             for block in denoiser.network.blocks:
@@ -62,11 +69,11 @@ def compile_blocks(
 
 
 def _begin_pass(*_: object) -> None:
-    torch.compiler.cudagraph_mark_step_begin()  # what the last pass left in the graphs' memory may be overwritten
+    torch.compiler.cudagraph_mark_step_begin()  # the last pass's results in the graphs' memory may be overwritten
 
 
-def _check_agree(found: Gradients, plain: Gradients) -> None:
-    apart = sum(float((a - b).double().square().sum()) for a, b in zip(found, plain, strict=True))
+def _check_equal(compiled: Gradients, plain: Gradients) -> None:
+    difference = sum(float((a - b).double().square().sum()) for a, b in zip(compiled, plain, strict=True))
     size = sum(float(b.double().square().sum()) for b in plain)
-    if not apart <= TOLERANCE**2 * size:
+    if not difference <= TOLERANCE**2 * size:
         raise ArithmeticError("the compiled gradients are not the plain ones")

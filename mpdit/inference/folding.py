@@ -1,7 +1,7 @@
-"""Fold a network for inference: every normalised weight becomes the plain matrix that it stands for, once.
+"""Fold a network for inference: every normalised weight becomes the plain matrix that it is used as, once.
 
-WNLinear normalises its weight on every use, and both it and MPLinear scale it: training needs that, and sampling pays
-for it hundreds of times.
+WNLinear normalises its weight on every use, and both it and MPLinear scale it: training needs that, while in
+sampling the same work would be repeated hundreds of times.
 """
 
 import copy
@@ -18,7 +18,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class FoldedLinear(nn.Module):
-    """x: (..., inputs) → (..., outputs), called as the layer it stands for; norm, fan-in, scale in the matrix."""
+    """A linear map called as the layer it replaces: x: (..., in_features) → (..., out_features).
+
+    Normalisation, 1/√in_features and scale are in the matrix.
+    """
 
     weight: Tensor
 
@@ -37,17 +40,17 @@ class FoldedLinear(nn.Module):
 @torch.no_grad()
 def refold(folded: nn.Module, module: nn.Module) -> None:
     """Give a folded network the weights of another network of the same shape, in place: compiled code stays valid."""
-    fresh = fold(module)
-    for old, new in zip(folded.modules(), fresh.modules(), strict=True):
+    new_folded = fold(module)
+    for old, new in zip(folded.modules(), new_folded.modules(), strict=True):
         if isinstance(old, FoldedLinear) and isinstance(new, FoldedLinear):
             new.weight.mul_(old.scale)
-    for kept, given in zip(folded.parameters(), fresh.parameters(), strict=True):
-        kept.copy_(given)
+    for parameter, new_parameter in zip(folded.parameters(), new_folded.parameters(), strict=True):
+        parameter.copy_(new_parameter)
 
 
 @torch.no_grad()
 def fold(module: Module) -> Module:
-    """A copy of a network for inference, with every WNLinear and MPLinear folded; the original is left alone.
+    """Copy a network for inference, with every WNLinear and MPLinear folded; the original does not change.
 
     Its outputs are the original's up to rounding. It cannot be trained, and its state cannot be loaded elsewhere.
     """

@@ -18,7 +18,7 @@ from mpdit.model.modulation.registry import MODULATIONS, Effect, ModulationPart
 
 
 class Change(NamedTuple):
-    """What is done to x: (batch, tokens, channels): a factor, then each part's `apply` with its amount."""
+    """A change of x (batch, tokens, channels): a factor, then each part's `apply` with its amount."""
 
     factor: Tensor | None = None
     steps: tuple[tuple[Callable[[Tensor, Tensor], Tensor], Tensor], ...] = ()
@@ -42,12 +42,12 @@ class Modulation(NamedTuple):
 def _modulation(parts: Sequence[ModulationPart], effects: Sequence[Effect]) -> Modulation:
     changes = []
     for place in ("input", "output"):
-        here = [(part, effect) for part, effect in zip(parts, effects, strict=True) if part.place == place]
+        pairs = [(part, effect) for part, effect in zip(parts, effects, strict=True) if part.place == place]
         factor: Tensor | None = None
-        for _, effect in here:
+        for _, effect in pairs:
             if effect.factor is not None:
                 factor = effect.factor if factor is None else factor * effect.factor
-        steps = tuple((part.apply, effect.amount) for part, effect in here if part.apply and effect.amount is not None)
+        steps = tuple((part.apply, effect.amount) for part, effect in pairs if part.apply and effect.amount is not None)
         changes.append(Change(factor, steps))
     return Modulation(*changes)
 

@@ -16,11 +16,11 @@ class Design:
 
     cosine_attention: bool  # queries and keys of unit magnitude
     weight_normalization: bool  # rows of unit magnitude on use, scalar gains, no biases
-    forced_normalization: bool  # … and kept so in storage, after every optimiser step
-    mp_residual: bool  # blends that keep magnitude, gates that start open
+    forced_normalization: bool  # … and also as they are stored, after every optimiser step
+    mp_residual: bool  # residual sums that keep magnitude, gates that start open
     mp_silu: bool  # SiLU/0.596 in place of GELU (MLP) and of SiLU (condition)
-    mp_embedding: bool  # Fourier features and label rows of unit magnitude, blended
-    mp_positions: bool  # positions of unit magnitude, blended
+    mp_embedding: bool  # Fourier features and class rows of unit magnitude, and their mp_sum
+    mp_positions: bool  # positions of unit magnitude, and their mp_sum with the patches
     layer_norm: bool  # before each modulation
     map_dit: bool = False
 
@@ -45,15 +45,15 @@ D = dataclasses.replace(C, forced_normalization=True)
 E = Design(True, True, True, True, True, True, True, layer_norm=False)
 DESIGNS = {"A": A, "B": B, "C": C, "D": D, "E": E}
 SWITCHES = tuple(field.name for field in dataclasses.fields(Design) if field.name != "map_dit")
-VARIANTS = ("map-dit",)
+VARIANTS = {"map-dit": {"map_dit": True}}  # name: the fields of the design that it sets
 
 
 def choose_design(name: str, switches: dict[str, bool] | None = None, variant: str | None = None) -> Design:
-    """The design of that name on the ladder, with single switches set otherwise. Raises InputError."""
+    """Return the design of that name on the ladder, with single switches set differently. Raises InputError."""
     if name not in DESIGNS:
         raise input_error(f"no design {name!r}", given=name, allowed=", ".join(DESIGNS))
     if variant is not None and variant not in VARIANTS:
         raise input_error(
-            f"no variant {variant!r}", given=variant, nearest=nearest(variant, VARIANTS), allowed=VARIANTS
+            f"no variant {variant!r}", given=variant, nearest=nearest(variant, VARIANTS), allowed=", ".join(VARIANTS)
         )
-    return dataclasses.replace(DESIGNS[name], **(switches or {}), map_dit=variant == "map-dit")
+    return dataclasses.replace(DESIGNS[name], **(switches or {}), **VARIANTS.get(variant or "", {}))

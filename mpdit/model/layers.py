@@ -20,7 +20,7 @@ SILU_MAGNITUDE = 0.5960  # root mean square of silu(z) for z ~ N(0, 1); Lemma 5 
 
 
 def magnitude(x: Tensor) -> Tensor:
-    """Root mean square over the last axis. x: (..., channels) → (...). Eq. 3 of arXiv 2312.02696, per token."""
+    """Return the root mean square over the last axis: (..., channels) → (...). Eq. 3 of arXiv 2312.02696, per token."""
     return x.float().square().mean(-1).sqrt()
 
 
@@ -59,7 +59,7 @@ def normalize(x: Tensor, floor: float = 1e-4) -> Tensor:
 
 
 def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Blend two uncorrelated unit-magnitude streams and keep unit magnitude.
+    """Add two uncorrelated streams of unit magnitude so that the sum has unit magnitude too.
 
     a, b: (..., channels) → (..., channels); ((1 − t)·a + t·b) / √((1 − t)² + t²).
     Eq. 88 of arXiv 2312.02696.
@@ -69,12 +69,12 @@ def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 def mp_silu(x: Tensor) -> Tensor:
-    """silu(x) / 0.596: unit magnitude for a standard normal input. Eq. 81 of arXiv 2312.02696."""
+    """Return silu(x) / 0.596: unit magnitude for a standard normal input. Eq. 81 of arXiv 2312.02696."""
     return F.silu(x) / SILU_MAGNITUDE
 
 
 def amplification(amount: Tensor, gain: Tensor) -> Tensor:
-    """(1 + g·s)/√(1 + g²): a factor that keeps unit magnitude at any gain. amount: (..., channels), gain: ()."""
+    """Return (1 + g·s)/√(1 + g²), a factor that keeps unit magnitude at any gain. amount: (..., channels), gain: ()."""
     return (1 + gain * amount) * torch.rsqrt(1 + gain.square())
 
 
@@ -99,8 +99,8 @@ class MPSum(nn.Module):
 class RenormalizedSum(nn.Module):
     """`mp_sum` of stream and branch, brought back to unit magnitude token by token: (…, channels) → (…, channels).
 
-    Eq. 88 keeps magnitude only while the two are uncorrelated. They are so by chance at initialisation (to about
-    1/√channels) and not after training: branches learn to point along the stream, and a plain sum doubles it.
+    Eq. 88 keeps magnitude only while the two are uncorrelated. They are so at initialisation, by chance (to
+    about 1/√channels), and not after training: branches learn to point along the stream, and a plain sum doubles it.
     """
 
     def __init__(self, t: float) -> None:
@@ -124,7 +124,7 @@ class Linear(nn.Module):
         self.init_std = init_std
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        """`scale` multiplies x."""
+        """Map scale·x."""
         return F.linear(x, self.weight * scale if scale != 1 else self.weight, self.bias)
 
 
@@ -140,7 +140,7 @@ class WNLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        """`scale` multiplies x; it is folded into the weight, which is smaller."""
+        """Map scale·x; the scale is folded into the weight, which has fewer values."""
         return F.linear(x, normalize(self.weight) * (scale / math.sqrt(self.weight.shape[1])))
 
 
@@ -157,14 +157,14 @@ class MPLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        """`scale` multiplies x; it is folded into the weight, which is smaller."""
+        """Map scale·x; the scale is folded into the weight, which has fewer values."""
         return F.linear(x, self.weight * (scale / math.sqrt(self.weight.shape[1])))
 
 
 def linear(
     design: Design, in_features: int, out_features: int, init_std: float | None = None
 ) -> Linear | WNLinear | MPLinear:
-    """The design's linear map; `init_std` is Linear's, the others draw unit rows."""
+    """Build the design's linear map; `init_std` is for Linear only, the others draw rows of unit magnitude."""
     if design.forced_normalization:
         return MPLinear(in_features, out_features)
     if design.weight_normalization:
@@ -185,7 +185,7 @@ class Embedding(nn.Module):
 
 
 class MPEmbedding(nn.Module):
-    """A table whose stored rows have unit magnitude, kept so like MPLinear's: index: (...) int64 → (..., channels)."""
+    """A table whose rows are stored at unit magnitude, as MPLinear's are: index: (...) int64 → (..., channels)."""
 
     def __init__(self, count: int, channels: int) -> None:
         super().__init__()
@@ -198,8 +198,8 @@ class MPEmbedding(nn.Module):
 class SinusoidalFeatures(nn.Module):
     """Cosines and sines of a scalar at geometric frequencies, as in DiT: x: (batch,) → (batch, channels).
 
-    DiT feeds steps 0 … 999; ours is fed the level ln(σ)/4, stretched so that the noise levels of a training span
-    about as much.
+    DiT's input are the steps 0 … 999; ours is c_noise = ln(σ)/4, stretched so that the noise levels of a training
+    cover about the same range.
     """
 
     STRETCH = 300.0
@@ -242,8 +242,8 @@ class FourierFeatures(nn.Module):
 class HashedFeatures(nn.Module):
     """The public MP-DiT code's features of a whole-numbered step: x: (batch,) → (batch, channels), of magnitude 0.71.
 
-    cos(2π(f·t + φ)) with f ~ N(0, 1): neighbouring steps share nothing. x is the level ln(σ)/4; t is the DDPM step
-    of that σ. For comparisons only.
+    cos(2π(f·t + φ)) with f ~ N(0, 1): neighbouring steps have nothing in common. x is c_noise = ln(σ)/4; t is the
+    DDPM step of that σ. For comparisons only.
     """
 
     frequencies: Tensor
@@ -263,15 +263,18 @@ class HashedFeatures(nn.Module):
 
 
 def normalised_weights(module: nn.Module) -> list[nn.Parameter]:
-    """The weights that forced weight normalisation keeps on the sphere: those of every MPLinear and MPEmbedding."""
+    """Return the weights that forced weight normalisation acts on: those of every MPLinear and MPEmbedding."""
     return [part.weight for part in module.modules() if isinstance(part, (MPLinear, MPEmbedding))]
 
 
-GROUP_LIMIT = {"cpu": 2**18, "cuda": 2**24}  # values treated at once: what a CPU caches, what is worth a GPU's launch
+GROUP_LIMIT = {
+    "cpu": 2**18,
+    "cuda": 2**24,
+}  # values treated at once: what fits a CPU's cache, what is worth one launch on a GPU
 
 
 def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of matrices with rows of one length, to be treated as one tall matrix: few kernels for many layers."""
+    """Group matrices with rows of one length, by index: a group is treated as one tall matrix, with few kernels."""
     groups: list[list[int]] = []
     open_group: dict[int, list[int]] = {}
     for index, tensor in enumerate(tensors):
@@ -286,7 +289,7 @@ def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
 
 @torch.no_grad()
 def normalize_weights(module: nn.Module) -> None:
-    """Forced weight normalisation: bring every row of every weight to norm √in_features, in place.
+    """Scale every row of every normalised weight to norm √in_features, in place.
 
     Eq. 66 of arXiv 2312.02696. Called after the optimiser's step, never inside `forward`.
     """
@@ -298,7 +301,7 @@ def normalize_weights(module: nn.Module) -> None:
 
 @torch.no_grad()
 def project_gradients(module: nn.Module) -> None:
-    """Take from every normalised weight's gradient its part along the weight, row by row, in place.
+    """Remove from every normalised weight's gradient its component along the weight, row by row, in place.
 
     g ← g − W·mean(g·W): the derivative of normalize(W) at a W of unit magnitude (Eq. 47 of arXiv 2312.02696). It is
     linear in g, so once a step does for all micro-batches and processes.

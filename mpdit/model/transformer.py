@@ -58,7 +58,7 @@ SOFTMAX, SILU = Softmax(), Silu()
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that fixes the network's shape, in plain values (it travels in the weights' file header)."""
+    """Everything that fixes the network's shape, in plain values; the header of a file of weights has them too."""
 
     depth: int
     width: int
@@ -92,11 +92,11 @@ class Architecture:
 
     @property
     def out_channels(self) -> int:
-        """Of the network's output: the images', and as many for a learned variance."""
+        """The channels of the network's output: those of the images, and as many for a learned variance."""
         return self.channels * (2 if self.learned_variance else 1)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values; a kind as its name and the settings that are not the default ones."""
+        """Return the fields as plain values; a kind as its name and the settings that are not the default ones."""
         plain = dataclasses.asdict(self)
         for field in ("attention", "mlp"):
             plain[field] = as_fields(getattr(self, field))
@@ -104,16 +104,17 @@ class Architecture:
 
 
 def architecture_from(fields: dict[str, Any]) -> Architecture:
-    """The architecture that `as_dict` wrote; older files name no kinds and mean the default ones."""
+    """Read the architecture that `as_dict` wrote; older files name no kinds and mean the default ones."""
     registries: dict[str, Registry[Any]] = {"attention": ATTENTIONS, "mlp": MLPS}
     chosen = {field: choose_from(registry, fields[field]) for field, registry in registries.items() if field in fields}
     return Architecture(**{**fields, **chosen, "design": Design(**fields["design"])})
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:
-    """Fixed 2-D sine and cosine positions, as in DiT: (grid², width), on the CPU.
+    """Return fixed 2-D sine and cosine positions, as in DiT: (grid², width).
 
-    Also where a network is only counted (`parameter_count`): without storage this arithmetic would import the compiler.
+    They are on the CPU also where a network is only counted (`parameter_count`): on the meta device this arithmetic
+    would import the compiler.
     """
     frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
     angle = torch.outer(torch.arange(grid, dtype=torch.float64, device="cpu"), frequency)
@@ -123,20 +124,20 @@ def sincos_positions(grid: int, width: int) -> Tensor:
 
 
 def unit_positions(grid: int, width: int) -> Tensor:
-    """`sincos_positions` of unit magnitude and zero mean: (grid², width)."""
+    """Return `sincos_positions` of unit magnitude and zero mean: (grid², width)."""
     table = sincos_positions(grid, width)
     return normalize(table - table.mean(-1, keepdim=True))
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """(batch, channels, height, width) → (batch, tokens, patch²·channels)."""
+    """Cut images into patches: (batch, channels, height, width) → (batch, tokens, patch²·channels)."""
     b, c, h, w = images.shape
     x = images.reshape(b, c, h // patch, patch, w // patch, patch)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // patch) * (w // patch), patch * patch * c)
 
 
 def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
-    """(batch, tokens, patch²·channels) → (batch, channels, height, width), the inverse of `patchify`."""
+    """Join patches, the inverse of `patchify`: (batch, tokens, patch²·channels) → (batch, channels, height, width)."""
     b, n, _ = tokens.shape
     grid = round(n**0.5)
     x = tokens.reshape(b, grid, grid, patch, patch, channels)
@@ -144,12 +145,12 @@ def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
 
 
 def layer_norm(design: Design, width: int) -> nn.Module:
-    """DiT's LayerNorm without parameters, or nothing where magnitudes hold by themselves."""
+    """Build DiT's LayerNorm without parameters, or nothing where the layers keep magnitudes."""
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) if design.layer_norm else nn.Identity()
 
 
 def residual_sum(design: Design) -> RenormalizedSum | MPSum | PlainSum:
-    """The design's way to add a branch to its stream."""
+    """Build the design's sum of a stream and a branch."""
     if not design.mp_residual:
         return PlainSum()
     return RenormalizedSum(RESIDUAL_T) if design.renormalized else MPSum(RESIDUAL_T)
@@ -264,19 +265,19 @@ class Transformer(nn.Module):
 
 
 def build_transformer(architecture: Architecture, seed: int) -> Transformer:
-    """A network with weights drawn from the seed alone, on the CPU."""
+    """Build a network with weights drawn from the seed alone, on the CPU."""
     model = Transformer(architecture)
-    for name, its in parameter_rules(architecture).items():
-        layer, _, what = name.rpartition(".")
-        part = model.get_submodule(layer)
-        if what == "weight" and its.init_std is not None and isinstance(part, (Linear, Embedding)):
-            part.init_std = its.init_std
+    for name, parameter_rule in parameter_rules(architecture).items():
+        layer, _, kind = name.rpartition(".")
+        module = model.get_submodule(layer)
+        if kind == "weight" and parameter_rule.init_std is not None and isinstance(module, (Linear, Embedding)):
+            module.init_std = parameter_rule.init_std
     initialize_weights(model, generator(seed, 0, "weights"))
     return model
 
 
 def parameter_rules(architecture: Architecture) -> dict[str, Rule]:
-    """µP's rule for every parameter, by name; none under the standard parametrisation."""
+    """Return µP's rule for every parameter, by name; none under the standard parametrisation."""
     a = architecture
     if a.base_width is None:
         return {}
@@ -285,18 +286,18 @@ def parameter_rules(architecture: Architecture) -> dict[str, Rule]:
     roles, normalised = parameter_roles(network, wider), normalised_names(network)
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     ratio = a.base_width / a.width
-    inputs = {name: math.prod(shape[1:]) if len(shape) > 1 else 0 for name, shape in shapes.items()}
-    return {name: rule(role, name in normalised, inputs[name], ratio) for name, role in roles.items()}
+    in_features = {name: math.prod(shape[1:]) if len(shape) > 1 else 0 for name, shape in shapes.items()}
+    return {name: rule(role, name in normalised, in_features[name], ratio) for name, role in roles.items()}
 
 
 def parameter_count(architecture: Architecture) -> int:
-    """The number of trainable parameters, without allocating any."""
+    """Count the trainable parameters, without allocating any."""
     with torch.device("meta"):
         return sum(p.numel() for p in Transformer(architecture).parameters() if p.requires_grad)
 
 
 def forward_flop(architecture: Architecture) -> int:
-    """Floating-point operations of one forward pass of one image: two a weight and token, and those of attention.
+    """Count the floating-point operations of one forward pass of one image: two a weight and token, and attention's.
 
     A training step takes about three times as many, as the backward pass takes twice the forward one.
     """

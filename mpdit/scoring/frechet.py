@@ -1,4 +1,4 @@
-"""Fréchet distance between images, in the features of a named network, and how sure it is.
+"""Fréchet distance between images, in the features of a named network, and its standard error.
 
 d² = ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_aΣ_b)^½); Eq. 6 of arXiv 1706.08500. Statistics are plain float64 sums,
 so parts computed anywhere (processes, GPUs, earlier starts) can be added up.
@@ -18,8 +18,8 @@ from mpdit.randomness import generator
 
 FOLDS = 10  # disjoint groups of samples, the same for every cell
 CONFIDENCE = 0.95
-FLOOR_SPLITS = 20  # pairs of disjoint parts a size, for the noise floor of few dimensions
-FLOOR_WORK = 2e9  # beyond this many element-steps (splits·dimensions³) fewer are taken
+FLOOR_SPLITS = 20  # pairs of disjoint parts of each size, for the noise floor in few dimensions
+FLOOR_WORK = 2e9  # fewer splits are taken where splits·dimensions³ would be more
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,22 @@ class Statistics:
 
     @property
     def mean(self) -> Tensor:
-        """(dimensions,)"""
+        """The mean: (dimensions,)."""
         return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """(dimensions, dimensions), with the divisor n − 1."""
+        """The covariance, with the divisor n − 1: (dimensions, dimensions)."""
         return (self.products - torch.outer(self.total, self.mean)) / (self.count - 1)
 
     @cached_property
     def root(self) -> Tensor:
-        """Σ^½, symmetric: factored once for all the distances that are measured against these statistics."""
+        """Σ^½, symmetric; computed once for all the distances that are measured against these statistics."""
         return square_root(self.covariance)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the sums: names the reference that a distance was measured against."""
+        """A hash of the sums, by which the reference of a distance is known."""
         digest = hashlib.sha256(str(self.count).encode())
         for part in (self.total, self.products):
             digest.update(part.cpu().numpy().tobytes())
@@ -61,24 +61,24 @@ class Statistics:
 
 
 def statistics(features: Tensor) -> Statistics:
-    """features: (count, dimensions) → their sums, on the same device."""
+    """Sum features (count, dimensions), on their device."""
     x = features.double()
     return Statistics(len(x), x.sum(0), x.T @ x)
 
 
 def folds_of(features: Tensor) -> list[Statistics]:
-    """The statistics of each fold: sample i of n is in fold i·10/n, so that cells of one count share their folds."""
+    """Return the statistics of each fold: sample i of n is in fold i·10/n, so cells of n samples have one split."""
     return [statistics(part) for part in features.tensor_split(FOLDS)]
 
 
 def square_root(covariance: Tensor) -> Tensor:
-    """The symmetric root of a covariance (dimensions, dimensions), rank-deficient ones too."""
+    """Return the symmetric root of a covariance (dimensions, dimensions), rank-deficient ones too."""
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
 def _cross_trace(root: Tensor, covariance: Tensor) -> Tensor:
-    """tr((root·Σ·root)^½): symmetric eigen-values, so nothing turns complex; those that are rounding error are 0."""
+    """Return tr((root·Σ·root)^½): the matrix is symmetric, so its eigenvalues are real; rounding errors count 0."""
     product = root @ covariance @ root
     values = torch.linalg.eigvalsh((product + product.T) / 2)
     rounding = values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
@@ -86,7 +86,7 @@ def _cross_trace(root: Tensor, covariance: Tensor) -> Tensor:
 
 
 def frechet_distance(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any) -> float:
-    """The Fréchet distance of two Gaussians: means (dimensions,), covariances (dimensions, dimensions), float64.
+    """Return the Fréchet distance of two Gaussians: means (dimensions,), covariances (dimensions, dimensions), float64.
 
     tr((Σ_aΣ_b)^½) = tr((A·Σ_b·A)^½) with A = Σ_a^½.
     """
@@ -97,34 +97,37 @@ def frechet_distance(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any) -> float:
     return float((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
 
 
-def distance(made: Statistics, reference: Statistics) -> float:
-    """The Fréchet distance between two sets of features; the reference's root is taken once for many."""
-    covariance = made.covariance
+def distance(fake: Statistics, reference: Statistics) -> float:
+    """Return the Fréchet distance between two sets of features; the root of the reference is computed once."""
+    covariance = fake.covariance
     cross = _cross_trace(reference.root, covariance)
     traces = covariance.trace() + reference.covariance.trace()
-    return float((made.mean - reference.mean).square().sum() + traces - 2 * cross)
+    return float((fake.mean - reference.mean).square().sum() + traces - 2 * cross)
 
 
 def left_out_distances(folds: Sequence[Statistics], reference: Statistics) -> tuple[float, list[float]]:
-    """The distance of all folds together, and the distances without each one of them.
+    """Return the distance of all folds together, and the distances without each one of them.
 
-    The latter are what an error is made of, and, subtracted fold by fold, the error of a difference of two cells.
+    From the latter follows the standard error, and from their differences the error of a difference of two cells.
     """
-    whole = sum(folds[1:], folds[0])
-    return distance(whole, reference), [distance(whole - fold, reference) for fold in folds]
+    total = sum(folds[1:], folds[0])
+    return distance(total, reference), [distance(total - fold, reference) for fold in folds]
 
 
 def jackknife_error(left_out: Sequence[float]) -> float:
-    """The delete-a-fold jackknife's standard error, √((k − 1)·variance): (folds,) → its error over the samples alone.
+    """Return the standard error of the delete-a-fold jackknife over k folds, √((k − 1)·variance).
 
-    It says nothing of another training seed. For a difference of two cells on the same noise, give the differences.
+    It is the error over the samples alone, not over training seeds.
+
+    Args:
+        left_out: a value without each fold; for a difference of two cells on the same noise, the differences.
     """
     values = np.asarray(left_out, np.float64)
     return float(np.sqrt((len(values) - 1) * values.var()))
 
 
 def t_critical(freedom: float) -> float:
-    """The critical value of Student's t at 95 % confidence, for that many degrees of freedom.
+    """Return the critical value of Student's t at 95 % confidence, for that many degrees of freedom.
 
     A value may be off by so many standard errors. Folds have FOLDS − 1 = 9 degrees of freedom: 2.26 errors, not 1.96.
     """
@@ -134,10 +137,10 @@ def t_critical(freedom: float) -> float:
 
 
 def floor_slope(features: Tensor) -> float:
-    """How fast the distance of real images to real images grows as their number falls: a in a·(1/n + 1/m).
+    """Measure how fast the distance of real images to real images grows as their number falls: a in a·(1/n + 1/m).
 
-    features: (count, dimensions). Two disjoint random parts of n real images differ by 2a/n in expectation (bias is
-    about 1/n, arXiv 1911.07023); a is averaged over splits of several sizes.
+    features: (count, dimensions), of real images. The distance of two disjoint random parts of n real images each is
+    2a/n in expectation (its bias is about 1/n, arXiv 1911.07023); a is averaged over splits of several sizes.
     """
     count, dimensions = features.shape
     splits = max(1, min(FLOOR_SPLITS, int(FLOOR_WORK / dimensions**3)))
@@ -152,12 +155,12 @@ def floor_slope(features: Tensor) -> float:
 
 
 def noise_floor(slope: float, samples: int, reference_count: int) -> float:
-    """What a perfect model would score with `samples` samples against that many real images."""
+    """Return the distance of a perfect model with `samples` samples to that many real images."""
     return slope * (1 / samples + 1 / reference_count)
 
 
 def metric_name(extractor: str, samples: int) -> str:
-    """`fd_digits_2k`: every distance says its features and its count.
+    """Name a distance after its features and the number of samples, as `fd_digits_2k`.
 
     `fid_10k` and `fid_50k` are Inception's with its published weights and exactly as many samples, and nothing else.
     """

@@ -1,6 +1,6 @@
 """Magnitude statistics: how far activations, weights and gradients are from unit magnitude.
 
-Observed from outside through hooks, so a network that is not being observed pays nothing.
+Activations are observed through hooks, so that a network which is not being observed loses no time.
 """
 
 import math
@@ -21,8 +21,14 @@ PROBE_SAMPLES = 256
 
 
 @contextmanager
-def observed(denoiser: Denoiser, seen: dict[str, Tensor], of: Callable[[Tensor], Tensor] = magnitude) -> Iterator[None]:
-    """While open, every forward pass leaves `of` each observed activation (batch, tokens, channels) in `seen`."""
+def observed(
+    denoiser: Denoiser, observations: dict[str, Tensor], statistic: Callable[[Tensor], Tensor] = magnitude
+) -> Iterator[None]:
+    """While open, every forward pass puts the statistic of each activation into `observations`, by name.
+
+    The activations (batch, tokens, channels) are, for each block's attention and MLP, the modulated input and the
+    residual stream after it.
+    """
     handles = []
     for number, block in enumerate(denoiser.network.blocks):
         for half in ("attention", "mlp"):
@@ -32,7 +38,7 @@ def observed(denoiser: Denoiser, seen: dict[str, Tensor], of: Callable[[Tensor],
                 name = f"block{number}/{half}/{place}"
 
                 def keep(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-                    seen[name] = of(output)
+                    observations[name] = statistic(output)
 
                 handles.append(module.register_forward_hook(keep))
     try:
@@ -44,59 +50,58 @@ def observed(denoiser: Denoiser, seen: dict[str, Tensor], of: Callable[[Tensor],
 
 @torch.no_grad()
 def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tuple[float, float]]:
-    """{"block0/attention/residual": (mean, standard deviation)} of the token magnitudes on a fixed batch.
+    """Measure {"block0/attention/residual": (mean, standard deviation)} of the token magnitudes on a fixed batch.
 
-    For each block's attention and MLP: the modulated input and the residual stream after it. The batch is the
-    data's first 256 samples at noise levels and with noise that never change.
+    The batch is the data's first 256 samples, always with the same noise at the same noise levels.
     """
     device = next(denoiser.parameters()).device
     index = torch.arange(min(PROBE_SAMPLES, len(dataset)))
     images, labels = dataset.plain(index).to(device), dataset.labels[index].to(device)
     noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
     sigma = denoiser.objective.noise_levels(noise[:, 0])
-    seen: dict[str, Tensor] = {}
-    with observed(denoiser, seen), _eager():
+    magnitudes: dict[str, Tensor] = {}
+    with observed(denoiser, magnitudes), _eager():
         denoiser(images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels)
-    return {name: (float(tokens.mean()), float(tokens.std())) for name, tokens in seen.items()}
+    return {name: (float(tokens.mean()), float(tokens.std())) for name, tokens in magnitudes.items()}
 
 
 def _eager() -> AbstractContextManager[None]:
-    """Compiled code would not see the hooks. Nothing is before the compiler is imported (seconds)."""
+    """While open, compiled code is not used, as it would not call the hooks; without the compiler there is none."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def magnitude_drift(magnitudes: dict[str, tuple[float, float]]) -> float:
-    """The largest |ln M| over blocks, M the mean magnitude of the residual stream after the block; 0 is kept."""
+    """Return the largest |ln M| over blocks, M the mean magnitude of the residual stream after it; 0 is none."""
     return max(abs(math.log(mean)) for name, (mean, _) in magnitudes.items() if name.endswith("mlp/residual"))
 
 
 def matrices(module: nn.Module) -> dict[str, Tensor]:
-    """The weights that are matrices, by name."""
+    """Return the weights that are matrices, by name."""
     return {name: p.detach() for name, p in module.named_parameters() if p.ndim == 2 and len(p) > 1}
 
 
 def weight_magnitude(module: nn.Module) -> float:
-    """Root mean square of all matrices; 1 under forced weight normalisation."""
+    """Return the root mean square of all matrices; 1 under forced weight normalisation."""
     return _root_mean_square(list(matrices(module).values()))
 
 
 @torch.no_grad()
 def update_magnitudes(module: nn.Module, before: list[Tensor]) -> dict[str, float]:
-    """How far one step moved each matrix, as a share of its size: the effective learning rate.
+    """Measure how far one step moved each matrix, relative to its size: the effective learning rate.
 
-    before: the `matrices` as they were. Returns {"blocks.0.mlp.branch.fc1": RMS(W − W before)/RMS(W), …}.
+    before: the values of `matrices` before the step. Returns {"blocks.0.mlp.branch.fc1": RMS(W − W before)/RMS(W), …}.
     """
-    now = matrices(module)
+    after = matrices(module)
     ratios = torch.stack(
-        [(new - old).norm() / old.norm() for new, old in zip(now.values(), before, strict=True)]
+        [(new - old).norm() / old.norm() for new, old in zip(after.values(), before, strict=True)]
     ).tolist()
-    names = (name.removeprefix("network.").removesuffix(".weight") for name in now)
+    names = (name.removeprefix("network.").removesuffix(".weight") for name in after)
     return dict(zip(names, ratios, strict=True))
 
 
 @torch.no_grad()
 def gradient_magnitude(module: nn.Module) -> float:
-    """Root mean square of the gradients that the last backward pass left; not finite when one of them is not."""
+    """Return the root mean square of all gradients of the last backward pass; not finite when one of them is not."""
     return _root_mean_square([p.grad for p in module.parameters() if p.grad is not None])
 
 

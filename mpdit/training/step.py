@@ -1,4 +1,4 @@
-"""One training step on plain data: draw a batch, accumulate its gradient, apply it and update the averages."""
+"""One training step on plain data: draw a batch, accumulate its gradient, apply it and update the EMAs."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Batch:
         return len(self.labels)
 
     def split(self, size: int) -> list["Batch"]:
-        """The micro-batches of at most `size` samples."""
+        """Split into micro-batches of at most `size` samples."""
         parts = zip(self.images.split(size), self.labels.split(size), self.noise.split(size), strict=True)
         return [Batch(*part) for part in parts]
 
@@ -50,7 +50,7 @@ class TrainingState:
 
 
 def new_state(denoiser: Denoiser, betas: tuple[float, float]) -> TrainingState:
-    """The state before the first step; betas are Adam's."""
+    """Make the state before the first step; betas are Adam's."""
     parameters = list(denoiser.parameters())
     # capturable would keep the step count on the device; fused is the fast path on CPU and CUDA alike
     optimizer = torch.optim.Adam(_rate_groups(denoiser), lr=0.0, betas=betas, fused=True)
@@ -59,7 +59,7 @@ def new_state(denoiser: Denoiser, betas: tuple[float, float]) -> TrainingState:
 
 
 def _rate_groups(denoiser: Denoiser) -> list[dict[str, Any]]:
-    """The parameters in groups of one learning rate each; `factor` multiplies the step's (mpdit/model/mup.py)."""
+    """Group the parameters by learning rate; `factor` multiplies the step's (mpdit/model/mup.py)."""
     rules = {f"network.{name}": rule for name, rule in parameter_rules(denoiser.network.architecture).items()}
     groups: dict[float, list[Tensor]] = {}
     for name, parameter in denoiser.named_parameters():
@@ -125,7 +125,7 @@ def _without_exchange(loss: nn.Module) -> AbstractContextManager[None]:
 
 
 def apply_gradient(state: TrainingState, lr: float, clip: float | None = None) -> None:
-    """Take the optimiser's step along the gradient in the parameters, normalise the weights, update the averages.
+    """Take the optimiser's step along the gradient in the parameters, normalise the weights, update the EMAs.
 
     lr: the rate that each group's `factor` multiplies. clip: the largest norm that the whole gradient may have.
     """

@@ -23,18 +23,18 @@ class Ddpm:
     sigma_data: float = not_a_setting(0.5)
 
     def noise_levels(self, normal: Tensor) -> Tensor:
-        """Standard normal values (batch,) → σ (batch,), one of the 1000 levels."""
+        """Turn standard normal values (batch,) into noise levels σ (batch,), each one of the 1000."""
         step = (torch.special.ndtr(normal) * DDPM_STEPS).long().clamp(max=DDPM_STEPS - 1)
         return ddpm_sigmas().to(normal)[step]
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """D = x − σ·ε̂. Eq. 9 of arXiv 2006.11239."""
+        """Return (c_skip, c_out) of D = x − σ·ε̂. Eq. 9 of arXiv 2006.11239."""
         return torch.ones_like(sigma), -sigma
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """1/σ²: λ·‖D − clean‖² is ‖ε̂ − ε‖². Eq. 14 of arXiv 2006.11239."""
+        """Return λ = 1/σ²: λ·‖D − clean‖² is ‖ε̂ − ε‖². Eq. 14 of arXiv 2006.11239."""
         return sigma**-2
 
     def noise_schedule(self, steps: int) -> Tensor:
-        """The levels of a sampler: (steps + 1,)."""
+        """Return the levels of a sampler: (steps + 1,)."""
         return ddpm_schedule(steps)

@@ -29,18 +29,18 @@ class Edm:
     uncertainty: bool = False
 
     def noise_levels(self, normal: Tensor) -> Tensor:
-        """Standard normal values (batch,) → σ (batch,)."""
+        """Turn standard normal values (batch,) into noise levels σ (batch,)."""
         return torch.exp(self.p_mean + self.p_std * normal)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(c_skip, c_out) of D = c_skip·x + c_out·F. Table 1 of arXiv 2206.00364."""
+        """Return (c_skip, c_out) of D = c_skip·x + c_out·F. Table 1 of arXiv 2206.00364."""
         total = sigma**2 + self.sigma_data**2
         return self.sigma_data**2 / total, sigma * self.sigma_data * torch.rsqrt(total)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """λ(σ) of λ·‖D − clean‖²: (batch,) → (batch,). 1/c_out², so F's own error counts alike at every level."""
+        """Return λ(σ) of λ·‖D − clean‖²: (batch,) → (batch,). 1/c_out²: F's error has one weight at all levels."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
     def noise_schedule(self, steps: int) -> Tensor:
-        """The levels of a sampler: (steps + 1,)."""
+        """Return the levels of a sampler: (steps + 1,)."""
         return edm_schedule(steps)

@@ -24,18 +24,18 @@ class Flow:
     sigma_data: float = not_a_setting(0.5)
 
     def noise_levels(self, normal: Tensor) -> Tensor:
-        """Standard normal values (batch,) → σ (batch,)."""
+        """Turn standard normal values (batch,) into noise levels σ (batch,)."""
         t = FLOW_EDGE + (1 - 2 * FLOW_EDGE) * torch.special.ndtr(normal)
         return t / (1 - t)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """D = z − t·v with z = (1 − t)·x and v = √(1 + σ_d²)·F. Eq. 1 of arXiv 2209.03003."""
+        """Return (c_skip, c_out) of D = z − t·v with z = (1 − t)·x and v = √(1 + σ_d²)·F. Eq. 1 of arXiv 2209.03003."""
         return 1 / (1 + sigma), -sigma / (1 + sigma) * math.hypot(1, self.sigma_data)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """1/t²: λ·‖D − clean‖² is the velocity's squared error."""
+        """Return λ = 1/t²: λ·‖D − clean‖² is the velocity's squared error."""
         return (1 + 1 / sigma) ** 2
 
     def noise_schedule(self, steps: int) -> Tensor:
-        """The levels of a sampler: (steps + 1,)."""
+        """Return the levels of a sampler: (steps + 1,)."""
         return flow_schedule(steps)

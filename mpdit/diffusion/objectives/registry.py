@@ -1,6 +1,6 @@
 """What a training objective is, and the registry of them.
 
-All speak of one image x = clean + σ·noise and give one thing, an estimate D(x; σ) of the clean image, so that
+All describe one image x = clean + σ·noise and lead to an estimate D(x; σ) of the clean image, so that
 samplers, guidance and scores do not depend on them.
 """
 
@@ -30,27 +30,27 @@ class Objective(Protocol):
     def sigma_data(self) -> float: ...
 
     def noise_levels(self, normal: Tensor) -> Tensor:
-        """Standard normal values (batch,) → σ (batch,)."""
+        """Turn standard normal values (batch,) into noise levels σ (batch,)."""
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(c_skip, c_out) of D = c_skip·x + c_out·F, each of sigma's shape."""
+        """Return (c_skip, c_out) of D = c_skip·x + c_out·F, each of sigma's shape."""
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """λ(σ) of λ·‖D − clean‖²: (batch,) → (batch,)."""
+        """Return λ(σ) of λ·‖D − clean‖²: (batch,) → (batch,)."""
 
     def noise_schedule(self, steps: int) -> Tensor:
-        """The noise levels of a sampler: (steps + 1,), descending to 0."""
+        """Return the noise levels of a sampler: (steps + 1,), descending to 0."""
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective", "mpdit.diffusion.objectives")
 
 
 def objective_as_dict(objective: Objective) -> dict[str, Any]:
-    """Name and fields as plain values."""
+    """Return name and fields as plain values."""
     return {"name": objective.name, **asdict(objective)}  # type: ignore[call-overload]
 
 
 def objective_from(fields: dict[str, Any]) -> Objective:
-    """The objective that `objective_as_dict` wrote. Raises InputError for an unknown name."""
+    """Read the objective that `objective_as_dict` wrote. Raises InputError for an unknown name."""
     chosen: Objective = OBJECTIVES[fields["name"]](**{key: value for key, value in fields.items() if key != "name"})
     return chosen

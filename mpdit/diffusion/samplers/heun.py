@@ -20,7 +20,7 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSample
 
 
 def _evaluated_sigmas(sigmas: list[float]) -> list[float]:
-    """Both ends of every step but the last, whose end is σ = 0."""
+    """Return both ends of every step but the last, whose end is σ = 0."""
     return sigmas[:-1] + sigmas[1:-1]
 
 

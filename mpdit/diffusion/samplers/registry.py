@@ -13,7 +13,7 @@ NoiseSampler = Callable[[int], Tensor]
 
 
 def once_a_step(sigmas: list[float]) -> list[float]:
-    """The network is evaluated once a step, at the level where the step starts: NFE = steps."""
+    """Return the level at the start of each step, for samplers that evaluate the network once a step: NFE = steps."""
     return sigmas[:-1]
 
 

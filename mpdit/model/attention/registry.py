@@ -15,13 +15,13 @@ class Attention(Protocol):
     doc: ClassVar[str]
 
     def check(self, design: Design) -> None:
-        """Raises InputError for a design that this attention cannot be part of."""
+        """Raise InputError for a design that this attention cannot be part of."""
 
     def build(self, width: int, heads: int, design: Design) -> nn.Module:
-        """The layer: x: (batch, tokens, channels) → the same shape; of unit magnitude in a renormalized design."""
+        """Build the layer: x (batch, tokens, channels) → the same shape, of unit magnitude in a renormalized design."""
 
     def flop(self, tokens: int, width: int) -> int:
-        """Floating-point operations of one forward pass of one sample, beside those of its weights."""
+        """Count the floating-point operations of one forward pass of one sample, beside those of its weights."""
 
 
 ATTENTIONS: Registry[type[Attention]] = Registry("attention", "mpdit.model.attention")

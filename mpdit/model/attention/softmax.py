@@ -20,14 +20,14 @@ class Softmax:
     doc: ClassVar[str] = "every token attends to every token (arXiv 1706.03762)"
 
     def check(self, design: Design) -> None:
-        """Goes with every design."""
+        """Accept every design."""
 
     def build(self, width: int, heads: int, design: Design) -> nn.Module:
-        """The layer of this width."""
+        """Build the layer of this width."""
         return SoftmaxAttention(width, heads, design)
 
     def flop(self, tokens: int, width: int) -> int:
-        """Logits and weighted sum: 2·tokens²·width each."""
+        """Count 2·tokens²·width operations each for the logits and for the weighted sum."""
         return 4 * tokens**2 * width
 
 

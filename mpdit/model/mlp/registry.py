@@ -15,10 +15,10 @@ class Mlp(Protocol):
     doc: ClassVar[str]
 
     def check(self, design: Design) -> None:
-        """Raises InputError for a design that this MLP cannot be part of."""
+        """Raise InputError for a design that this MLP cannot be part of."""
 
     def build(self, width: int, design: Design) -> nn.Module:
-        """The layer: x: (batch, tokens, channels) → the same shape."""
+        """Build the layer: x: (batch, tokens, channels) → the same shape."""
 
 
 MLPS: Registry[type[Mlp]] = Registry("MLP", "mpdit.model.mlp")

@@ -22,10 +22,10 @@ class Silu:
     doc: ClassVar[str] = "two layers around SiLU/0.596, or GELU in designs without mp_silu (arXiv 2212.09748)"
 
     def check(self, design: Design) -> None:
-        """Goes with every design."""
+        """Accept every design."""
 
     def build(self, width: int, design: Design) -> nn.Module:
-        """The layer of this width."""
+        """Build the layer of this width."""
         return SiluMLP(width, design)
 
 

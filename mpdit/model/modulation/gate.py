@@ -8,7 +8,7 @@ from mpdit.model.modulation.registry import MODULATIONS, Effect, ModulationPart
 
 
 def _effect(amount: Tensor, gain: Tensor | None, design: Design) -> Effect:
-    """A gate before a plain residual sum starts closed, as in adaLN-Zero; one before a blended sum starts open.
+    """Multiply by a gate that starts closed before a plain residual sum, as in adaLN-Zero, and open before an mp_sum.
 
     Eq. 4 of arXiv 2505.19122; §3.2 of arXiv 2212.09748.
     """

@@ -57,7 +57,7 @@ MODULATIONS: Registry[ModulationPart] = Registry("modulation", __package__)
 
 
 def part_names() -> list[str]:
-    """The names of all parts in canonical order."""
+    """Return the names of all parts in canonical order."""
     return [part.name for part in sorted(MODULATIONS, key=lambda part: (part.order, part.name))]
 
 

@@ -8,7 +8,7 @@ from mpdit.model.modulation.registry import MODULATIONS, Effect, ModulationPart
 
 
 def _effect(amount: Tensor, gain: Tensor | None, design: Design) -> Effect:
-    """x·(1 + s), with s = gain·amount where there is a gain. Eq. 4 of arXiv 2505.19122."""
+    """Multiply x by 1 + s, with s = gain·amount where there is a gain. Eq. 4 of arXiv 2505.19122."""
     if gain is None:
         return Effect(factor=1 + amount)
     return Effect(factor=amplification(amount, gain) if design.renormalized else 1 + gain * amount)

@@ -8,7 +8,7 @@ from mpdit.model.modulation.registry import MODULATIONS, Effect, ModulationPart
 
 
 def _effect(amount: Tensor, gain: Tensor | None, design: Design) -> Effect:
-    """x + b, or (x + g·b)/√(1 + g²) where magnitude is kept. Eq. 4 of arXiv 2505.19122."""
+    """Turn x into x + b, or into (x + g·b)/√(1 + g²) where magnitude is kept. Eq. 4 of arXiv 2505.19122."""
     if gain is None:
         return Effect(amount=amount)
     shift = gain * amount

@@ -106,7 +106,7 @@ class DinoV2(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
 
     def positions(self, side: int) -> Tensor:
-        """The positional table for side × side patches: bicubic, with the 0.1 that the published code adds."""
+        """Return the positional table for side × side patches: bicubic, with the 0.1 that the published code adds."""
         grid = round((self.pos_embed.shape[1] - 1) ** 0.5)
         if side == grid:
             return self.pos_embed
@@ -126,7 +126,7 @@ class DinoV2(nn.Module):
 
 
 def read_dinov2(path: Path) -> DinoV2:
-    """The network in a published file (ViT-S/14, B/14 or L/14, without registers): its size is read from the file."""
+    """Read the network of a published file (ViT-S/14, B/14 or L/14, without registers), at the file's size."""
     weights = torch.load(path, weights_only=True, map_location="cpu")
     depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
     grid = round((weights["pos_embed"].shape[1] - 1) ** 0.5)

@@ -61,7 +61,7 @@ def test_one_file_serves_every_block_batch_and_weights(
         torch.testing.assert_close(folded(*inputs(count))[0], plain[0](*inputs(count))[0], rtol=1e-4, atol=1e-5)
     refold(folded, other)
     torch.testing.assert_close(folded(*inputs(5))[0], plain[1](*inputs(5))[0], rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(ahead_of_time, "_make", no_compiler)
+    monkeypatch.setattr(ahead_of_time, "_compile", no_compiler)
     again = fold(other)
     again(*inputs(1))
     assert compile_ahead_of_time(again.network, folder)
@@ -88,7 +88,7 @@ with torch.inference_mode():
 def test_without_a_compiler_the_blocks_stay_plain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ahead_of_time, "_make", no_compiler)
+    monkeypatch.setattr(ahead_of_time, "_compile", no_compiler)
     folded = fold(denoiser_of(DESIGNS["E"]))
     with caplog.at_level(logging.WARNING):
         assert not compile_ahead_of_time(folded.network, tmp_path)
@@ -101,7 +101,7 @@ def test_a_damaged_file_is_not_used_and_made_again_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folded = fold(denoiser_of(DESIGNS["E"]))
-    monkeypatch.setattr(ahead_of_time, "_make", lambda block, example, path: path.write_bytes(b"no library"))
+    monkeypatch.setattr(ahead_of_time, "_compile", lambda block, example, path: path.write_bytes(b"no library"))
     assert not compile_ahead_of_time(folded.network, tmp_path)
     assert not list(tmp_path.glob("*.so"))
     assert "not compiled, so slower" in caplog.text

@@ -18,8 +18,8 @@ from mpdit.training import step as engine
 from tests.conftest import small_architecture
 
 
-def batch(step: int = 1, size: int = 16, share: slice = slice(None), dropout: float = 0.1) -> engine.Batch:
-    return engine.BatchSampler(load_dataset("digits"), 0, size, dropout, share).draw(step)
+def batch(step: int = 1, size: int = 16, batch_slice: slice = slice(None), dropout: float = 0.1) -> engine.Batch:
+    return engine.BatchSampler(load_dataset("digits"), 0, size, dropout, batch_slice).draw(step)
 
 
 def take(state: engine.TrainingState, data: engine.Batch, micro_batch: int = 1000, clip: float | None = None) -> float:
@@ -36,8 +36,8 @@ def test_after_a_step_every_row_has_the_norm_of_the_root_of_its_inputs(small_den
         torch.testing.assert_close(weight.norm(dim=-1), torch.full((len(weight),), math.sqrt(weight.shape[1])))
 
 
-def test_the_shares_of_two_processes_are_the_batch_of_one() -> None:
-    whole, first, second = batch(), batch(share=slice(0, 8)), batch(share=slice(8, 16))
+def test_the_slices_of_two_processes_are_the_batch_of_one() -> None:
+    whole, first, second = batch(), batch(batch_slice=slice(0, 8)), batch(batch_slice=slice(8, 16))
     for field in ("images", "labels", "noise"):
         parts = torch.cat([getattr(first, field), getattr(second, field)])
         assert torch.equal(parts, getattr(whole, field))
