@@ -14,7 +14,7 @@ from statistics import mean, median
 from typing import Any
 
 from sweeps.planning.plan import Plan, Trial, make_plan
-from sweeps.results.ranking import Measured, difference
+from sweeps.results.uncertainty import Measured, difference
 from sweeps.search.simulator import Curve, simulate, steps_taken
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.reading import read_spec

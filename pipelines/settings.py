@@ -55,6 +55,10 @@ class KindName:
         return {"anyOf": [{"type": "string", "enum": ours}, {"type": "string", "pattern": r"\."}]}
 
 
+class KindNames:
+    """Marks a field that holds a list of names of kinds, so that their plug-ins are part of an identity."""
+
+
 class OneOf:
     """Marks a field that holds one kind of a registry, with its settings.
 
@@ -115,6 +119,11 @@ class OneOf:
 def one_of(field: FieldInfo) -> OneOf | None:
     """The mark of a field that holds one kind of a registry; None for any other field."""
     return next((mark for mark in field.metadata if isinstance(mark, OneOf)), None)
+
+
+def names_kinds(field: FieldInfo) -> bool:
+    """Whether the field holds a list of names of kinds."""
+    return any(isinstance(mark, KindNames) for mark in field.metadata)
 
 
 def is_post_hoc(field: FieldInfo) -> bool:

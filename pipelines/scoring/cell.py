@@ -16,7 +16,7 @@ from mpdit.scoring.frechet import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
 from pipelines.recipe import Ema
 from pipelines.scoring.metric import METRICS, TOGETHER, measurable
-from pipelines.settings import POST_HOC, OneOf, Settings
+from pipelines.settings import POST_HOC, KindNames, OneOf, Settings
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
 
@@ -44,7 +44,7 @@ class Evaluation(Settings):
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
-    metrics: Annotated[list[str], AfterValidator(_known_metrics)] = Field(default_factory=list)
+    metrics: Annotated[list[str], AfterValidator(_known_metrics), KindNames()] = Field(default_factory=list)
 
     @field_validator("guidance_interval", mode="before")
     @classmethod

@@ -14,11 +14,11 @@ from sweeps.results.ranking import Row
 
 WIDTH = "ema.sigma_rel"
 CURVES, MAP = "ema_width.png", "ema_width_map.png"
-MOST_CURVES = 12  # beyond these a picture says nothing
+MOST_CURVES = 12  # more make a picture unreadable
 
 
 def write_figures(plan: Plan, rows: Sequence[Row], folder: Path) -> list[Path]:
-    """The pictures that this sweep has, as PNG files in `folder`; none when EMA width is not an axis of it.
+    """Draw the pictures of a sweep as PNG files in `folder`; none when EMA width is not one of its axes.
 
     The curves have one line for each value of the other axes, with its 95 % interval; the map shows the best distance
     for each pair of learning rate (or of the training axis with most values) and width.
@@ -52,7 +52,7 @@ def _map_axis(plan: Plan) -> str | None:
 
 
 def lines(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[Row]]:
-    """The rows of one curve by its label, in order of width; curves in order of their best."""
+    """The rows of each curve by its label, in order of width; the curve with the best row comes first."""
     found: dict[str, list[Row]] = {}
     for row in rows:  # best first
         label = ", ".join(f"{axis.rsplit('.', 1)[-1]} {row.params[axis]}" for axis in axes)

@@ -1,4 +1,4 @@
-"""The figures of a report: what each shows, drawn and as numbers, all of it from the ledger's events."""
+"""Make the figures of a report from the events of the ledger, drawn and as tables."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from sweeps.results.ranking import Row
 from sweeps.storage.events import Event, Progress
 from sweeps.storage.ledger import only
 
-MOST_LINES = 12  # beyond these a picture says nothing
+MOST_LINES = 12  # more make a picture unreadable
 MOST_PANELS = 6
 FEW_MARKS = 8  # so many swept values are written along an axis themselves
 LEAST_DRIFT = 0.1  # what an axis of magnitude drift shows at least: less is none
@@ -24,7 +24,7 @@ SEVERAL = 3.0  # standard deviations around a magnitude, as in Figure 5 of arXiv
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers as they are read out: a header and lines, the first entry of each its name."""
+    """A table of numbers: a header, and lines whose first entry is the name."""
 
     header: Sequence[str]
     lines: Sequence[Sequence[str]]
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: drawings side by side, what their colours mean, what they say, the numbers behind them."""
+    """One figure: drawings side by side, a legend of their colours, a caption and the table of their numbers."""
 
     name: str
     title: str
@@ -40,12 +40,12 @@ class Figure:
     legend: Sequence[tuple[str, str]]  # (class of the colour, label)
     caption: str
     table: Table
-    made_by: str  # what gives the numbers again
+    made_by: str  # the command that shows the numbers
 
 
 @dataclass(frozen=True)
 class Map:
-    """The best distance for each pair of two axes: a table whose cells are coloured, 1 best to 0 worst."""
+    """The best value for each pair of two axes: a table whose cells are coloured from 1 (best) to 0 (worst)."""
 
     title: str
     across: str
@@ -55,8 +55,8 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a sweep's ledger tells: its ranking, and the progress of each trial in order of step."""
+class SweepData:
+    """What a report is made from: the plan, the ranking, the events, and each trial's progress in order of step."""
 
     plan: Plan
     rows: list[Row]
@@ -65,7 +65,7 @@ class Told:
 
     @property
     def scored(self) -> list[Row]:
-        """The rows with a value that may be compared."""
+        """The rows that were scored in full."""
         return [row for row in self.rows if row.is_scored]
 
     @property
@@ -76,7 +76,7 @@ class Told:
 
     @property
     def metric(self) -> str:
-        """What the values are."""
+        """The name of the values, as fd_digits_2k."""
         return next((row.metric for row in self.rows if row.metric), "value")
 
     @property
@@ -85,16 +85,18 @@ class Told:
         return next((row.kind for row in self.rows if row.metric), METRICS["frechet"])
 
 
-def tell(plan: Plan, rows: list[Row], events: list[Event]) -> Told:
-    """The ranking and the events of a sweep, the progress sorted by trial and step."""
+def sweep_data(plan: Plan, rows: list[Row], events: list[Event]) -> SweepData:
+    """Collect what the report of a sweep is made from."""
     progress: dict[str, list[Progress]] = {}
     for report in only(events, Progress):
         progress.setdefault(report.trial, []).append(report)
-    return Told(plan, rows, events, {trial: sorted(same, key=lambda p: p.step) for trial, same in progress.items()})
+    return SweepData(
+        plan, rows, events, {trial: sorted(same, key=lambda p: p.step) for trial, same in progress.items()}
+    )
 
 
 def label(params: dict[str, Any], axes: Sequence[str]) -> str:
-    """Some axes' values as a person says them: `rotation+gate, lr 0.04`."""
+    """The values of some axes as text: `rotation+gate, lr 0.04`."""
     said = [
         f"{short(axis)} {params[axis]}" if type(params[axis]) in (int, float) else str(params[axis])
         for axis in axes
@@ -108,10 +110,10 @@ def short(axis: str) -> str:
     return "σ_rel" if axis == WIDTH else axis.rsplit(".", 1)[-1]
 
 
-def split_axis(told: Told) -> str | None:
-    """The axis whose values are set side by side: the first that is not a number, such as the modulation."""
-    training = [axis for axis in told.plan.spec.training_axes if axis != "seed"]
-    values = {axis: distinct(told.rows, axis) for axis in training}
+def split_axis(data: SweepData) -> str | None:
+    """The axis that gets a panel for each value: the first that is not a number, such as the modulation."""
+    training = [axis for axis in data.plan.spec.training_axes if axis != "seed"]
+    values = {axis: distinct(data.rows, axis) for axis in training}
     return next((axis for axis in training if axis not in numeric(values) and len(values[axis]) > 1), None)
 
 
@@ -120,9 +122,9 @@ def interval(row: Row) -> float:
     return t_critical(FOLDS - 1) * (row.stderr or 0.0)
 
 
-def curves(told: Told) -> Figure | None:
+def curves(data: SweepData) -> Figure | None:
     """Distance against EMA width: Figure 4 of arXiv 2312.02696."""
-    rows = told.scored
+    rows = data.scored
     if len(distinct(rows, WIDTH)) < 2:
         return None
     others = [axis for axis in rows[0].params if axis != WIDTH and len(distinct(rows, axis)) > 1]
@@ -140,7 +142,7 @@ def curves(told: Told) -> Figure | None:
     widths = distinct(rows, WIDTH)
     marks = widths if len(widths) <= FEW_MARKS else ()
     across = "EMA width σ_rel (0: raw weights)"
-    chart = Chart(f"{told.metric} against EMA width", says, across, told.metric, log_y=log, marks=marks)
+    chart = Chart(f"{data.metric} against EMA width", says, across, data.metric, log_y=log, marks=marks)
     table = Table(
         ["", *[f"σ_rel {width:g}" for width in widths]],
         [[name, *_by_width(same, widths)] for name, same in found.items()],
@@ -152,7 +154,7 @@ def curves(told: Told) -> Figure | None:
         [(swatch(at), one.label) for at, one in enumerate(series)],
         f"Each curve is one training read at every width; the band is its 95 % interval, the star its {extreme}.{left}",
         table,
-        f"mpdit rank {told.plan.spec.name} --csv",
+        f"mpdit rank {data.plan.spec.name} --csv",
     )
 
 
@@ -161,15 +163,15 @@ def _by_width(rows: Sequence[Row], widths: Sequence[float]) -> list[str]:
     return [f"{figure(known[w].value)} ± {figure(interval(known[w]))}" if w in known else "–" for w in widths]
 
 
-def maps(told: Told) -> list[Map]:
+def maps(data: SweepData) -> list[Map]:
     """Learning rate (or the numeric training axis with most values) × EMA width, one map for each modulation."""
-    rows = told.scored
-    axes = [axis for axis in told.plan.spec.training_axes if axis != "seed" and len(distinct(rows, axis)) > 1]
+    rows = data.scored
+    axes = [axis for axis in data.plan.spec.training_axes if axis != "seed" and len(distinct(rows, axis)) > 1]
     numbers = [axis for axis in axes if axis in numeric({axis: distinct(rows, axis)})]
     if len(distinct(rows, WIDTH)) < 2 or not (numbers or axes):
         return []
     down = next((a for a in numbers if a == "optimizer.lr"), max(numbers or axes, key=lambda a: len(distinct(rows, a))))
-    split = split_axis(told)
+    split = split_axis(data)
     panels = distinct(rows, split) if split and split != down else [None]
     worth = [row.value for row in rows if row.value is not None]
     return [_map(rows, down, split, value, (min(worth), max(worth))) for value in panels[:MOST_PANELS]]
@@ -201,12 +203,12 @@ def _goodness(kind: Metric, value: float, span: tuple[float, float]) -> float:
     return place if kind.larger_is_better else 1 - place
 
 
-def magnitudes(told: Told) -> Figure | None:
+def magnitudes(data: SweepData) -> Figure | None:
     """Magnitude of the residual stream per block, at the start and the end of training, ± 3 standard deviations."""
     chosen: dict[str, tuple[Trial, Progress, Progress]] = {}
-    split = split_axis(told)
-    for trial in told.trials:  # best first
-        known = [report for report in told.progress.get(trial.id, []) if _per_block(report)]
+    split = split_axis(data)
+    for trial in data.trials:  # best first
+        known = [report for report in data.progress.get(trial.id, []) if _per_block(report)]
         if known:
             chosen.setdefault(str(trial.params[split]) if split else trial.id, (trial, known[0], known[-1]))
     panels = list(chosen.items())[:MOST_PANELS]
@@ -223,7 +225,7 @@ def magnitudes(told: Told) -> Figure | None:
         marks = range(0, len(_per_block(last)), math.ceil(len(_per_block(last)) / FEW_MARKS))
         y = min(low, 0.9), max(high, 1.1)
         chart = Chart(name, says, "block", "token magnitude", y=y, marks=marks, size=(340, 240))
-        drawings.append((f"{name}, {label(chosen[name][0].params, _others(told, split))}", line_chart(chart, series)))
+        drawings.append((f"{name}, {label(chosen[name][0].params, _others(data, split))}", line_chart(chart, series)))
     most = max(len(blocks) for _, blocks in ends)
     table = Table(
         ["", *[f"block {number}" for number in range(most)]],
@@ -249,8 +251,8 @@ def magnitudes(told: Told) -> Figure | None:
     )
 
 
-def _others(told: Told, split: str | None) -> list[str]:
-    return [axis for axis in told.plan.spec.training_axes if axis not in (split, "seed")]
+def _others(data: SweepData, split: str | None) -> list[str]:
+    return [axis for axis in data.plan.spec.training_axes if axis not in (split, "seed")]
 
 
 def _per_block(report: Progress) -> list[tuple[float, float]]:
@@ -268,7 +270,7 @@ def _per_block_series(report: Progress) -> Series:
 
 
 def _inputs_series(report: Progress) -> Series:
-    """What attention and MLP of each block take in, in the order of the network, up to the first that is not finite."""
+    """The magnitude of the inputs of attention and MLP, block by block, up to the first that is not finite."""
     points: list[tuple[float, float]] = []
     while True:
         layer = "mlp" if len(points) % 2 else "attention"
@@ -282,14 +284,14 @@ def _flat(ends: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> bool:
     return all(abs(mean - 1) < 0.01 for _, blocks in ends for mean, _ in blocks)
 
 
-def learning(told: Told) -> Figure | None:
+def learning(data: SweepData) -> Figure | None:
     """Loss and magnitude drift over the steps of each trial."""
-    trials = [trial for trial in told.trials if told.progress.get(trial.id)][:MOST_LINES]
+    trials = [trial for trial in data.trials if data.progress.get(trial.id)][:MOST_LINES]
     panels = (("loss", "loss", True), ("magnitude_drift", "magnitude drift, largest |ln M|", False))
-    named = {trial.id: label(trial.params, told.plan.spec.training_axes) for trial in trials}
+    named = {trial.id: label(trial.params, data.plan.spec.training_axes) for trial in trials}
     drawings, table = [], []
     for metric, up, log in panels:
-        found = {trial.id: _over_steps(told, trial, metric) for trial in trials}
+        found = {trial.id: _over_steps(data, trial, metric) for trial in trials}
         series = [Series(named[trial], points) for trial, points in found.items()]
         if not any(one.points for one in series):
             continue
@@ -301,7 +303,7 @@ def learning(told: Told) -> Figure | None:
     if not drawings:
         return None
     left = (
-        f" The best {MOST_LINES} of {len(told.progress)} trials are drawn." if len(told.progress) > MOST_LINES else ""
+        f" The best {MOST_LINES} of {len(data.progress)} trials are drawn." if len(data.progress) > MOST_LINES else ""
     )
     return Figure(
         "learning",
@@ -314,8 +316,8 @@ def learning(told: Told) -> Figure | None:
     )
 
 
-def _over_steps(told: Told, trial: Trial, metric: str) -> list[tuple[float, float]]:
-    reports = told.progress.get(trial.id, [])
+def _over_steps(data: SweepData, trial: Trial, metric: str) -> list[tuple[float, float]]:
+    reports = data.progress.get(trial.id, [])
     return [(float(p.step), value) for p in reports if (value := p.metrics.get(metric)) is not None]
 
 
@@ -323,18 +325,18 @@ def _firsts_and_last(points: Sequence[tuple[float, float]]) -> list[str]:
     return [f"{figure(points[at][1])} (step {points[at][0]:.0f})" for at in (0, len(points) // 2, -1)]
 
 
-def parallel(told: Told) -> Figure | None:
+def parallel(data: SweepData) -> Figure | None:
     """Every scored cell as one line over the axes that have several values."""
-    rows = told.scored
-    axes = [axis for axis in told.plan.spec.axes if axis != "seed" and len(distinct(rows, axis)) > 1]
+    rows = data.scored
+    axes = [axis for axis in data.plan.spec.axes if axis != "seed" and len(distinct(rows, axis)) > 1]
     if len(rows) < 3 or not axes:
         return None
     uprights = [_upright(short(axis), distinct(rows, axis)) for axis in axes]
-    uprights.append(_upright(told.metric, sorted(row.value or 0.0 for row in rows), few=True))
+    uprights.append(_upright(data.metric, sorted(row.value or 0.0 for row in rows), few=True))
     strands: list[tuple[Sequence[Any], float, str]] = [
         (
             [*[row.params[axis] for axis in axes], row.value],
-            1 - (row.rank - 1) / max(1, len(told.rows) - 1),
+            1 - (row.rank - 1) / max(1, len(data.rows) - 1),
             f"{row.rank}: {label(row.params, axes)}: {figure(row.value)}",
         )
         for row in rows
@@ -348,7 +350,7 @@ def parallel(told: Told) -> Figure | None:
         [],
         "Each line is a cell; the strongest are the best. The numbers are those of the ranking.",
         Table([], []),
-        f"mpdit rank {told.plan.spec.name} --csv",
+        f"mpdit rank {data.plan.spec.name} --csv",
     )
 
 

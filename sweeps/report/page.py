@@ -1,4 +1,4 @@
-"""A sweep as one HTML file that needs no network: question, answer, figures, cost. Every number is from the ledger."""
+"""Write the report of a sweep: one HTML file that needs no network. Every number is from the ledger."""
 
 import base64
 from collections import Counter
@@ -14,7 +14,7 @@ from mpdit.run_folder import PICTURES
 from pipelines.scoring.metric import METRICS, Metric
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.report.figures import (
-    Told,
+    SweepData,
     curves,
     interval,
     label,
@@ -24,7 +24,7 @@ from sweeps.report.figures import (
     parallel,
     short,
     split_axis,
-    tell,
+    sweep_data,
 )
 from sweeps.report.pareto_front import front, front_answer, front_figure, objectives, written, written_name
 from sweeps.report.svg import figure, in_column
@@ -52,7 +52,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
     """The report's HTML."""
     import jinja2
 
-    told = tell(plan, rows, events)
+    data = sweep_data(plan, rows, events)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"figure": figure, "in_column": in_column, "short": short}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -60,38 +60,38 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
     return page.render(
         name=plan.spec.name,
         when=_span(events),
-        question=question(told),
-        answer=answer(told),
-        facts=_facts(told),
+        question=question(data),
+        answer=answer(data),
+        facts=_facts(data),
         axes=axes,
-        metric=told.metric,
-        better="Higher is better. " if told.kind.larger_is_better else "Lower is better. ",
-        others=[name for name, _ in _others(told)],
-        front=" and ".join(objectives(told)) if front(told) else "",
-        ranking=[_line(told, row, axes) for row in rows if row.value is not None or not row.is_open],
+        metric=data.metric,
+        better="Higher is better. " if data.kind.larger_is_better else "Lower is better. ",
+        others=[name for name, _ in _others(data)],
+        front=" and ".join(objectives(data)) if front(data) else "",
+        ranking=[_line(data, row, axes) for row in rows if row.value is not None or not row.is_open],
         to_come=sum(row.value is None and row.is_open for row in rows),
         shown=SHOWN,
-        maps=maps(told),
-        figures=[found for found in (front_figure(told), curves(told), magnitudes(told), learning(told)) if found],
+        maps=maps(data),
+        figures=[found for found in (front_figure(data), curves(data), magnitudes(data), learning(data)) if found],
         importances=importances(plan, rows),
-        parallel=parallel(told),
-        samples=samples(storage, told),
-        trials=costs(told),
-        cost=_total(costs(told), events),
-        outcomes=Counter(line.outcome for line in costs(told)),
-        provenance=_provenance(told),
+        parallel=parallel(data),
+        samples=samples(storage, data),
+        trials=costs(data),
+        cost=_total(costs(data), events),
+        outcomes=Counter(line.outcome for line in costs(data)),
+        provenance=_provenance(data),
         spec=yaml.safe_dump(plan.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 
 
-def question(told: Told) -> str:
-    """What was asked, in one sentence."""
-    recipe, spec = told.plan.spec.recipe, told.plan.spec
-    asked = [f"{axis} ({len(values)} values)" for axis in spec.axes if len(values := _values(told, axis)) > 1]
+def question(data: SweepData) -> str:
+    """The question of the sweep in one sentence."""
+    recipe, spec = data.plan.spec.recipe, data.plan.spec
+    asked = [f"{axis} ({len(values)} values)" for axis in spec.axes if len(values := _values(data, axis)) > 1]
     what = _listed(asked) or "this recipe"
     model = "" if "model.size" in spec.axes else f"a {recipe.model.size}/{recipe.model.patch} model "
-    kinds = [METRICS[name] for name in spec.metrics] if len(spec.objective) > 1 else [told.kind]
-    names = [told.metric if kind.has_folds else kind.label for kind in kinds]
+    kinds = [METRICS[name] for name in spec.metrics] if len(spec.objective) > 1 else [data.kind]
+    names = [data.metric if kind.has_folds else kind.label for kind in kinds]
     aim = _listed([f"the {_superlative(kind)} {name}" for kind, name in zip(kinds, names, strict=True)])
     steps = "" if "steps" in spec.axes else f" after {recipe.steps:,} steps of {recipe.batch} images"
     return f"Which {what} give {model}trained on {recipe.data.name} {aim}{steps}?"
@@ -102,24 +102,24 @@ def _superlative(kind: Metric) -> str:
     return words[0 if kind.larger_is_better else 1]
 
 
-def _values(told: Told, axis: str) -> list[Any]:
-    return sorted({trial.recipe.seed for trial in told.plan.trials}) if axis == "seed" else distinct(told.rows, axis)
+def _values(data: SweepData, axis: str) -> list[Any]:
+    return sorted({trial.recipe.seed for trial in data.plan.trials}) if axis == "seed" else distinct(data.rows, axis)
 
 
-def answer(told: Told) -> list[str]:
+def answer(data: SweepData) -> list[str]:
     """The answer in two sentences: the best with its interval, and what cannot be told from it."""
-    if not told.scored:
+    if not data.scored:
         return ["No cell has been scored in full yet.", "The figures below show what has been reported so far."]
-    if front(told):
-        return front_answer(told)
-    best = told.scored[0]
+    if front(data):
+        return front_answer(data)
+    best = data.scored[0]
     around = f" ± {figure(interval(best))} (95 % interval)" if best.stderr else ", of unknown error"
-    what = label(best.params, [axis for axis in best.params if len(distinct(told.rows, axis)) > 1])
+    what = label(best.params, [axis for axis in best.params if len(distinct(data.rows, axis)) > 1])
     seeds = f"the mean of {best.seeds} training seeds" if best.seeds > 1 else "one training seed"
-    first = f"Best is {what}, with {told.metric} {figure(best.value)}{around}, {seeds}."
-    tied = sum(row.tied_with_best for row in told.rows)
-    others = len(told.scored) - 1
-    alone = best.seeds == 1 and len(told.plan.trials) > 1
+    first = f"Best is {what}, with {data.metric} {figure(best.value)}{around}, {seeds}."
+    tied = sum(row.tied_with_best for row in data.rows)
+    others = len(data.scored) - 1
+    alone = best.seeds == 1 and len(data.plan.trials) > 1
     if tied:
         second = f"{tied} of the {others} other cells cannot be told from it at these errors"
         second += ": more seeds would tell" if best.seeds == 1 else ": more seeds or samples would tell"
@@ -133,33 +133,33 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _facts(told: Told) -> list[tuple[str, str]]:
-    """Figures at a glance."""
-    floor, best = noise_floor(told.events), told.scored[0] if told.scored else None
-    found = [("best " + told.metric, figure(best.value) if best else "–")]
-    if floor is not None and told.metric.startswith(("fd_", "fid_")):
+def _facts(data: SweepData) -> list[tuple[str, str]]:
+    """The numbers at the top of the report, each with its name."""
+    floor, best = noise_floor(data.events), data.scored[0] if data.scored else None
+    found = [("best " + data.metric, figure(best.value) if best else "–")]
+    if floor is not None and data.metric.startswith(("fd_", "fid_")):
         found.append(("noise floor: real images would score", figure(floor)))
     if best:
         found.append(("its magnitude drift", figure(best.magnitude_drift)))
-    if front(told):
-        found.append(("cells on the Pareto front", str(len(front(told)))))
-    found.append(("trials", f"{sum(bool(told.progress.get(t.id)) for t in told.plan.trials)}"))
-    found.append(("cells scored", f"{len(told.scored)} of {len(told.rows)}"))
+    if front(data):
+        found.append(("cells on the Pareto front", str(len(front(data)))))
+    found.append(("trials", f"{sum(bool(data.progress.get(t.id)) for t in data.plan.trials)}"))
+    found.append(("cells scored", f"{len(data.scored)} of {len(data.rows)}"))
     return found
 
 
-def _others(told: Told) -> list[tuple[str, str]]:
+def _others(data: SweepData) -> list[tuple[str, str]]:
     """The metrics that the ranking has no column of yet: as they are written, and their names."""
-    known = (told.metric, "magnitude_drift")
-    objectives_ = told.plan.spec.metrics if len(told.plan.spec.objective) > 1 else []
-    shown = dict.fromkeys([*objectives_, *(told.rows[0].metrics or {} if told.rows else {})])
-    pairs = [(written_name(told, metric), metric) for metric in shown]
+    known = (data.metric, "magnitude_drift")
+    objectives_ = data.plan.spec.metrics if len(data.plan.spec.objective) > 1 else []
+    shown = dict.fromkeys([*objectives_, *(data.rows[0].metrics or {} if data.rows else {})])
+    pairs = [(written_name(data, metric), metric) for metric in shown]
     return [(name, metric) for name, metric in pairs if name not in known and metric not in known]
 
 
-def _line(told: Told, row: Row, axes: Sequence[str]) -> dict[str, Any]:
+def _line(data: SweepData, row: Row, axes: Sequence[str]) -> dict[str, Any]:
     values = [str(row.params.get(axis, "–")) for axis in axes]
-    others = [written(row, metric) for _, metric in _others(told)]
+    others = [written(row, metric) for _, metric in _others(data)]
     mark = "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else ""
     interval_ = interval(row) if row.stderr else None
     return {**row.as_dict(), "values": values, "others": others, "mark": mark, "interval": interval_}
@@ -167,7 +167,7 @@ def _line(told: Told, row: Row, axes: Sequence[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TrialCost:
-    """What one trial took; None where the ledger does not tell. reused: it was trained in another sweep."""
+    """What one trial cost; None where the ledger does not say. reused: the other sweep that it was trained in."""
 
     trial: str
     settings: str
@@ -182,25 +182,25 @@ class TrialCost:
     reused: str
 
 
-def costs(told: Told) -> list[TrialCost]:
-    """What each trial took, best first."""
-    events_of = by_trial(told.events)
-    return [_cost(told, trial, events_of[trial.id]) for trial in told.trials]
+def costs(data: SweepData) -> list[TrialCost]:
+    """The cost of each trial, best first."""
+    events_of = by_trial(data.events)
+    return [_cost(data, trial, events_of[trial.id]) for trial in data.trials]
 
 
-def _cost(told: Told, trial: Trial, own: Sequence[Event]) -> TrialCost:
+def _cost(data: SweepData, trial: Trial, own: Sequence[Event]) -> TrialCost:
     ends = only(own, TrialEnded)
     trained = [end.training_seconds for end in ends if end.training_seconds is not None]
     scored = [cell.scoring_seconds for cell in only(own, CellScored) if cell.scoring_seconds is not None]
     energy = [joules for event in own if (joules := _energy_joules(event)) is not None]
     machine: dict[str, Any] = next((end.machine for end in reversed(ends) if end.machine), {})
     training, scoring = trained[-1] if trained else None, sum(scored) if scored else None
-    asked = told.plan.spec.resources.gpus_per_trial
+    asked = data.plan.spec.resources.gpus_per_trial
     gpus = (1.0 if asked == "auto" else float(asked)) if machine.get("device") == "cuda" else 0.0
-    step = max((report.step for report in told.progress.get(trial.id, [])), default=0)
+    step = max((report.step for report in data.progress.get(trial.id, [])), default=0)
     return TrialCost(
         trial=trial.id,
-        settings=label(trial.params, told.plan.spec.training_axes),
+        settings=label(trial.params, data.plan.spec.training_axes),
         outcome=ends[-1].outcome if ends else TrialStatus.RUNNING if own else TrialStatus.PENDING,
         reason=(ends[-1].reason or "") if ends else "",
         steps=f"{step:,} of {trial.recipe.steps:,}",
@@ -214,7 +214,7 @@ def _cost(told: Told, trial: Trial, own: Sequence[Event]) -> TrialCost:
 
 
 def _energy_joules(event: Event) -> float | None:
-    """What the training has used up to this event."""
+    """The energy in joules that the training had used when this event was reported."""
     if isinstance(event, Progress):
         return event.metrics.get("energy_joules")
     return event.energy_joules if isinstance(event, TrialEnded) else None
@@ -259,27 +259,27 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
-def samples(storage: Storage, told: Told) -> list[dict[str, str]]:
-    """The best cell's samples and the baseline's, on the same noise, as data addresses; those that are there.
+def samples(storage: Storage, data: SweepData) -> list[dict[str, str]]:
+    """The sample pictures of the best cell and of the baseline that exist, drawn from the same noise, as data URIs.
 
     The baseline is the first value of the first training axis that is no number (or the first trial) at its own best.
     """
-    if not told.scored:
+    if not data.scored:
         return []
-    best, split = told.scored[0], split_axis(told)
-    first = told.plan.trials[0]
-    same = [row for row in told.scored if row.params[split] == first.params[split]] if split else []
-    base = (same or [row for row in told.scored if first.id in row.trials] or [best])[0]
+    best, split = data.scored[0], split_axis(data)
+    first = data.plan.trials[0]
+    same = [row for row in data.scored if row.params[split] == first.params[split]] if split else []
+    base = (same or [row for row in data.scored if first.id in row.trials] or [best])[0]
     found = [("best", best)] + ([("baseline", base)] if base != best else [])
     first_named = f"the best with the first {short(split)} of the sweep file" if split else "the first trial's best"
-    axes = [axis for axis in best.params if len(distinct(told.rows, axis)) > 1]
-    pictures = [(what, row, _picture(storage, told, row)) for what, row in found]
+    axes = [axis for axis in best.params if len(distinct(data.rows, axis)) > 1]
+    pictures = [(what, row, _picture(storage, data, row)) for what, row in found]
     return [
         {
             "what": what,
             "note": f" ({first_named})" if what == "baseline" else "",
             "settings": label(row.params, axes),
-            "value": f"{told.metric} {figure(row.value)}",
+            "value": f"{data.metric} {figure(row.value)}",
             "address": address,
             "command": f"mpdit sample {row.trial} --ema {row.params.get('ema.sigma_rel', 0)} -o {what}.png",
         }
@@ -288,9 +288,9 @@ def samples(storage: Storage, told: Told) -> list[dict[str, str]]:
     ]
 
 
-def _picture(storage: Storage, told: Told, row: Row) -> str | None:
-    key = planned(told.plan, row).cell.key
-    cells = [cell for cell in only(told.events, CellScored) if cell.trial == row.trial and cell.key == key]
+def _picture(storage: Storage, data: SweepData, row: Row) -> str | None:
+    key = planned(data.plan, row).cell.key
+    cells = [cell for cell in only(data.events, CellScored) if cell.trial == row.trial and cell.key == key]
     name = cells[-1].picture if cells else None
     path = storage.trial(row.trial) / PICTURES / (name or "none")
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
@@ -301,15 +301,15 @@ def planned(plan: Plan, row: Row) -> PlannedCell:
     return next(cell for cell in plan.cells if cell.params.items() <= row.params.items())
 
 
-def _provenance(told: Told) -> list[tuple[str, str]]:
-    """What the best cell's number was measured with."""
-    best = told.scored[0] if told.scored else None
-    key = planned(told.plan, best).cell.key if best else ""
-    cells = only(told.events, CellScored)
+def _provenance(data: SweepData) -> list[tuple[str, str]]:
+    """The provenance of the best cell's value."""
+    best = data.scored[0] if data.scored else None
+    key = planned(data.plan, best).cell.key if best else ""
+    cells = only(data.events, CellScored)
     cell = next((c for c in cells if best and (c.trial, c.key) == (best.trial, key)), None)
     facts = {**cell.params, **cell.provenance} if cell else {}
-    starts = [start.sweep for start in only(told.events, SweepStarted)]
-    devices = dict.fromkeys(cost.device for cost in costs(told) if cost.device)
+    starts = [start.sweep for start in only(data.events, SweepStarted)]
+    devices = dict.fromkeys(cost.device for cost in costs(data) if cost.device)
     found = [("sweep", starts[0] if starts else ""), ("device", ", ".join(devices)), *facts.items()]
     return [(name, str(value)) for name, value in found if value not in ("", None, [])]
 

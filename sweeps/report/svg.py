@@ -1,4 +1,4 @@
-"""Charts as SVG text: colours come from the page's CSS classes, so one drawing serves light, dark and print."""
+"""Draw charts as SVG text. Colours are CSS classes of the page, so that a chart fits light, dark and print."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its points in order of x, a band (low, high) around each, which point is starred; or points alone."""
+    """One line of a chart: points in order of x, a band (low, high) around each, and the place of the starred point."""
 
     label: str
     points: Sequence[Point]
@@ -25,7 +25,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to the drawing: `low` to `high` falls on `start` to `end`."""
+    """Maps values from `low` to `high` to coordinates from `start` to `end`."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Scale:
     whole: bool = False  # ticks are whole numbers
 
     def __call__(self, value: float) -> float:
-        """Where a value lies; values outside lie on the border."""
+        """The coordinate of a value; one outside the range lies on the border."""
         of = math.log10 if self.log else float
         share = (of(value) - of(self.low)) / ((of(self.high) - of(self.low)) or 1.0)
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
@@ -62,7 +62,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Chart:
-    """What a chart shows besides its lines. y: (lowest, highest); by default what the series need."""
+    """The title, labels and axes of a chart. y: (lowest, highest); by default the range of the series."""
 
     title: str
     describes: str
@@ -90,7 +90,7 @@ def line_chart(chart: Chart, series: Sequence[Series]) -> str:
 
 
 def swatch(at: int) -> str:
-    """The class of a series, for a legend."""
+    """The CSS class of a series, for a legend."""
     return f"c{at % COLOURS}" + (" dashed" if at >= COLOURS else "")
 
 
@@ -154,7 +154,7 @@ def _axes(chart: Chart, x: Scale, y: Scale) -> str:
 
 @dataclass(frozen=True)
 class Upright:
-    """One upright of parallel coordinates: its name, where each value lies (0 to 1), the values that are written."""
+    """One axis of parallel coordinates: its name, the place of each value (0 to 1), and the labelled values."""
 
     name: str
     place: Callable[[Any], float]
@@ -164,7 +164,10 @@ class Upright:
 def parallel_coordinates(
     chart: Chart, uprights: Sequence[Upright], lines: Sequence[tuple[Sequence[Any], float, str]]
 ) -> str:
-    """One line (values in the order of the uprights, how good from 0 to 1, text) for each point; the best on top."""
+    """Draw parallel coordinates: a line for each point, the best on top.
+
+    strands: for each point its values in the order of the axes, how good it is from 0 to 1, and its text.
+    """
     width, height = chart.size
     top, bottom, side = 34, height - 16, 60
     apart = (width - 2 * side) / max(1, len(uprights) - 1)
@@ -197,14 +200,14 @@ def _svg(title: str, describes: str, size: tuple[int, int], parts: Sequence[str]
 
 
 def in_column(value: float | None) -> str:
-    """A number among others below each other: three digits after the point, where they say something."""
+    """A number for a column of a table: three digits after the point where it is not too small or large for that."""
     if value is None or value == 0 or not 1e-2 <= abs(value) < 1e4:
         return figure(value)
     return f"{value:.3f}"
 
 
 def figure(value: float | None) -> str:
-    """A number as it is written in the report: four digits that say something, a dash for none."""
+    """A number with four significant digits; a dash for None."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0 or 1e-3 <= abs(value) < 1e5:

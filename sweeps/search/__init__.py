@@ -1,1 +1,1 @@
-"""What to try next, and what to stop early."""
+"""Searches, which choose the next point, and schedulers, which stop trials early."""

@@ -1,4 +1,4 @@
-"""What a search learns from: each point that was tried, with its values as the ledger has them."""
+"""Observations, from which a search learns: each point that was tried, and its values in the ledger."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Observation:
 
 
 def observations(plan: Plan, events: Iterable[Event]) -> list[Observation]:
-    """What the ledger tells of each point, in the order in which they were suggested."""
+    """An observation of each point from the events, in the order in which they were suggested."""
     events_of = by_trial(events)
     groups: dict[str, list[Trial]] = {}
     space = plan.spec.space

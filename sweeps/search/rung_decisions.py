@@ -48,6 +48,6 @@ def decide(spec: SweepSpec, events: Iterable[Event], rung: RungScored) -> str | 
 
 
 def _is_comparable(one: RungScored, other: RungScored) -> bool:
-    """Whether both are scores at one share of the training, of as many samples at the same widths."""
+    """Whether both are scores at the same rung, of as many samples at the same widths."""
     same = one.rung_fraction == other.rung_fraction and one.samples == other.samples
     return same and [width.sigma_rel for width in one.widths] == [width.sigma_rel for width in other.widths]

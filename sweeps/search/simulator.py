@@ -106,13 +106,13 @@ def simulate(
 def _future(plan: Plan, trial: Trial, curve: Curve, wanted: set[str]) -> Iterator[tuple[float, Event]]:
     """The reports of a trial, each with the seconds since the one before."""
     scheduler, steps, done = plan.spec.scheduler, trial.recipe.steps, 0
-    shares = scheduler.rungs if scheduler.stops else []
-    for share, step in zip(shares, rung_steps(steps, shares), strict=True):
+    fractions = scheduler.rungs if scheduler.stops else []
+    for fraction, step in zip(fractions, rung_steps(steps, fractions), strict=True):
         if curve.diverges_at is not None and curve.diverges_at <= step:
             break
         seconds = (step - done) * curve.step_seconds + curve.rung_seconds
-        widths = [RungWidth(**width) for width in curve.rungs[share]]
-        yield seconds, RungScored(trial.id, step, share, scheduler.samples, widths)
+        widths = [RungWidth(**width) for width in curve.rungs[fraction]]
+        yield seconds, RungScored(trial.id, step, fraction, scheduler.samples, widths)
         done = step
     last = steps if curve.diverges_at is None else curve.diverges_at
     seconds = (last - done) * curve.step_seconds

@@ -1,4 +1,4 @@
-"""Reading a sweep file: every axis value checked and in canonical form, before anything starts."""
+"""Read a sweep file: every axis value is checked and brought to canonical form before anything starts."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ FIXED = ("recipe", "evaluation", "objective")  # what one name stands for
 
 
 def check_unchanged(path: Path, spec: SweepSpec) -> bool:
-    """Whether the spec is the one kept at `path`; False also where there is none yet.
+    """Whether the spec is the one that is stored at `path`; False also where there is none yet.
 
     Raises InputError when its recipe, evaluation or objective is another: one name stands for one of each.
     """
@@ -68,7 +68,7 @@ def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
 
 
 def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
-    """The same for a document that has been read."""
+    """The sweep in a document that has been read. Raises InputError for anything wrong."""
     document = apply_settings(document, settings)
     for where in (("recipe", "data", "path"), ("axes", "data.path")):
         document = anchored(document, where)
@@ -135,8 +135,8 @@ def _settings_of(spec: SweepSpec, path: str) -> Recipe | Evaluation:
 
 
 def _checked_domain(document: Document, spec: SweepSpec, path: str, domain: Domain) -> Domain:
-    """The domain with listed values in canonical form; of a range, the ends and a value between are tried."""
-    tried, settings = domain.values or [domain.at(share) for share in (0.0, 0.37, 1.0)], _settings_of(spec, path)
+    """The domain with listed values in canonical form; of a range, both ends and a value between are checked."""
+    tried, settings = domain.values or [domain.at(position) for position in (0.0, 0.37, 1.0)], _settings_of(spec, path)
     canonical = [_checked_value(document, settings, path, at, value) for at, value in enumerate(tried)]
     when = domain.when and {
         other: [_checked_value(document, _settings_of(spec, other), other, -1, value) for value in values]
@@ -147,6 +147,7 @@ def _checked_domain(document: Document, spec: SweepSpec, path: str, domain: Doma
 
 
 def _checked_value(document: Document, settings: Recipe | Evaluation, path: str, at: int, value: Any) -> Any:
+    """The value of an axis in canonical form; `at` is its place in the list. Raises InputError."""
     place, inner = document.place(("axes", path, at)), split_path(path)[1]
     if isinstance(value, dict):
         hint = f"sweep a setting by an axis of its own, as {path}.SETTING"
@@ -163,13 +164,13 @@ def _checked_value(document: Document, settings: Recipe | Evaluation, path: str,
 
 
 def _nearest_path(path: str) -> str | None:
-    """The path that was probably meant: a whole one, or one that ends alike."""
+    """The allowed path that looks most like this one, or whose last name does."""
     by_end = {allowed.rpartition(".")[2]: allowed for allowed in axis_paths()}
     return nearest(path, axis_paths()) or by_end.get(nearest(path.rpartition(".")[2], by_end) or "")
 
 
 def _paths_like(path: str) -> list[str]:
-    """What may be swept beside a path that may not; where it has no such neighbours, the groups of paths."""
+    """The paths that may be swept in the group of this one; where there are none, the names of all groups."""
     group = path.rpartition(".")[0]
     beside = [allowed for allowed in axis_paths() if group and allowed.rpartition(".")[0] == group]
     groups = [f"{allowed.rpartition('.')[0]}.…" if "." in allowed else allowed for allowed in axis_paths()]

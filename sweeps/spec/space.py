@@ -1,6 +1,7 @@
-"""The values of training axes: lists and ranges, some only where another axis has a certain value; points in them.
+"""The space of a search: the values of its axes, and points in it.
 
-A point gives a value to every searched axis that is active there. The seed is no searched axis: it is a repetition.
+An axis is a list or a range, and may be active only where another axis has a certain value. A point gives a value to
+every searched axis that is active there. The seed is not searched: it is a repetition.
 """
 
 import itertools
@@ -28,7 +29,7 @@ EXAMPLE = "[0.01, 0.02], {log_uniform: [0.001, 0.1]}, {int: [2, 8], step: 2}"
 
 
 class Domain(Settings):
-    """An axis that is more than a list: a range, or values that count only `when` other axes have certain ones.
+    """An axis that is a range, or that is active only `when` other axes have certain values.
 
     One of values, uniform, log_uniform and int; both ends of a range belong to it. step: the values are the lower end
     and whole steps above it.
@@ -60,7 +61,7 @@ class Domain(Settings):
         return low, high
 
     def on_step(self, value: float) -> Any:
-        """A number of the range as it is used: on its step, whole, or with so many digits as can be shown."""
+        """The number of the range nearest to a value: on its step, whole, or rounded to the digits that are shown."""
         low, high = getattr(self, self.kind)
         if self.step:
             value = low + round((value - low) / self.step) * self.step
@@ -76,17 +77,17 @@ class Domain(Settings):
         low, high = self.ends
         return round((high - low) / (self.step or 1)) + 1 if self.step or self.kind == "int" else None
 
-    def at(self, share: float) -> Any:
-        """The value at a share (0 to 1) of the axis: of a list its entry, of a range the number, evenly or in log."""
+    def at(self, position: float) -> Any:
+        """The value at a position from 0 to 1: an entry of a list, or a number of a range, spaced evenly or in log."""
         if self.kind == "values":
             assert self.values
-            return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
+            return self.values[min(int(position * len(self.values)), len(self.values) - 1)]
         low, high = self.ends
         if self.kind == "log_uniform":
-            return self.on_step(math.exp(math.log(low) + share * math.log(high / low)))
+            return self.on_step(math.exp(math.log(low) + position * math.log(high / low)))
         if self.count:
-            return self.on_step(low + min(int(share * self.count), self.count - 1) * (self.step or 1))
-        return self.on_step(low + share * (high - low))
+            return self.on_step(low + min(int(position * self.count), self.count - 1) * (self.step or 1))
+        return self.on_step(low + position * (high - low))
 
     def holds(self, value: Any) -> bool:
         """Whether the value is one of the axis's."""
@@ -101,7 +102,7 @@ Axis = list[Any] | Domain
 
 
 def parse_axis(given: Any) -> Axis:
-    """A list as it is, a mapping as a Domain. Raises InputError for anything else."""
+    """Parse an axis of a sweep file: a list stays as it is, a mapping becomes a Domain. Raises InputError."""
     if isinstance(given, (list, Domain)):
         return given
     if not isinstance(given, dict):
@@ -154,23 +155,23 @@ def _check_range(domain: Domain, given: Any) -> None:
 
 
 class Space:
-    """The searched axes of a sweep, in order. own: the recipe's value of each, which holds where one is inactive."""
+    """The searched axes of a sweep, in order. own: the recipe's value of each axis, used where it is inactive."""
 
     def __init__(self, axes: Mapping[str, Axis], own: Point) -> None:
         self.domains = {name: axis if isinstance(axis, Domain) else Domain(values=axis) for name, axis in axes.items()}
         self.own = own
 
     def is_active(self, axis: str, point: Point) -> bool:
-        """Whether the axis counts, with these values of the others."""
+        """Whether the axis is active with these values of the others."""
         when = self.domains[axis].when or {}
         return all(point.get(other, self.own.get(other)) in allowed for other, allowed in when.items())
 
     def active(self, point: Point) -> Point:
-        """The point without the axes that do not count in it."""
+        """The point without its inactive axes."""
         return {name: value for name, value in point.items() if self.is_active(name, point)}
 
     def whole(self, point: Point) -> Point:
-        """The point with every axis, in order: the recipe's own values where an axis does not count."""
+        """The point with every axis, in order; an inactive axis has the recipe's own value."""
         return {name: point.get(name, self.own[name]) for name in self.domains}
 
     @property
@@ -191,13 +192,13 @@ class Space:
         return list(unique(map(self.active, every)))
 
     def random(self, count: int, seed: int) -> list[Point]:
-        """Points drawn independently, none twice; fewer where there are no more."""
+        """Points drawn independently, without repetition; fewer where the space has no more."""
         source = random.Random(f"random search {seed}")
         drawn = (self.at({name: source.random() for name in self.domains}) for _ in itertools.count())
         return self._first_new(drawn, count)
 
     def quasi_random(self, count: int, seed: int) -> list[Point]:
-        """Points of a scrambled Sobol sequence, which leave fewer gaps than independent ones; none twice."""
+        """Points of a scrambled Sobol sequence, without repetition; they leave fewer gaps than independent ones."""
         if not self.domains:
             return self.grid()[:count]
         from scipy.stats import qmc
@@ -208,9 +209,9 @@ class Space:
         )
         return self._first_new(drawn, count)
 
-    def at(self, shares: Mapping[str, float]) -> Point:
-        """The point at these shares of each axis."""
-        return self.active({name: domain.at(shares[name]) for name, domain in self.domains.items()})
+    def at(self, positions: Mapping[str, float]) -> Point:
+        """The point at these positions (0 to 1) on each axis."""
+        return self.active({name: domain.at(positions[name]) for name, domain in self.domains.items()})
 
     def _first_new(self, drawn: Iterator[Point], count: int) -> list[Point]:
         found: list[Point] = []
@@ -226,7 +227,7 @@ class Space:
 
 
 def identity(point: Point) -> str:
-    """The same for the same values."""
+    """A text that is the same for the same values."""
     return json.dumps(point, sort_keys=True)
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sweeps.planning.plan import Plan
-from sweeps.report.figures import interval, short, tell
+from sweeps.report.figures import interval, short, sweep_data
 from sweeps.report.page import answer, question
 from sweeps.report.svg import figure
 from sweeps.results.importance import distinct
@@ -17,15 +17,15 @@ SHOWN = 5
 
 def summary(plan: Plan, rows: list[Row], events: Sequence[Event]) -> str:
     """Question, answer, the best cells as a table, how the trials stand."""
-    told = tell(plan, rows, list(events))
+    data = sweep_data(plan, rows, list(events))
     statuses = trial_statuses(events, alive=True)
     counts = Counter(statuses[trial.id] for trial in plan.trials)
-    lines = [question(told), "", f"**{' '.join(answer(told))}**", ""]
+    lines = [question(data), "", f"**{' '.join(answer(data))}**", ""]
     axes = [axis for axis in plan.spec.axes if axis != "seed" and len(distinct(rows, axis)) > 1]
-    if told.scored:
-        header = ["", *[short(axis) for axis in axes], told.metric, "± 95 %", "trial"]
+    if data.scored:
+        header = ["", *[short(axis) for axis in axes], data.metric, "± 95 %", "trial"]
         lines += [_line(header), _line(["---"] * len(header))]
-        for row in told.scored[:SHOWN]:
+        for row in data.scored[:SHOWN]:
             mark = "*" if row.pareto else "=" if row.tied_with_best else str(row.rank)
             values = [str(row.params.get(axis, "")) for axis in axes]
             lines.append(_line([mark, *values, figure(row.value), figure(interval(row)), row.trial]))

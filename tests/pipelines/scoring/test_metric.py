@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from mpdit.errors import InputError
+from mpdit.registry import Plugin
+from pipelines import identity
 from pipelines.recipe import Recipe
-from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.metric import METRICS, Features, Metric, measured_metrics
 from pipelines.scoring.reference import extractor_for
 
@@ -64,3 +66,17 @@ def test_every_metric_has_its_line_in_the_docs() -> None:
     for metric in METRICS:
         better = "larger" if metric.larger_is_better else "smaller"
         assert any(line.startswith(f"| `{metric.name}` | {metric.doc} | {better} |") for line in lines), metric.name
+
+
+def test_the_plug_in_of_a_metric_is_part_of_a_cells_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    METRICS.names()
+    made = Metric(name="made.up", doc="made up", label="made up", measure=lambda features: {"made.up": 1.0})
+    monkeypatch.setattr(METRICS, "_kinds", {**METRICS._kinds, made.name: made})
+    keys = []
+    for version in ("1.0", "1.1"):
+        monkeypatch.setattr(
+            identity, "plugin_of", lambda name, version=version: Plugin("made", version) if "." in name else None
+        )
+        keys.append([Cell(0.1, Evaluation(metrics=metrics)).key for metrics in (["kid"], ["kid", "made.up"])])
+    assert keys[0][0] == keys[1][0]
+    assert keys[0][1] != keys[1][1]

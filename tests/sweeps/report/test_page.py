@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from mpdit.errors import InputError
 from sweeps.planning.plan import Plan
-from sweeps.report.figures import learning, magnitudes, maps, tell
+from sweeps.report.figures import learning, magnitudes, maps, sweep_data
 from sweeps.report.page import answer, render, write_report
 from sweeps.report.svg import Chart, Scale, Series, figure, in_column, line_chart
 from sweeps.results.importance import importances, write_study
@@ -126,7 +126,7 @@ def test_it_is_for_phones_print_and_the_dark(html: str) -> None:
 
 def test_the_magnitudes_are_those_of_the_start_and_the_end(plan: Plan) -> None:
     events = story(plan)
-    found = magnitudes(tell(plan, rank(plan, events), events))
+    found = magnitudes(sweep_data(plan, rank(plan, events), events))
     assert found is not None
     assert [title for title, _ in found.drawings] == ["scale, lr 0.01", "rotation, lr 0.01"]
     assert list(found.table.lines[:2]) == [
@@ -134,19 +134,19 @@ def test_the_magnitudes_are_those_of_the_start_and_the_end(plan: Plan) -> None:
         ["scale: step 600", "1.5 ± 0.375", "1.6 ± 0.375"],
     ]
     under_way = [replace(line, step=line.step // 2) if isinstance(line, Progress) else line for line in events]
-    latest = magnitudes(tell(plan, rank(plan, under_way), under_way))
+    latest = magnitudes(sweep_data(plan, rank(plan, under_way), under_way))
     assert [found.legend[1][1], latest and latest.legend[1][1]] == [
         "stream, end of training",
         "stream, the latest report",
     ]
     assert "inputs at step 600: 1, 2, 3, 4" in found.drawings[0][1]
-    losses = learning(tell(plan, rank(plan, events), events))
+    losses = learning(sweep_data(plan, rank(plan, events), events))
     assert losses is not None and "0.5 (step 600)" in losses.table.lines[0]
 
 
 def test_one_map_for_each_modulation_with_ties_marked(plan: Plan) -> None:
     events = story(plan)
-    found = maps(tell(plan, rank(plan, events), events))
+    found = maps(sweep_data(plan, rank(plan, events), events))
     assert [(one.title, one.down, one.across) for one in found] == [
         ("scale", "lr", "σ_rel"),
         ("rotation", "lr", "σ_rel"),
@@ -183,7 +183,7 @@ def test_with_several_objectives_the_front_is_told_marked_and_drawn(tmp_path: Pa
 
 def test_a_cell_that_is_best_in_all_objectives_is_the_whole_front() -> None:
     plan, events = several({"ema.sigma_rel": [0.05, 0.1]}, [0.1, 0.2])
-    first, _ = answer(tell(plan, rank(plan, events), events))
+    first, _ = answer(sweep_data(plan, rank(plan, events), events))
     assert first == (
         "Best in both of fd_digits_2k and magnitude drift is σ_rel 0.05 (fd_digits_2k 2, magnitude drift 0.1)."
     )

@@ -12,7 +12,7 @@ from mpdit.errors import InputError
 from pipelines.scoring.metric import METRICS
 from pipelines.yaml_file import read_yaml
 from sweeps.planning.plan import Plan
-from sweeps.report.figures import tell
+from sweeps.report.figures import sweep_data
 from sweeps.report.page import answer, question
 from sweeps.results.importance import study_of
 from sweeps.results.ranking import as_csv, rank
@@ -71,9 +71,9 @@ def test_a_larger_precision_is_ranked_first(objective: dict[str, Any]) -> None:
     assert [row.value for row in rows] == [0.9, 0.5, 0.2]
     assert {row.metric for row in rows} == {"precision"}
     assert rows[0].stderr is None
-    told = tell(plan, rows, events_with(plan, "precision", [0.2, 0.9, 0.5]))
-    assert "highest precision" in question(told)
-    assert "precision 0.9" in answer(told)[0]
+    data = sweep_data(plan, rows, events_with(plan, "precision", [0.2, 0.9, 0.5]))
+    assert "highest precision" in question(data)
+    assert "precision 0.9" in answer(data)[0]
 
 
 def test_the_mode_of_an_objective_is_its_metrics_own() -> None:
@@ -153,5 +153,5 @@ def test_a_metric_that_is_registered_is_measured_ranked_constrained_and_shown(ad
     rows = rank(plan, events)
     assert [row.value for row in rows] == [-0.1, -0.4, -0.9]
     assert [row.feasible for row in rows] == [True, True, False]
-    assert "mean agreement" in question(tell(plan, rows, events))
+    assert "mean agreement" in question(sweep_data(plan, rows, events))
     assert rank(plan, events, by="frechet")[0].metrics == {added: -0.4}
