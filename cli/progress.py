@@ -77,7 +77,8 @@ class SweepProgress:
         if state is None:
             return ""
         settings = " ".join(str(value) for value in state.trial.params.values())
-        best = "" if state.best is None else f", best distance {state.best:.3f}"
+        what = "distance" if state.objective.name == "frechet" else state.objective.label
+        best = "" if state.best is None else f", best {what} {state.best:.3f}"
         return f"{state.trial.id} {settings}: {state.status}{best} {event.reason or ''}".rstrip()
 
     def _work(self) -> float:
