@@ -16,7 +16,7 @@ from mpdit.run_folder import (
 )
 from mpdit.training.ema import reconstruct
 from pipelines.provenance import git_state, machine, versions
-from pipelines.scoring.cell import Evaluation
+from pipelines.scoring.cell import Evaluation, evaluation_of
 from pipelines.training.training_folder import read_recipe
 from pipelines.yaml_file import write_yaml
 
@@ -55,8 +55,7 @@ def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, An
 def bundle_evaluation(bundle: Path) -> Evaluation:
     """The evaluation that a bundle's figures were measured with."""
     params = json.loads((bundle / PROVENANCE).read_text(encoding="utf-8"))["result"]["params"]
-    prefix = "evaluation."
-    return Evaluation(**{name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)})
+    return evaluation_of(params)
 
 
 def bundle_compiled(bundle: Path) -> bool:

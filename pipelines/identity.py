@@ -14,7 +14,7 @@ from mpdit.model.design import DESIGNS
 from mpdit.model.transformer import SIZES
 from mpdit.registry import plugin_of
 from pipelines.recipe import Model, Recipe
-from pipelines.settings import Settings, names_kinds, one_of
+from pipelines.settings import Settings, kind_names, one_of
 
 IDENTITY_VERSION = 3
 DIGITS = 10  # hexadecimal, of a name
@@ -97,9 +97,7 @@ def _kinds(settings: Settings) -> Iterator[str]:
     """The names of the kinds that the settings hold, in depth."""
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
-        if one_of(field):
-            yield value.name
-        elif names_kinds(field):
-            yield from value
-        elif isinstance(value, Settings):
+        if isinstance(value, Settings):
             yield from _kinds(value)
+        else:
+            yield from kind_names(field, value)

@@ -23,7 +23,7 @@ from mpdit.model.mup import PARAMETRIZATIONS
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.training.ema import sigma_rel_to_gamma
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
-from pipelines.settings import POST_HOC, KindName, OneOf, Settings, known
+from pipelines.settings import KIND_NAMES, POST_HOC, KindName, OneOf, Settings, known
 
 REPORTS = 20  # progress reports of a short run
 REPORT_AT_LEAST_EVERY = 1000  # steps
@@ -39,7 +39,7 @@ def _width(value: float) -> float:
 
 
 SigmaRel = Annotated[float, AfterValidator(_width)]
-Modulation = Annotated[str, AfterValidator(lambda text: modulation_name(parse_modulation(text)))]
+Modulation = Annotated[str, AfterValidator(lambda text: modulation_name(parse_modulation(text))), KIND_NAMES]
 
 
 class Model(Settings):

@@ -55,10 +55,6 @@ class KindName:
         return {"anyOf": [{"type": "string", "enum": ours}, {"type": "string", "pattern": r"\."}]}
 
 
-class KindNames:
-    """Marks a field that holds a list of names of kinds, so that their plug-ins are part of an identity."""
-
-
 class OneOf:
     """Marks a field that holds one kind of a registry, with its settings.
 
@@ -121,9 +117,20 @@ def one_of(field: FieldInfo) -> OneOf | None:
     return next((mark for mark in field.metadata if isinstance(mark, OneOf)), None)
 
 
-def names_kinds(field: FieldInfo) -> bool:
-    """Whether the field holds a list of names of kinds."""
-    return any(isinstance(mark, KindNames) for mark in field.metadata)
+class KindNames:
+    """Marks a field that names kinds of a registry in a way of its own: several in a list, or joined by +."""
+
+
+KIND_NAMES = KindNames()
+
+
+def kind_names(field: FieldInfo, value: Any) -> list[str]:
+    """The names of the kinds in a field; none for a field that holds no kinds."""
+    if one_of(field):
+        return [value.name]
+    if not any(isinstance(mark, (KindName, KindNames)) for mark in field.metadata):
+        return []
+    return str(value).split("+") if isinstance(value, str) else list(value)
 
 
 def is_post_hoc(field: FieldInfo) -> bool:

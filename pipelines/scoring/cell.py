@@ -16,7 +16,7 @@ from mpdit.scoring.frechet import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
 from pipelines.recipe import Ema
 from pipelines.scoring.metric import METRICS, TOGETHER, measurable
-from pipelines.settings import POST_HOC, KindNames, OneOf, Settings
+from pipelines.settings import KIND_NAMES, POST_HOC, OneOf, Settings
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
 
@@ -44,7 +44,7 @@ class Evaluation(Settings):
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
-    metrics: Annotated[list[str], AfterValidator(_known_metrics), KindNames()] = Field(default_factory=list)
+    metrics: Annotated[list[str], AfterValidator(_known_metrics), KIND_NAMES] = Field(default_factory=list)
 
     @field_validator("guidance_interval", mode="before")
     @classmethod
@@ -108,6 +108,22 @@ def cell_key(params: Mapping[str, Any], plugins: Mapping[str, str] | None = None
 def _default_params() -> dict[str, Any]:
     """The parameters of a cell in which nothing is set."""
     return Cell(Ema().sigma_rel, Evaluation()).params
+
+
+def evaluation_of(params: Mapping[str, Any]) -> Evaluation:
+    """The evaluation in a cell's parameters."""
+    fields: dict[str, Any] = {}
+    for path, value in sorted(params.items()):  # a kind before its settings
+        first, *parents, last = path.split(".")
+        if first != "evaluation":
+            continue
+        place = fields
+        for parent in parents:
+            if not isinstance(place[parent], dict):
+                place[parent] = {"name": place[parent]}
+            place = place[parent]
+        place[last] = value
+    return Evaluation(**fields)
 
 
 def _by_path(fields: dict[str, Any], prefix: str) -> dict[str, Any]:

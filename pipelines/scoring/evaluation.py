@@ -25,6 +25,7 @@ from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_w
 from mpdit.scoring.frechet import FOLDS, folds_of, jackknife_error, left_out_distances, metric_name
 from mpdit.training.ema import reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
+from pipelines.identity import plugins
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Cell, Evaluation
 from pipelines.scoring.feature_cache import FeatureCache
@@ -96,7 +97,10 @@ DEFAULT = ScoringOptions()
 
 @dataclass(frozen=True)
 class CellScoring:
-    """What the scoring of one cell needs. magnitude_drift: of the network with the cell's weights."""
+    """What the scoring of one cell needs.
+
+    magnitude_drift: of the network with the cell's weights. plugins: {distribution: version} of those that it uses.
+    """
 
     run: Path
     cell: Cell
@@ -106,6 +110,7 @@ class CellScoring:
     real: Reference
     cache: FeatureCache
     options: ScoringOptions
+    plugins: dict[str, str]
 
     @property
     def picture(self) -> str:
@@ -138,7 +143,9 @@ def evaluate(
             real = reference(dataset, extractor)
             cache = FeatureCache(run / SCORES, _facts(cell, generator, real), writing=options.ranks.is_first)
             generator.seconds_per_sample.clear()
-            scoring = CellScoring(run, cell, dataset, generator, drift, real, cache, options)
+            scoring = CellScoring(
+                run, cell, dataset, generator, drift, real, cache, options, plugins(recipe) | plugins(cell.evaluation)
+            )
             report(_score(scoring, started))
             if not options.keep:
                 cache.remove()
@@ -186,6 +193,7 @@ def _provenance(scoring: CellScoring) -> dict[str, Any]:
         "sample_batch": SAMPLE_BATCH,
         "folds": FOLDS,
         "nfe": scoring.cell.evaluation.nfe(generator.denoiser.objective.noise_schedule),
+        **({"plugins": scoring.plugins} if scoring.plugins else {}),
     }
 
 

@@ -1,0 +1,97 @@
+"""What names a training and a cell: golden names, and what changes them."""
+
+from typing import Any
+
+import pytest
+
+from mpdit.errors import InputError
+from mpdit.registry import Plugin
+from pipelines.identity import changed_fields, trial_id
+from pipelines.old_identity import cell_key_of_0_1, current_cell_key, known_trial_id, trial_id_of_0_1
+from pipelines.recipe import Recipe
+from pipelines.scoring.cell import Cell, Evaluation, cell_key, evaluation_of
+from pipelines.yaml_file import Document, validate
+
+SHAPES = {"name": "shapes", "resolution": 16, "count": 40}
+RECIPES: list[tuple[dict[str, Any], str, str]] = [  # fields, today's name, the name of release 0.1.0
+    ({}, "52162c1b56", "4cd79a93c5"),
+    ({"seed": 1}, "be99f9f40b", "5902717081"),
+    ({"optimizer": {"lr": 0.04}, "steps": 450}, "ca5223310c", "7f3b1f52b7"),
+    ({"model": {"modulation": "rotation+gate"}}, "824a77eb3b", "58534ff4a7"),
+    ({"model": {"design": "A"}}, "a7674b879e", "70f42a16ca"),
+    ({"model": {"design": "E", "mp_silu": False}}, "e77d6ed2d1", "880c477ef7"),
+    (
+        {"model": {"size": "S", "patch": 4}, "data": {"name": "shapes", "resolution": 16, "count": 40}},
+        "761ccd310a",
+        "3624d02cb9",
+    ),
+    ({"objective": {"name": "ddpm"}, "model": {"variant": "map-dit"}}, "b1ed9be5ef", "9db5e7e4a3"),
+    ({"optimizer": {"parametrization": "mup", "base_width": 128}, "model": {"width": 32}}, "05d9e495f2", "823983f4e9"),
+    ({"runtime": {"precision": "bf16"}, "batch": 64, "label_dropout": 0.2}, "da03c4de6e", "54b5b2c890"),
+]
+CELLS: list[tuple[float, dict[str, Any], str]] = [
+    (0.1, {}, "3634b2e10c"),
+    (0.05, {}, "ea3954688b"),
+    (0.0, {"samples": 500}, "fe02c879cd"),
+    (0.1, {"sampler": "ddim"}, "2bb3c9ebd5"),
+    (0.1, {"steps": 20}, "846ff2d071"),
+    (0.1, {"guidance": 1.5}, "a2af1c05bf"),
+    (0.1, {"guidance": 1.5, "guidance_interval": [0.3, 5.0]}, "dc26258dd8"),
+    (0.1, {"seed": 7}, "635a0abbf2"),
+    (0.1, {"extractor": "inception", "samples": 10_000}, "b128e78a0e"),
+    (0.1, {"metrics": ["kid"]}, "ebf271e513"),
+]
+
+
+@pytest.mark.parametrize(("fields", "today", "old"), RECIPES)
+def test_a_training_keeps_its_name(fields: dict[str, Any], today: str, old: str) -> None:
+    recipe = Recipe.model_validate(fields)
+    assert trial_id(recipe) == today
+    assert trial_id_of_0_1(recipe) == old
+
+
+@pytest.mark.parametrize(("sigma_rel", "fields", "key"), CELLS)
+def test_a_cell_keeps_its_key(sigma_rel: float, fields: dict[str, Any], key: str) -> None:
+    cell = Cell(sigma_rel, Evaluation(**fields))
+    assert cell.key == key
+    assert cell_key(cell.params) == key
+    assert evaluation_of(cell.params) == cell.evaluation
+
+
+def test_what_is_left_at_its_default_is_not_named() -> None:
+    assert changed_fields(Recipe()) == {}
+    written_out = Recipe.model_validate(Recipe().model_dump())
+    assert changed_fields(written_out) == {}
+    assert changed_fields(Recipe.model_validate({"objective": {"p_mean": -1.0}, "seed": 3})) == {
+        "objective": {"name": "edm", "p_mean": -1.0},
+        "seed": 3,
+    }
+
+
+def test_a_name_that_an_older_release_gave_stays_where_only_that_is_known() -> None:
+    recipe = Recipe()
+    today, old = "52162c1b56", "4cd79a93c5"
+    assert known_trial_id(recipe, {old}.__contains__) == old
+    assert known_trial_id(recipe, {old, today}.__contains__) == today
+    assert known_trial_id(recipe, lambda _: False) == today
+
+
+def test_an_older_release_s_key_of_a_cell_is_read_as_today_s() -> None:
+    params = {"ema.sigma_rel": 0.2, "evaluation.samples": 500, "evaluation.guidance": 1.0}
+    assert current_cell_key(cell_key_of_0_1(params), params, cell_key) == cell_key(params)
+    assert current_cell_key("another", params, cell_key) == "another"
+
+
+def test_the_version_of_a_plugin_is_part_of_the_names_of_what_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = Evaluation()
+    plain = Cell(0.1, evaluation).key
+    monkeypatch.setattr("pipelines.identity.plugin_of", lambda name: Plugin("theirs", "1.0") if name == "edm" else None)
+    first = trial_id(Recipe())
+    monkeypatch.setattr("pipelines.identity.plugin_of", lambda name: Plugin("theirs", "1.1") if name == "edm" else None)
+    assert len({first, trial_id(Recipe()), "52162c1b56"}) == 3
+    assert Cell(0.1, evaluation).key == plain
+
+
+def test_a_recipe_that_names_a_plugin_which_is_not_installed_says_what_to_install() -> None:
+    with pytest.raises(InputError, match="the plug-in 'absent' is not installed"):
+        validate(Recipe, Document({"model": {"attention": "absent.sparse"}}, "recipe.yaml"))
