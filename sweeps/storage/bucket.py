@@ -1,23 +1,13 @@
-"""Objects in an S3 bucket below one prefix. The only module that knows S3.
+"""What a bucket offers to a storage, and the registry of the kinds of buckets by the scheme of their URLs."""
 
-Endpoint, region and credentials come from the environment and from ~/.aws, as AWS's own tools read them.
-"""
-
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from mpdit.errors import InputError, disk_is_full, input_error
-
-SCHEME = "s3://"
-AT_ONCE = 1000  # the most objects that one request can remove
-CLIENTS = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs")  # their errors, and OSError, are the bucket's
+from mpdit.errors import InputError
+from mpdit.registry import Registry
 
 
 class BucketLost(InputError):
@@ -33,158 +23,66 @@ class Entry:
     written: datetime
 
 
-class Bucket:
+class Bucket(Protocol):
     """The objects below one prefix, by their names relative to it. Every method raises BucketLost where it fails."""
 
-    def __init__(self, url: str, files: Any) -> None:
-        self.url, self.files = url, files
-        self.place = url.removeprefix(SCHEME)
-        self.name, _, self.prefix = self.place.partition("/")
+    url: str
 
     def entries(self, folder: str = "") -> dict[str, Entry]:
         """Everything below a folder, by its name relative to that folder."""
-        base = f"{self.place}/{folder}".rstrip("/")
-        with self._as_bucket_lost():
-            objects = self.files.find(base, detail=True)
-        return {
-            path.removeprefix(f"{base}/"): Entry(facts["size"], facts["ETag"], facts["LastModified"])
-            for path, facts in objects.items()
-            if path.startswith(f"{base}/")
-        }
 
     def read(self, name: str) -> bytes | None:
         """An object's content; None where there is none."""
-        with self._as_bucket_lost():
-            try:
-                return bytes(self.files.cat_file(f"{self.place}/{name}"))
-            except FileNotFoundError:
-                return None
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object, also over another."""
-        with self._as_bucket_lost():
-            self.files.pipe_file(f"{self.place}/{name}", content)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a new object; return False and change nothing where there is one of that name."""
-        with self._as_bucket_lost():
-            try:
-                self.files.pipe_file(f"{self.place}/{name}", content, mode="create")
-            except FileExistsError:
-                return self.files.cat_file(f"{self.place}/{name}") == content  # written by us, where the reply was lost
-        return True
 
     def fetch(self, wanted: Mapping[str, Path]) -> None:
         """Fetch objects to files, which appear only when complete. Raises FileNotFoundError for a missing object."""
-        partial = {name: path.with_name(f".{path.name}.fetched") for name, path in wanted.items()}
-        for path in partial.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        gone: str | None = None
-        if wanted:
-            with self._as_bucket_lost():
-                try:
-                    self.files.get(
-                        [f"{self.place}/{name}" for name in wanted], [str(path) for path in partial.values()]
-                    )
-                except FileNotFoundError as missing:
-                    gone = str(missing)
-        if gone is not None:
-            raise FileNotFoundError(gone)
-        for name, path in wanted.items():
-            partial[name].replace(path)
 
     def send(self, files: Mapping[str, Path]) -> None:
         """Write files to objects, by name. Raises FileNotFoundError where a file was removed meanwhile."""
-        if not files:
-            return
-        with self._as_bucket_lost():
-            try:
-                self.files.put([str(path) for path in files.values()], [f"{self.place}/{name}" for name in files])
-            except FileNotFoundError:
-                if all(path.exists() for path in files.values()):
-                    raise
-                lost = next(path for path in files.values() if not path.exists())
-            else:
-                return
-        raise FileNotFoundError(lost)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there count as removed."""
-        prefix = f"{self.prefix}/" if self.prefix else ""
-        keys = [{"Key": f"{prefix}{name}"} for name in names]
-        for some in (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE)):
-            with self._as_bucket_lost():
-                reply = self.files.call_s3("delete_objects", Bucket=self.name, Delete={"Objects": some, "Quiet": True})
-                for problem in reply.get("Errors", []):
-                    raise PermissionError(f"{problem['Key']}: {problem['Message']}")
 
     def remove_folder(self, folder: str) -> None:
         """Remove an object of that name, and all below it."""
-        self.remove([folder, *(f"{folder}/{name}" for name in self.entries(folder))])
 
     def now(self) -> datetime:
         """The time by the bucket's clock, which also gives objects their times."""
-        with self._as_bucket_lost():
-            reply = self.files.call_s3("list_objects_v2", Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
-        return parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"])
-
-    @contextmanager
-    def _as_bucket_lost(self) -> Iterator[None]:
-        """Turn every error of the client into BucketLost, with a hint what to do."""
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as problem:
-            foreign = isinstance(problem, OSError) or type(problem).__module__.split(".")[0] in CLIENTS
-            if not foreign or disk_is_full(problem):
-                raise
-            raise BucketLost(str(_bucket_error(self.url, problem))) from None
 
 
-def _bucket_error(url: str, problem: Exception) -> InputError:
-    """The error message for a bucket that cannot be used."""
-    reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-    details: dict[str, Any] = {"given": url, "endpoint": _endpoint() or None, "reason": reason[:300]}
-    if type(problem).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
-        return input_error(
-            "there are no credentials for the bucket", **details, hint="AWS_ACCESS_KEY_ID and its secret"
-        )
-    if isinstance(problem, PermissionError):
-        return input_error(
-            "the bucket does not let us in", **details, hint="AWS_ACCESS_KEY_ID and its secret, or its policy"
-        )
-    if isinstance(problem, FileNotFoundError):
-        return input_error("there is no such bucket", **details, hint="make it, or look at AWS_ENDPOINT_URL")
-    return input_error("the bucket does not answer", **details, hint="look at AWS_ENDPOINT_URL and the network")
+@dataclass(frozen=True)
+class BucketKind:
+    """One kind of bucket.
+
+    Attributes:
+        name: the scheme of its URLs.
+        doc: what it is.
+        example: a URL, for messages.
+        open: opens the bucket of a URL. Raises InputError where it cannot be used.
+        identity: a text that differs for a bucket of the same URL at another place or of another account.
+    """
+
+    name: str
+    doc: str
+    example: str
+    open: Callable[[str], Bucket]
+    identity: Callable[[str], str]
 
 
-def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+BUCKETS: Registry[BucketKind] = Registry("kind of bucket", "sweeps.storage.buckets")
 
 
-def identity(url: str) -> str:
-    """A text that differs for a bucket of the same name at another endpoint or of another account."""
-    return "\n".join((url, _endpoint(), os.environ.get("AWS_PROFILE", "")))
+def bucket_kind(url: str) -> BucketKind:
+    """The kind of the bucket that a URL names. Raises InputError."""
+    return BUCKETS[url.partition("://")[0]]
 
 
 def open_bucket(url: str) -> Bucket:
-    """Open `s3://bucket/prefix`. Raises InputError without s3fs, bucket, credentials or reply."""
-    try:
-        import s3fs  # noqa: F401
-    except ModuleNotFoundError as missing:
-        hint = "pip install 'mpdit[s3]'"
-        raise input_error("a storage in a bucket needs more packages", missing=missing.name, hint=hint) from None
-    if not url.removeprefix(SCHEME).partition("/")[0]:
-        raise input_error("this names no bucket", given=url, allowed="s3://BUCKET/PREFIX")
-    bucket = Bucket(url.rstrip("/"), _files(tuple((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))))
-    bucket.now()
-    return bucket
-
-
-@cache
-def _files(environment: tuple[tuple[str, str], ...]) -> Any:
-    """The S3 client of this environment; cached, because making one takes half a second."""
-    import fsspec
-
-    return fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+    """Open a bucket, as `s3://bucket/prefix`. Raises InputError where it is not there or cannot be used."""
+    return bucket_kind(url).open(url)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mpdit.errors import input_error
 from pipelines.scoring.reference import cache_folder
-from sweeps.storage.bucket import SCHEME, identity, open_bucket
+from sweeps.storage.bucket import BUCKETS, bucket_kind, open_bucket
 from sweeps.storage.folder_sync import pull
 from sweeps.storage.layout import Storage, is_locked
 
@@ -26,11 +26,12 @@ def open_storage(place: str | Path) -> Storage:
         InputError: There is no such bucket, it refuses access, or it does not answer.
     """
     scheme, _, rest = str(place).partition(":/")
-    if not rest or not re.fullmatch(r"[a-z][a-z0-9+]+", scheme):
+    if not rest or not re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme):
         return Storage(Path(place))
-    if scheme != "s3":
-        raise input_error("this is no storage", given=place, allowed="a folder, or s3://BUCKET/PREFIX")
-    url = SCHEME + rest.strip("/")
+    if "." not in scheme and scheme not in BUCKETS:
+        allowed = ", or ".join(["a folder", *(kind.example for kind in BUCKETS)])
+        raise input_error("this is no storage", given=place, allowed=allowed)
+    url = f"{scheme}://" + rest.strip("/")
     bucket = open_bucket(url)
     storage = Storage(local_copy(url), bucket)
     version = bucket.read("VERSION")
@@ -48,8 +49,8 @@ def open_storage(place: str | Path) -> Storage:
 
 def local_copy(url: str) -> Path:
     """The folder in which this machine keeps its copy of a storage in a bucket."""
-    mark = hashlib.sha256(identity(url).encode()).hexdigest()[:8]
-    return cache_folder() / "storages" / f"{url.removeprefix(SCHEME).replace('/', '-')}-{mark}"
+    mark = hashlib.sha256(bucket_kind(url).identity(url).encode()).hexdigest()[:8]
+    return cache_folder() / "storages" / f"{url.partition('://')[2].replace('/', '-')}-{mark}"
 
 
 def refresh(storage: Storage, sweep: str) -> None:
