@@ -27,7 +27,7 @@ from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.transformer import SIZES, Architecture
 from mpdit.randomness import Draws
 from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
-from pipelines.data.encode import make_latents
+from pipelines.data.encode import Encoding, make_latents
 
 BATCH, BATCHES, ROUNDS = 256, 12, 3
 IMAGES, PIXELS = 4096, 128
@@ -141,7 +141,7 @@ def encoding(images: Path, source: Path, folder: Path) -> dict[str, float]:
         str(images),
         folder,
         str(source),
-        device=DEVICE,
+        Encoding(device=DEVICE),
         progress=lambda done, _total: times.append((done, time.perf_counter())),
     )
     (first, begun), (last, ended) = times[0], times[-1]
@@ -156,7 +156,7 @@ def main() -> None:
         images = image_set(root / "images", IMAGES, PIXELS)
         coder, source = vae(root / "vae"), latent_source(root / "theirs")
         for dtype in ("bf16", "fp32"):
-            make_latents(str(source), root / dtype, str(coder), dtype)
+            make_latents(str(source), root / dtype, str(coder), Encoding(dtype))
         sets = {
             "folder, 128 pixels, flipped": load_dataset("folder", path=str(images)),
             "latents, bf16": load_dataset("latents", path=str(root / "bf16")),

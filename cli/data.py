@@ -128,12 +128,12 @@ def encode(
 
     from mpdit.data.latents import DTYPES
     from mpdit.errors import input_error
-    from pipelines.data.encode import make_latents
+    from pipelines.data.encode import Encoding, make_latents
 
     if dtype not in DTYPES:
         raise input_error(f"no type {dtype!r} for latents", given=f"--dtype {dtype}", allowed=", ".join(DTYPES))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    record = make_latents(source, output, vae, dtype, flip, device, _progress("encoded"))
+    record = make_latents(source, output, vae, Encoding(dtype, flip, device), _progress("encoded"))
     shape = "×".join(str(side) for side in record.shape[1:])
     typer.echo(f"{record.count:,} latents of {shape} are in {output}", err=True)
     if features:

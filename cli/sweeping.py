@@ -318,7 +318,7 @@ def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Eve
 
 
 def check_metric(by: str | None) -> None:
-    from pipelines.scoring.metric import METRICS
+    from pipelines.scoring.metrics.registry import METRICS
 
     if by is not None:
         METRICS[by]
@@ -335,7 +335,7 @@ class Shown:
 
 def _print_ranking(made: "Plan", events: "list[Event]", shown: Shown, alive: bool) -> None:
     from cli.tables import ranking_table
-    from pipelines.scoring.metric import METRICS
+    from pipelines.scoring.metrics.registry import METRICS
     from sweeps.results.ranking import noise_floor, rank
 
     by, top = METRICS[shown.by or made.spec.metrics[0]], shown.top

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.plan import Estimate, Plan, Trial
 from sweeps.planning.staged_scoring import planned_samples, rounds
 from sweeps.planning.transfer_cost import TransferCost

@@ -1,11 +1,18 @@
 """What holds the architecture: layers, pins, file sizes."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from mpdit.errors import InputError
+from mpdit.registry import Registry
+from sweeps.kinds import REGISTRIES, page
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("mpdit", "pipelines", "sweeps", "cli")
@@ -45,3 +52,33 @@ def test_every_dependency_is_pinned_without_an_address() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     asked = re.findall(r'^    "([A-Za-z0-9-]+)[\[<>=~!"]', project, flags=re.MULTILINE)
     assert {name.lower() for name in asked} <= pinned
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_function_fits_on_a_screen(path: Path) -> None:
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60] == []
+
+
+def test_a_folder_is_overseen_at_a_glance() -> None:
+    modules = Counter(path.parent for path in SOURCES)
+    assert {folder: count for folder, count in modules.items() if count > 12} == {}
+
+
+def test_the_page_of_all_kinds_is_the_registries_own() -> None:
+    assert (ROOT / "docs" / "kinds.md").read_text() == page(), "python -m sweeps.kinds > docs/kinds.md"
+
+
+@pytest.mark.parametrize("registry", REGISTRIES.values(), ids=lambda registry: registry.what)
+def test_every_kind_has_a_name_and_a_line_of_documentation(registry: Registry[Any]) -> None:
+    assert len(registry.names()) > 0
+    for kind in registry:
+        assert kind.doc
+        assert registry[kind.name] is kind
+    with pytest.raises(InputError, match=f"no {registry.what} 'nothing of the sort'"):
+        registry["nothing of the sort"]
+
+
+def test_no_registry_is_left_out() -> None:
+    made = [m for path in SOURCES for m in re.findall(r"^([A-Z_]+): Registry\[", path.read_text(), flags=re.MULTILINE)]
+    assert len(made) == len(REGISTRIES)

@@ -83,26 +83,27 @@ def write_shard(path: Path, samples: Tensor) -> None:
     partial.replace(path)
 
 
-def measured(
-    folder: Path,
-    labels: Tensor,
-    shape: tuple[int, ...],
-    *,
-    name: str,
-    dtype: str,
-    shard: int,
-    classes: list[str],
-    source: str,
-    vae: str,
-    images: dict[str, str] | None,
-    flip: bool = False,
-) -> LatentSet:
+@dataclass(frozen=True)
+class Origin:
+    """What latents were made from and how they are kept; the fields are those of `LatentSet`."""
+
+    name: str
+    dtype: str
+    shard: int
+    classes: list[str]
+    source: str
+    vae: str
+    images: dict[str, str] | None
+    flip: bool = False
+
+
+def measured(folder: Path, labels: Tensor, shape: tuple[int, ...], origin: Origin) -> LatentSet:
     """A set whose shards all lie there: its statistics and its fingerprint, from their bytes. Writes its labels."""
-    digest = hashlib.sha256(f"{dtype} {shape}".encode())
+    digest = hashlib.sha256(f"{origin.dtype} {shape}".encode())
     count, places = 0, len(labels) * shape[-1] * shape[-2]
     total, squares, variance = (torch.zeros(shape[1], dtype=torch.float64) for _ in range(3))
-    for number, size in enumerate(shard_sizes(len(labels), shard)):
-        samples = map_file(shard_file(folder, number), (size, *shape), DTYPES[dtype])
+    for number, size in enumerate(shard_sizes(len(labels), origin.shard)):
+        samples = map_file(shard_file(folder, number), (size, *shape), DTYPES[origin.dtype])
         for part in samples.split(1024):
             digest.update(part.contiguous().view(torch.uint8).numpy().tobytes())
             mean, std = part.double().unbind(1)
@@ -118,20 +119,13 @@ def measured(
     digest.update(data)
     (folder / LABELS).write_bytes(data)
     return LatentSet(
-        name=name,
+        **asdict(origin),
         count=count,
         channels=shape[1],
         resolution=shape[-1],
-        dtype=dtype,
-        shard=shard,
-        classes=classes,
         mean=[round(float(value), 6) for value in mean],
         std=[round(float(value), 6) for value in std],
         fingerprint="sha256:" + digest.hexdigest(),
-        source=source,
-        vae=vae,
-        images=images,
-        flip=flip,
     )
 
 

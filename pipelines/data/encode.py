@@ -42,14 +42,17 @@ class Ready:
     statistics: tuple[Tensor, Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """How images are encoded: the numbers that are kept, whether images are flipped before, and the device."""
+
+    dtype: str = "bf16"
+    flip: bool = False
+    device: str = "cpu"
+
+
 def make_latents(
-    source: str,
-    output: Path,
-    vae: str,
-    dtype: str = "bf16",
-    flip: bool = False,
-    device: str = "cpu",
-    progress: Progress | None = None,
+    source: str, output: Path, vae: str, how: Encoding | None = None, progress: Progress | None = None
 ) -> LatentSet:
     """The latents of a source as a set in the folder `output`; stopped in any way, the same call continues.
 
@@ -57,8 +60,9 @@ def make_latents(
     four .pt files, or EDM2's zip. The VAE is kept with the set, to decode samples. flip: each image is mirrored with
     probability ½ before it is encoded, once. A set that is there already, made of the same, is left as it is.
     """
-    path = Path(source)
-    coder = latents.load_vae(vae, device)
+    path, how = Path(source), how or Encoding()
+    dtype, flip = how.dtype, how.flip
+    coder = latents.load_vae(vae, how.device)
     if (output / MANIFEST).exists():
         there = latents.read_latent_record(output)
         asked = (str(path.resolve()), latents.weights_hash(coder), dtype, flip)
@@ -70,7 +74,7 @@ def make_latents(
             raise input_error("latents that are ready cannot be flipped", given="--flip", hint="leave --flip out")
         found = _edm2(path, set_name(output)) if path.suffix.lower() == ".zip" else _reference(path, set_name(output))
     else:
-        found = _encoded(path, coder, flip, device)
+        found = _encoded(path, coder, flip, how.device)
     with told(output):
         return _written(found, output, started, coder, progress)
 
@@ -194,10 +198,7 @@ def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, pr
                 progress(done + sum(len(one) for one in parts), len(ready.labels))
         latents.write_shard(file, torch.cat(parts))
         done += size
-    record = latents.measured(
-        output,
-        ready.labels,
-        ready.shape,
+    origin = latents.Origin(
         name=ready.name,
         dtype=started["dtype"],
         shard=latents.SHARD,
@@ -207,6 +208,7 @@ def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, pr
         images=ready.images,
         flip=started["flip"],
     )
+    record = latents.measured(output, ready.labels, ready.shape, origin)
     if ready.statistics:
         _check_statistics(output, record, *ready.statistics)
     if ready.images:

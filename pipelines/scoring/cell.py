@@ -15,7 +15,7 @@ from mpdit.schedules import edm_schedule
 from mpdit.scoring.frechet import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
 from pipelines.recipe import Ema
-from pipelines.scoring.metric import METRICS, TOGETHER, measurable
+from pipelines.scoring.metrics.registry import METRICS, TOGETHER, measurable
 from pipelines.settings import KIND_NAMES, POST_HOC, OneOf, Settings
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting

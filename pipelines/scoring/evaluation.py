@@ -29,7 +29,7 @@ from pipelines.identity import plugins
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Cell, Evaluation
 from pipelines.scoring.feature_cache import FeatureCache
-from pipelines.scoring.metric import Features, measurable, measured_metrics
+from pipelines.scoring.metrics.registry import Features, measurable, measured_metrics
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.ranks import ALONE, Ranks
 from pipelines.scoring.reference import Reference, extractor_for, real_features, reference

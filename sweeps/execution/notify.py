@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.cell_metrics import CellRecord
 from sweeps.planning.plan import Plan
 from sweeps.spec.model import Notify

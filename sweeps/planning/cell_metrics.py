@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.plan import Trial
 from sweeps.storage.events import CellScored, Event, TrialEnded
 from sweeps.storage.ledger import only
@@ -12,7 +12,7 @@ from sweeps.storage.ledger import only
 
 @dataclass(frozen=True)
 class CellRecord:
-    """A scored cell and its trial, as metrics read them (`pipelines.scoring.metric.ScoredCell`)."""
+    """A scored cell and its trial, as metrics read them (`pipelines.scoring.metrics.registry.ScoredCell`)."""
 
     trial: Trial
     event: CellScored

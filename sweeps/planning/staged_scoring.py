@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from statistics import mean
 
 from pipelines.scoring.cell import Cell
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.cell_metrics import CellRecord
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.spec.model import SweepSpec

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpdit.scoring.frechet import FOLDS, t_critical
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 from sweeps.planning.plan import Plan, Trial
 from sweeps.report.ema_width_plots import WIDTH, grid, lines
 from sweeps.report.svg import Chart, Series, Upright, figure, line_chart, parallel_coordinates, swatch

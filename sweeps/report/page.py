@@ -11,7 +11,7 @@ import yaml
 
 from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.report.figures import (
     SweepData,

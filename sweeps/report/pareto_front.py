@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from sweeps.report.figures import Figure, SweepData, Table, interval, label
 from sweeps.report.svg import Chart, Series, figure, line_chart, swatch
 from sweeps.results.importance import distinct

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from mpdit.errors import input_error
-from pipelines.scoring.metric import METRICS, Metric, measured_metrics
+from pipelines.scoring.metrics.registry import METRICS, Metric, measured_metrics
 from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.planning.staged_scoring import rounds, seed_groups

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 from sweeps.planning.cell_metrics import CellRecord
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import keys

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.plan import Plan, Trial
 from sweeps.search.rung_decisions import score_of

@@ -6,7 +6,7 @@ A score that is not finite stops nobody, and nobody is compared with it.
 import math
 from collections.abc import Iterable
 
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.scheduler_kind import SCHEDULERS, Score
 from sweeps.storage.events import Event, RungScored, TrialStarted

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpdit.errors import input_error, nearest
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from pipelines.yaml_file import Document
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.scheduler_kind import SCHEDULERS

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpdit.errors import InputError, input_error, nearest
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 
 RELATIONS = ("<=", ">=")
 

@@ -15,7 +15,7 @@ from mpdit.errors import input_error
 from mpdit.scoring.frechet import FOLDS
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
-from pipelines.scoring.metric import METRICS, Mode, measured_metrics
+from pipelines.scoring.metrics.registry import METRICS, Mode, measured_metrics
 from pipelines.settings import KindName, Settings
 from sweeps.spec.constraint import Limit, parse_constraint
 from sweeps.spec.paths import is_post_hoc_path, value_at

@@ -9,7 +9,7 @@ from mpdit.errors import InputError, input_error, nearest
 from mpdit.registry import load_all_plugins
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation
-from pipelines.scoring.metric import METRICS, measured_metrics
+from pipelines.scoring.metrics.registry import METRICS, measured_metrics
 from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, rule, validate
 from sweeps.spec.consistency import check_consistency
 from sweeps.spec.model import SweepSpec

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mpdit.registry import Registry
-from pipelines.scoring.metric import Metric
+from pipelines.scoring.metrics.registry import Metric
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The Fréchet distance between samples and data; see mpdit/scoring/frechet.py."""
 
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 
 FRECHET = METRICS.register(
     Metric(

@@ -1,6 +1,6 @@
 """Inception score (arXiv 1606.03498)."""
 
-from pipelines.scoring.metric import METRICS, Features, Metric
+from pipelines.scoring.metrics.registry import METRICS, Features, Metric
 
 
 def inception_score(features: Features) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Kernel Inception distance (arXiv 1801.01401)."""
 
-from pipelines.scoring.metric import METRICS, Features, Metric
+from pipelines.scoring.metrics.registry import METRICS, Features, Metric
 
 SUBSET = 1000  # samples of one subset, or what there is
 

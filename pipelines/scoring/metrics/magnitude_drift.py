@@ -1,6 +1,6 @@
 """How far a network's activations are from unit magnitude; see mpdit/training/magnitude.py."""
 
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 
 MAGNITUDE_DRIFT = METRICS.register(
     Metric(

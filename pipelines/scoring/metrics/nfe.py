@@ -1,6 +1,6 @@
 """How often a sampler evaluates the network."""
 
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 
 NFE = METRICS.register(
     Metric(

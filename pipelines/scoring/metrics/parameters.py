@@ -1,6 +1,6 @@
 """The size of a model."""
 
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 
 PARAMETERS = METRICS.register(
     Metric(

@@ -1,6 +1,6 @@
 """Improved precision (arXiv 1904.06991)."""
 
-from pipelines.scoring.metric import METRICS, Features, Metric
+from pipelines.scoring.metrics.registry import METRICS, Features, Metric
 
 
 def precision_and_recall(features: Features) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Improved recall (arXiv 1904.06991)."""
 
-from pipelines.scoring.metric import METRICS, Metric
 from pipelines.scoring.metrics.precision import precision_and_recall
+from pipelines.scoring.metrics.registry import METRICS, Metric
 
 RECALL = METRICS.register(
     Metric(

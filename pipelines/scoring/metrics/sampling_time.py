@@ -1,6 +1,6 @@
 """How long drawing a sample takes."""
 
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 
 SAMPLING_TIME = METRICS.register(
     Metric(

@@ -1,6 +1,6 @@
 """How long a training step takes."""
 
-from pipelines.scoring.metric import METRICS, Metric, ScoredCell
+from pipelines.scoring.metrics.registry import METRICS, Metric, ScoredCell
 
 
 def step_time(cell: ScoredCell) -> float | None:

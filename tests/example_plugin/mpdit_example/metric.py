@@ -1,6 +1,6 @@
 """How far the samples' features spread: one number of a cell."""
 
-from pipelines.scoring.metric import METRICS, Features, Metric
+from pipelines.scoring.metrics.registry import METRICS, Features, Metric
 
 
 def spread(features: Features) -> dict[str, float]:

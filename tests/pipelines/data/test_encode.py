@@ -15,7 +15,7 @@ from mpdit.data.prepared_images import load_image_folder
 from mpdit.data.registry import load_dataset
 from mpdit.errors import InputError
 from mpdit.randomness import Draws
-from pipelines.data.encode import make_latents
+from pipelines.data.encode import Encoding, make_latents
 from pipelines.data.prepare import prepare
 
 
@@ -54,7 +54,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def encoded(images: Path, vae: Path, output: Path, **options: object) -> latents.LatentSet:
-    return make_latents(str(images), output, str(vae), **{"dtype": "fp32", **options})  # type: ignore[arg-type]
+    return make_latents(str(images), output, str(vae), Encoding(**{"dtype": "fp32", **options}))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

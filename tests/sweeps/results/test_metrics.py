@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from mpdit.errors import InputError
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from pipelines.yaml_file import read_yaml
 from sweeps.planning.plan import Plan
 from sweeps.report.figures import sweep_data
@@ -27,7 +27,7 @@ LR = {"optimizer.lr": [0.01, 0.02, 0.03]}
 MADE = '''
 """A made-up metric: how far the mean feature is from that of the data."""
 
-from pipelines.scoring.metric import METRICS, Metric
+from pipelines.scoring.metrics.registry import METRICS, Metric
 
 SHIFT = METRICS.register(
     Metric(

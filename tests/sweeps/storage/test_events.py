@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.scoring.metric import METRICS
+from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.results.ranking import as_csv, rank
 from sweeps.results.trial_states import trial_states

@@ -10,7 +10,7 @@ from mpdit.registry import Plugin
 from pipelines import identity
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.metric import METRICS, Features, Metric, measured_metrics
+from pipelines.scoring.metrics.registry import METRICS, Features, Metric, measured_metrics
 from pipelines.scoring.reference import extractor_for
 
 
