@@ -31,7 +31,7 @@ from mpdit.errors import input_error
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sweeps.execution.driver import Start
+    from sweeps.execution.driver import RunOptions
     from sweeps.planning.plan import Plan
     from sweeps.storage.events import Event
     from sweeps.storage.layout import Storage
@@ -53,14 +53,16 @@ def sweep(
     address: AddressOption = None,
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run."""
-    from sweeps.execution.driver import Start
+    from sweeps.execution.driver import RunOptions
     from sweeps.storage.open_storage import open_storage
 
     name_inception_weights(inception_weights)
-    conduct(_read_plan(file, set_), open_storage(storage), Start(max_concurrent, fail_fast, address=address), storage)
+    conduct(
+        _read_plan(file, set_), open_storage(storage), RunOptions(max_concurrent, fail_fast, address=address), storage
+    )
 
 
-def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
+def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str) -> None:
     """Run a sweep with its display, show its ranking, and end with its exit code. storage: as the user wrote it."""
     from rich.console import Console
 
@@ -77,7 +79,7 @@ def conduct(plan: "Plan", where: "Storage", how: "Start", storage: str) -> None:
     plan = make_plan(plan.spec, past, where.trial_names())
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
-            end = run(plan, where, heard_by(progress, notifier), how)
+            end = run(plan, where, heard_by(progress, notifier), options)
     except KeyboardInterrupt:  # before or after Ray Tune handles it
         end = SweepEnd(TrialStatus.INTERRUPTED, 0)
     option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"

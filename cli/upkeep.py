@@ -63,7 +63,7 @@ def retry(
     address: AddressOption = None,
 ) -> None:
     """Take up again what a sweep has not finished, from its checkpoints: stopped trials too."""
-    from sweeps.execution.driver import Start
+    from sweeps.execution.driver import RunOptions
     from sweeps.storage.ledger import trial_statuses
     from sweeps.storage.open_storage import open_storage
 
@@ -75,7 +75,7 @@ def retry(
         print(f"nothing to retry: every trial of {found} " + ("has not failed" if failed else "is finished"))
         return
     again = [trial for trial in wanted if not statuses[trial].is_open]  # what has ended
-    conduct(made, where, Start(only=wanted, again=again, address=address), storage)
+    conduct(made, where, RunOptions(only=wanted, again=again, address=address), storage)
 
 
 def sync(

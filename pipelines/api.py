@@ -103,7 +103,7 @@ def _read(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[st
     return validate(Recipe, apply_settings(document, list(settings))), source
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  (public: its options are named)
     run: str | Path,
     widths: Sequence[float] | None = None,
     *,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.yaml_file import Document
 from sweeps.execution import driver as runner
-from sweeps.execution.driver import Start, SweepEnd
+from sweeps.execution.driver import RunOptions, SweepEnd
 from sweeps.execution.notify import Notifier, heard_by
 from sweeps.execution.recorder import Listener
 from sweeps.planning.plan import make_plan
@@ -20,7 +20,7 @@ from sweeps.storage.open_storage import open_storage
 DEFAULT_STORAGE = Path("runs")
 
 
-def run(
+def run(  # noqa: PLR0913  (public: its options are named)
     sweep: SweepSpec | Mapping[str, Any] | str | Path,
     storage: str | Path = DEFAULT_STORAGE,
     *,
@@ -44,7 +44,7 @@ def run(
     plan = make_plan(spec, past, where.trial_names())
     with Notifier(plan, past) as notifier:
         heard = heard_by(notifier, listener) if listener else notifier
-        return runner.run(plan, where, heard, Start(max_concurrent, fail_fast))
+        return runner.run(plan, where, heard, RunOptions(max_concurrent, fail_fast))
 
 
 def rank(

@@ -12,7 +12,7 @@ from pipelines.scoring.evaluation import prepare
 from pipelines.yaml_file import write_yaml
 from sweeps.execution.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
 from sweeps.execution.driver_sync import DriverSync, driver_sync
-from sweeps.execution.ray_tune import Work, tune_trials
+from sweeps.execution.ray_tune import TuneJob, tune_trials
 from sweeps.execution.recorder import Listener, Recorder
 from sweeps.planning.budget import affordable, exhausted
 from sweeps.planning.known_work import cost_of, finished_elsewhere, unfinished
@@ -47,7 +47,7 @@ class SweepEnd:
 
 
 @dataclass(frozen=True)
-class Start:
+class RunOptions:
     """How a sweep is started.
 
     max_concurrent: trials at a time; None: as many as there is room for. fail_fast: whether the first trial that
@@ -62,12 +62,12 @@ class Start:
     address: str | None = None
 
 
-def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = None) -> SweepEnd:
+def run(plan: Plan, storage: Storage, listener: Listener, options: RunOptions | None = None) -> SweepEnd:
     """Bring a sweep to its end: continue what is unfinished, run what is new, reuse what is done.
 
     listener: called with each event once it is on disk. Raises InputError for what must not start.
     """
-    spec, how = plan.spec, how or Start()
+    spec, options = plan.spec, options or RunOptions()
     view_of(plan).check(storage, spec.tracking.uri)
     storage.prepare()
     with (
@@ -78,23 +78,24 @@ def run(plan: Plan, storage: Storage, listener: Listener, how: Start | None = No
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
         plan.trials[:] = make_plan(spec, ledger.events, storage.trial_names()).trials
-        again: list[Event] = [TrialRetried(trial) for trial in how.again]
+        again: list[Event] = [TrialRetried(trial) for trial in options.again]
         reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
         todo = unfinished(plan, ledger.events + again + reused)
-        todo = [trial for trial in todo if how.only is None or trial.id in how.only]
+        todo = [trial for trial in todo if options.only is None or trial.id in options.only]
         _check_means(plan, storage, todo, ledger.events + again + reused)
-        still = _affordable(plan, ledger.events + reused, todo, searching=how.only is None)
-        with _cluster(plan, storage, how) if still.is_work else nullcontext() as cluster:
-            most = how.max_concurrent or len(still.trials) + still.open
+        remaining = _affordable(plan, ledger.events + reused, todo, searching=options.only is None)
+        with _cluster(plan, storage, options) if remaining.is_work else nullcontext() as cluster:
+            most = options.max_concurrent or len(remaining.trials) + remaining.open
             concurrent = min(most, slots(spec, cluster.nodes)) if cluster else 0
             write_yaml(storage.spec(spec.name), spec.model_dump())  # only now: what is refused leaves nothing behind
             for event in again + reused:
                 ledger.append(event)
             last = ledger.events[-1] if ledger.events else None
             ended = isinstance(last, (TrialEnded, SweepEnded)) and last.outcome is TrialStatus.COMPLETED
-            if not still.is_work and not reused and unchanged and ended:
-                return SweepEnd(TrialStatus.COMPLETED, 0, cut=still.cut)
-            return _run(plan, storage, ledger, still, listener, cluster, concurrent, how, link)
+            if not remaining.is_work and not reused and unchanged and ended:
+                return SweepEnd(TrialStatus.COMPLETED, 0, cut=remaining.cut)
+            sweep = RunningSweep(plan, storage, ledger, options, cluster, concurrent)
+            return _run(sweep, remaining, listener, link)
 
 
 @dataclass(frozen=True)
@@ -119,44 +120,54 @@ def _affordable(plan: Plan, events: list[Event], todo: list[Trial], searching: b
     return Remaining(allowed, plan.open if searching else 0, cut)
 
 
-def _cluster(plan: Plan, storage: Storage, how: Start) -> AbstractContextManager[Cluster]:
+def _cluster(plan: Plan, storage: Storage, options: RunOptions) -> AbstractContextManager[Cluster]:
     """The Ray that the sweep runs on. Raises InputError where not even one trial would find room."""
-    if how.address:
+    if options.address:
         scratch = storage.sweep(plan.spec.name) / "ray"
         there = f"{storage.name}/{scratch.relative_to(storage.root).as_posix()}"
-        return joined_ray(how.address, there, partial(storage.remove, scratch))
+        return joined_ray(options.address, there, partial(storage.remove, scratch))
     slots(plan.spec, this_machine())
     return local_ray()
 
 
-def _run(
-    plan: Plan,
-    storage: Storage,
-    ledger: Ledger,
-    still: Remaining,
-    listener: Listener,
-    cluster: Cluster | None,
-    concurrent: int,
-    how: Start,
-    link: DriverSync | None,
-) -> SweepEnd:
-    past, whole = list(ledger.events), cluster is None
-    sweep = next((start.sweep for start in only(past, SweepStarted)), uuid.uuid4().hex)
-    tracking = TrackingThread(storage, plan, sweep, past)
+@dataclass(frozen=True)
+class RunningSweep:
+    """A sweep while its driver runs it. cluster: None where nothing needs a worker."""
+
+    plan: Plan
+    storage: Storage
+    ledger: Ledger
+    options: RunOptions
+    cluster: Cluster | None
+    concurrent: int
+
+    @property
+    def gpus_per_trial(self) -> float:
+        """The GPUs that all workers of a trial hold together."""
+        if self.cluster is None:
+            return 0.0
+        return gpus_per_trial(self.plan.spec, self.cluster.nodes) * self.plan.spec.resources.workers_per_trial
+
+
+def _run(sweep: RunningSweep, remaining: Remaining, listener: Listener, link: DriverSync | None) -> SweepEnd:
+    plan, ledger = sweep.plan, sweep.ledger
+    past, complete = list(ledger.events), sweep.cluster is None
+    identity = next((start.sweep for start in only(past, SweepStarted)), uuid.uuid4().hex)
+    tracking = TrackingThread(sweep.storage, plan, identity, past)
     recorder = Recorder(ledger, tracking, listener)
-    gpus = gpus_per_trial(plan.spec, cluster.nodes) * plan.spec.resources.workers_per_trial if cluster else 0.0
-    recorder.record(_started(plan, sweep, concurrent, gpus))
+    changeable = plan.spec.model_dump(exclude={"name", *FIXED})
+    recorder.record(SweepStarted(identity, sweep.concurrent, sweep.gpus_per_trial, changeable))
     if link:
         link.follow(recorder)
     tracking.start()  # only now: what it shows is found again by the identity that this line keeps
     try:
-        if cluster:
-            whole = _run_rounds(plan, storage, still, recorder, cluster, concurrent, how)
+        if sweep.cluster:
+            complete = _run_rounds(sweep, sweep.cluster, remaining, recorder)
     except (RayLost, DiskFull) as loss:
         recorder.halt = recorder.fault = str(loss)
     finally:
-        cut = exhausted(plan.spec, ledger.events) or still.cut
-        outcome = _close(plan, ledger, recorder, whole, cut)
+        cut = exhausted(plan.spec, ledger.events) or remaining.cut
+        outcome = _close(plan, recorder, complete, cut)
         problem = tracking.close()
         if link and (unsent := link.finish()):
             recorder.fault = recorder.fault or unsent
@@ -164,30 +175,25 @@ def _run(
     return SweepEnd(outcome, len(started), problem, recorder.fault, cut)
 
 
-def _run_rounds(
-    plan: Plan,
-    storage: Storage,
-    still: Remaining,
-    recorder: Recorder,
-    cluster: Cluster,
-    concurrent: int,
-    how: Start,
-) -> bool:
+def _run_rounds(sweep: RunningSweep, cluster: Cluster, remaining: Remaining, recorder: Recorder) -> bool:
     """Run what is to do; under staged scoring, then what follows from it, until nothing does or the user interrupts.
 
-    Returns whether nothing is left to do.
+    Returns:
+        Whether nothing is left to do.
     """
-    ledger, todo, searching = recorder.ledger, still.trials, still.open > 0
+    plan, ledger, options = sweep.plan, sweep.ledger, sweep.options
+    todo, searching = remaining.trials, remaining.open > 0
     given_up: set[str] = set()
 
-    def found(trials: list[Trial]) -> list[Event]:
-        return finished_elsewhere(storage, plan.spec.name, trials)
+    def known_results(trials: list[Trial]) -> list[Event]:
+        return finished_elsewhere(sweep.storage, plan.spec.name, trials)
 
     while todo or searching:
         missing, known = missing_cells(plan, ledger.events, given_up), {trial.id for trial in plan.trials}
-        scheduler = TrialScheduler(plan, ledger.events, todo, recorder.record, found if searching else None)
+        scheduler = TrialScheduler(plan, ledger.events, todo, recorder.record, known_results if searching else None)
         searching = False
-        tune_trials(Work(plan, storage, scheduler, missing, known, concurrent, how.fail_fast, cluster), recorder)
+        job = TuneJob(plan, sweep.storage, scheduler, missing, known, sweep.concurrent, options.fail_fast, cluster)
+        tune_trials(job, recorder)
         statuses = trial_statuses(ledger.events, alive=True)
         todo = [trial for trial in plan.trials if trial in todo or trial.id not in known]
         open_ends = any(statuses[trial.id].is_open for trial in todo)
@@ -196,20 +202,16 @@ def _run_rounds(
         given_up |= {trial.id for trial in todo if not statuses[trial.id].is_final}
         following = missing_cells(plan, ledger.events, given_up)
         todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
-        todo = [trial for trial in todo if how.only is None or trial.id in how.only]
+        todo = [trial for trial in todo if options.only is None or trial.id in options.only]
     return True
 
 
-def _started(plan: Plan, sweep: str, concurrent: int, gpus: float) -> Event:
-    changeable = plan.spec.model_dump(exclude={"name", *FIXED})
-    return SweepStarted(sweep, concurrent, gpus, changeable)
+def _close(plan: Plan, recorder: Recorder, complete: bool, cut: str | None) -> TrialStatus:
+    """Record how the sweep and each trial that was cut off ended; a full disk may not take it.
 
-
-def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str | None) -> TrialStatus:
-    """Say in the ledger how the sweep and each trial that was cut off ended; on a full disk it may not take it.
-
-    whole: whether nothing was left to do. cut: the budget that ended the sweep, if one did.
+    complete: whether nothing was left to do. cut: the budget that ended the sweep, if one did.
     """
+    ledger = recorder.ledger
     try:
         for trial, status in trial_statuses(ledger.events, alive=True).items():
             if status is TrialStatus.RUNNING:
@@ -218,7 +220,7 @@ def _close(plan: Plan, ledger: Ledger, recorder: Recorder, whole: bool, cut: str
         if any(statuses[trial.id].is_fault for trial in plan.trials):
             outcome = TrialStatus.FAILED
         else:
-            is_done = whole and (cut is not None or not unfinished(plan, ledger.events))
+            is_done = complete and (cut is not None or not unfinished(plan, ledger.events))
             is_over = exhausted(plan.spec, ledger.events) is not None
             outcome = TrialStatus.COMPLETED if is_done or is_over else TrialStatus.INTERRUPTED
         recorder.record(SweepEnded(outcome, cut))

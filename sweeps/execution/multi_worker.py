@@ -9,83 +9,85 @@ from pipelines.recipe import Recipe
 from pipelines.training.measurements import Diverged
 from pipelines.training.trainer import join_training, train
 from pipelines.training.training_folder import halve_micro_batch, is_trained, settle_recipe
-from sweeps.execution.worker import Send, fault, folder_of, run_job
+from sweeps.execution.trial_job import TrialJob
+from sweeps.execution.worker import Send, outcome_of_error, run_trial
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import Event, TrialEnded, encode
 from sweeps.storage.folder_sync import synced
 from sweeps.storage.trial_status import TrialStatus
 
-WAIT = 0.2  # seconds between two looks at whether the group has ended
+POLL_SECONDS = 0.2  # between two looks at whether the group has ended
 
 
 def run_in_group(config: dict[str, Any]) -> None:
-    """Ray Tune's trainable: holds no resources itself; where memory runs out, the group is tried once more.
+    """Run a trial of several workers as Ray Tune's trainable, which holds no resources itself.
 
-    Raises where a worker died, so that Tune starts the trial again from its checkpoint.
+    Where memory runs out, the group is started once more with half a batch at once. Raises where a worker died, so that
+    Tune starts the trial again from its checkpoint.
     """
     from ray import tune
 
-    job = config["job"]
+    job: TrialJob = config["job"].on_this_machine()
 
     def send(event: Event) -> None:
         tune.report({"event": encode(event)})
 
     end = _run_group(job, send)
-    if end.outcome is TrialStatus.OUT_OF_MEMORY and _halved(job):
+    if end.outcome is TrialStatus.OUT_OF_MEMORY and _halve_micro_batch(job):
         end = _run_group(job, send)
     send(end)
 
 
-def _halved(job: dict[str, Any]) -> bool:
-    """Let the group go on with half a batch at a time, where the recipe leaves it open."""
-    folder = folder_of(job)
-    with synced(open_bucket(job["bucket"]) if job["bucket"] else None, f"trials/{job['trial']}", folder):
-        return halve_micro_batch(folder, job["workers"]) is not None
+def _halve_micro_batch(job: TrialJob) -> bool:
+    """Let the group continue with half a batch at once, where the recipe sets no micro-batch."""
+    with synced(open_bucket(job.bucket) if job.bucket else None, f"trials/{job.trial}", job.folder):
+        return halve_micro_batch(job.folder, job.workers) is not None
 
 
-def _run_group(job: dict[str, Any], send: Send) -> TrialEnded:
-    """Start the workers and pass on what they tell; returns the trial's end."""
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+def _run_group(job: TrialJob, send: Send) -> TrialEnded:
+    """Start the workers and pass on their events; returns the trial's end, which is not sent."""
     from ray.util.queue import Empty, Queue
 
     mailbox = Queue(actor_options={"num_cpus": 0})
-    each = {"CPU": job["threads"], "GPU": job["gpus"]}
-    trainer = TorchTrainer(
-        _member,
-        train_loop_config={"job": job, "mailbox": mailbox},
-        scaling_config=ScalingConfig(
-            num_workers=job["workers"],
-            use_gpu=bool(job["gpus"]),
-            resources_per_worker={name: amount for name, amount in each.items() if amount},
-        ),
-        run_config=RunConfig(name=f"{job['trial']}-{uuid.uuid4().hex}", storage_path=job["scratch"]),
-    )
     problems: list[Exception] = []
-    group = threading.Thread(target=_fit, args=(trainer, problems), daemon=True)
+    group = threading.Thread(target=_fit, args=(_torch_trainer(job, mailbox), problems), daemon=True)
     group.start()
     end: TrialEnded | None = None
     while True:
-        running = group.is_alive()  # before the mailbox: what comes with the end is not missed
+        running = group.is_alive()  # before the mailbox, so that events at the very end are not missed
         try:
-            event = mailbox.get(timeout=WAIT)
+            event = mailbox.get(timeout=POLL_SECONDS)
         except Empty:
             if running:
                 continue
             break
-        if isinstance(event, TrialEnded):
-            if (
-                end is None or end.outcome is TrialStatus.FAILED
-            ):  # who loses a neighbour fails too, and may be the first
-                end = event
-        else:
+        if not isinstance(event, TrialEnded):
             send(event)
+        elif end is None or end.outcome is TrialStatus.FAILED:  # a worker also fails when it loses another one
+            end = event
     mailbox.shutdown()
     if problems and (end is None or _lost_a_worker(problems[0])):
         raise problems[0]
     if end is None:
         raise RuntimeError("the workers ended without a word")
     return end
+
+
+def _torch_trainer(job: TrialJob, mailbox: Any) -> Any:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    resources = {"CPU": job.threads, "GPU": job.gpus}
+    return TorchTrainer(
+        _run_member,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        scaling_config=ScalingConfig(
+            num_workers=job.workers,
+            use_gpu=bool(job.gpus),
+            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+        ),
+        run_config=RunConfig(name=f"{job.trial}-{uuid.uuid4().hex}", storage_path=job.scratch),
+    )
 
 
 def _lost_a_worker(problem: Exception) -> bool:
@@ -101,50 +103,54 @@ def _fit(trainer: Any, problems: list[Exception]) -> None:
         problems.append(problem)
 
 
-def _member(config: dict[str, Any]) -> None:
-    """What one worker of the group does. Raises to end the group: the others wait for it in the middle of a step."""
+def _run_member(config: dict[str, Any]) -> None:
+    """Run one worker of the group. Raises to end the group: the others wait for it in the middle of a step."""
     import ray.train
 
-    job, send = config["job"], config["mailbox"].put
+    job: TrialJob = config["job"].on_this_machine()
+    send = config["mailbox"].put
     if ray.train.get_context().get_world_rank() == 0:
-        if not _first(job, send).is_final:
+        if not _run_first(job, send).is_final:
             raise RuntimeError("the trial has ended")
         return
-    settled, trained = _agreed(None)
+    settled, trained = _from_first(None)
     try:
         if not trained:
-            join_training(settled)  # what lies on this machine may be older, or never sent
+            join_training(settled)  # this machine's folder may be older than the first worker's, or empty
     except Diverged:
-        pass  # so has the first worker, who tells it
+        pass  # in the first worker too, which reports it
     except Exception as error:
-        folder = folder_of(job)
-        folder.mkdir(parents=True, exist_ok=True)
-        send(TrialEnded(job["trial"], **fault(error, folder)))
+        job.folder.mkdir(parents=True, exist_ok=True)
+        send(TrialEnded(job.trial, **outcome_of_error(error, job.folder)))
         raise
 
 
-def _first(job: dict[str, Any], send: Send) -> TrialStatus:
+def _run_first(job: TrialJob, send: Send) -> TrialStatus:
+    """Run the first worker, which reports and scores; returns the trial's outcome."""
     outcome = TrialStatus.FAILED
 
-    def heard(event: Event) -> None:
+    def send_and_note(event: Event) -> None:
         nonlocal outcome
         if isinstance(event, TrialEnded):
             outcome = event.outcome
         send(event)
 
     def training(recipe: Recipe, folder: Path, *others: Any) -> Recipe:
-        _agreed((settle_recipe(recipe, folder, job["threads"]), is_trained(folder)))
+        _from_first((settle_recipe(recipe, folder, job.threads), is_trained(folder)))
         return train(recipe, folder, *others)
 
-    run_job(job, heard, training)
+    run_trial(job, send_and_note, training)  # without energy: each worker could measure its own GPU only
     return outcome
 
 
-def _agreed(told: tuple[Recipe, bool] | None) -> tuple[Recipe, bool]:
-    """What the first worker tells the others: the recipe as its folder trains it, and whether it has been trained."""
+def _from_first(start: tuple[Recipe, bool] | None) -> tuple[Recipe, bool]:
+    """Send from the first worker to the others the recipe as its folder has it, and whether it has been trained.
+
+    start: what to send, in the first worker; None in the others.
+    """
     import torch.distributed
 
-    held = [told]
-    torch.distributed.broadcast_object_list(held)
-    assert held[0] is not None
-    return held[0]
+    values = [start]
+    torch.distributed.broadcast_object_list(values)
+    assert values[0] is not None
+    return values[0]

@@ -1,4 +1,4 @@
-"""Ray Tune runs trials; what they report goes to the recorder."""
+"""Ray Tune runs the trials; their events go to the recorder."""
 
 import signal
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from sweeps.execution.cluster import Cluster, gpus_per_trial
 from sweeps.execution.multi_worker import run_in_group
 from sweeps.execution.recorder import Recorder
 from sweeps.execution.retention import drop_losers
+from sweeps.execution.trial_job import Rungs, TrialJob
 from sweeps.execution.worker import run_in_worker
 from sweeps.planning.budget import exhausted
 from sweeps.planning.plan import Plan, Trial
@@ -27,8 +28,8 @@ STOPPED = "by mpdit stop"
 
 
 @dataclass(frozen=True)
-class Work:
-    """Trials to bring to their end as the scheduler hands them out, and the cells that each known one is to score."""
+class TuneJob:
+    """What Ray Tune is to do: trials as the scheduler hands them out, and the cells that each known one scores."""
 
     plan: Plan
     storage: Storage
@@ -39,58 +40,56 @@ class Work:
     fail_fast: bool
     cluster: Cluster
 
+    def trial_job(self, trial: Trial, gpus: float) -> TrialJob:
+        """All that a worker needs to know of one trial."""
+        recipe, plan = trial.recipe, self.plan
+        missing = self.cells if trial.id in self.known else missing_cells(plan, list(self.scheduler.events))
+        cells = missing.get(trial.id, [])
+        if not gpus and recipe.runtime.device == "auto":  # a worker that asked for no GPU may still see one
+            recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cpu"})})
+        return TrialJob(
+            trial=trial.id,
+            recipe=recipe,
+            folder=self.storage.trial(trial.id),
+            threads=plan.spec.resources.cpus_per_trial,
+            cells=cells,
+            keep=any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells),
+            compiled=compiling_pays(planned.cell for planned in plan.cells),
+            rungs=_rungs(plan),
+            bucket=self.storage.bucket.url if self.storage.bucket else None,
+            workers=plan.spec.resources.workers_per_trial,
+            gpus=gpus,
+            scratch=self.cluster.scratch,
+        )
 
-def _job(work: Work, trial: Trial, gpus: float) -> dict[str, Any]:
-    """All that a worker needs to know of one trial, in plain values."""
-    recipe, plan = trial.recipe, work.plan
-    missing = work.cells if trial.id in work.known else missing_cells(plan, list(work.scheduler.events))
-    cells = missing.get(trial.id, [])
-    if not gpus and recipe.runtime.device == "auto":  # a worker that asked for no GPU may still see one
-        recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cpu"})})
-    return {
-        "trial": trial.id,
-        "recipe": recipe.model_dump(),
-        "folder": str(work.storage.trial(trial.id)),
-        "bucket": work.storage.bucket.url if work.storage.bucket else None,
-        "cells": [(cell.sigma_rel, cell.evaluation.model_dump()) for cell in cells],
-        "keep": any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells),
-        "compiled": compiling_pays(planned.cell for planned in plan.cells),
-        "threads": plan.spec.resources.cpus_per_trial,
-        "workers": plan.spec.resources.workers_per_trial,
-        "gpus": gpus,
-        "scratch": work.cluster.scratch,
-        "rungs": _rungs(plan),
-    }
 
-
-def _rungs(plan: Plan) -> dict[str, Any] | None:
+def _rungs(plan: Plan) -> Rungs | None:
     scheduler = plan.spec.scheduler
     if not scheduler.stops:
         return None
     evaluation = plan.spec.evaluation.model_copy(update={"samples": scheduler.samples, "metrics": []})
-    widths = [planned.cell.sigma_rel for planned in plan.cells]
-    return {"shares": scheduler.rungs, "evaluation": evaluation.model_dump(), "widths": widths}
+    return Rungs(scheduler.rungs, evaluation, [planned.cell.sigma_rel for planned in plan.cells])
 
 
-def heed_requests(work: Work, recorder: Recorder) -> None:
-    """Take up what another terminal asks."""
-    for asked in take_requests(work.storage, work.plan.spec.name):
+def heed_requests(job: TuneJob, recorder: Recorder) -> None:
+    """Take up the requests of other terminals."""
+    for asked in take_requests(job.storage, job.plan.spec.name):
         if asked == EVERYTHING:
             recorder.halt = STOPPED
         else:
             recorder.stops[asked] = STOPPED
 
 
-def heed_outcome(end: TrialEnded, work: Work, recorder: Recorder) -> None:
-    """End the sweep where a trial's end is to be its own; let go of what has lost."""
+def heed_outcome(end: TrialEnded, job: TuneJob, recorder: Recorder) -> None:
+    """Drop the weights of trials that have lost; halt the sweep where this end is to end it."""
     try:
-        for trial in drop_losers(work.plan, work.storage, recorder.ledger.events):
+        for trial in drop_losers(job.plan, job.storage, recorder.ledger.events):
             recorder.record(WeightsDropped(trial))
     except BucketLost as loss:
         recorder.halt = recorder.fault = str(loss)
     if end.disk_full or end.bucket_lost:
         recorder.halt = recorder.fault = end.reason
-    if work.fail_fast and end.outcome.is_fault:
+    if job.fail_fast and end.outcome.is_fault:
         recorder.halt = f"trial {end.trial} {end.outcome}, and the sweep was to end with the first that did"
 
 
@@ -106,91 +105,105 @@ def death(trial: str, error: Exception | None) -> TrialEnded:
     return TrialEnded(trial, TrialStatus.FAILED, tries)
 
 
-def tune_trials(work: Work, recorder: Recorder) -> None:
+def tune_trials(job: TuneJob, recorder: Recorder) -> None:
     """Let Ray Tune run the trials; returns when they have ended or the user has interrupted them."""
     from ray import tune
-    from ray.tune.search import Searcher
 
-    gpus = gpus_per_trial(work.plan.spec, work.cluster.nodes)
-    trainable, resources = run_in_worker, {"CPU": work.plan.spec.resources.cpus_per_trial, "GPU": gpus}
-    alone = work.plan.spec.resources.workers_per_trial == 1
+    gpus = gpus_per_trial(job.plan.spec, job.cluster.nodes)
+    trainable, resources = run_in_worker, {"CPU": job.plan.spec.resources.cpus_per_trial, "GPU": gpus}
+    alone = job.plan.spec.resources.workers_per_trial == 1
     if not alone:  # the group's workers hold the resources; what starts them is kept where the cluster's head is
         trainable, resources = run_in_group, {"node:__internal_head__": 0.001}
-    halting: list[str] = []
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
+        tune_config=tune.TuneConfig(
+            search_alg=_searcher(job, gpus),
+            num_samples=-1,  # until the scheduler has no other
+            max_concurrent_trials=job.concurrent,
+            reuse_actors=alone,  # a group is gone with the worker that has started it, and only then
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=job.cluster.scratch,
+            callbacks=[_callback(job, recorder)],
+            stop=_stopper(job, recorder),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _searcher(job: TuneJob, gpus: float) -> Any:
+    """Tune's searcher, which asks the trial scheduler for a trial whenever one can start."""
+    from ray.tune.search import Searcher
 
     class Next(Searcher):
-        """Asks the trial scheduler for a trial whenever one can start."""
-
         def suggest(self, trial_id: str) -> Any:
-            trial = work.scheduler.next()
-            return {"job": _job(work, trial, gpus)} if trial else Searcher.FINISHED
+            trial = job.scheduler.next()
+            return {"job": job.trial_job(trial, gpus)} if trial else Searcher.FINISHED
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            """The ledger has told already."""
+            """Do nothing: the ledger has the end already."""
 
         def save(self, checkpoint_path: str) -> None:
-            """Tune's state is never restored from."""
+            """Do nothing: Tune's state is never restored from."""
 
         restore = save
 
-    class Record(tune.Callback):
-        """Tune's events, as ledger lines; what is asked of the sweep, as Tune's interruption."""
+    return Next()
 
+
+def _callback(job: TuneJob, recorder: Recorder) -> Any:
+    """Tune's callback, which records events, and turns requests to stop the sweep into Tune's interruption."""
+    from ray import tune
+
+    halting: list[str] = []
+
+    class Record(tune.Callback):
         def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
-            work.cluster.check()
-            heed_requests(work, recorder)
-            recorder.halt = recorder.halt or exhausted(work.plan.spec, recorder.ledger.events)
+            job.cluster.check()
+            heed_requests(job, recorder)
+            recorder.halt = recorder.halt or exhausted(job.plan.spec, recorder.ledger.events)
             if recorder.halt and not halting:
                 halting.append(recorder.halt)
                 signal.raise_signal(signal.SIGINT)  # Tune's own way to stop everything
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            recorder.record(TrialStarted(trial.config["job"]["trial"]))
+            recorder.record(TrialStarted(trial.config["job"].trial))
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
             event = from_plain(result["event"])
             recorder.record(event)
             if isinstance(event, TrialEnded):
-                heed_outcome(event, work, recorder)
+                heed_outcome(event, job, recorder)
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            name = trial.config["job"]["trial"]
+            name = trial.config["job"].trial
             if trial_statuses(recorder.ledger.events, alive=True)[name] is TrialStatus.RUNNING:  # it was stopped
                 reason = recorder.stops.pop(name, "by the scheduler")
                 recorder.record(TrialEnded(name, TrialStatus.STOPPED, reason))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            work.cluster.check()
-            recorder.record(death(trial.config["job"]["trial"], trial.get_error()))
+            job.cluster.check()
+            recorder.record(death(trial.config["job"].trial, trial.get_error()))
+
+    return Record()
+
+
+def _stopper(job: TuneJob, recorder: Recorder) -> Any:
+    """Tune's stopper, which ends a trial at a report when the scheduler or the user wants it."""
+    from ray import tune
 
     class Stop(tune.Stopper):
-        """Ends a trial at a report when that was asked for."""
-
         def __call__(self, trial_id: str, result: Any) -> bool:
             event = from_plain(result["event"])
-            if event.trial and (reason := work.scheduler.on_trial_result(event)):
+            if event.trial and (reason := job.scheduler.on_trial_result(event)):
                 recorder.stops[event.trial] = reason
             return event.trial in recorder.stops and not isinstance(event, TrialEnded)
 
         def stop_all(self) -> bool:
             return False
 
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
-        tune_config=tune.TuneConfig(
-            search_alg=Next(),
-            num_samples=-1,  # until the scheduler has no other
-            max_concurrent_trials=work.concurrent,
-            reuse_actors=alone,  # a group is gone with the worker that has started it, and only then
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=work.cluster.scratch,
-            callbacks=[Record()],
-            stop=Stop(),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-            verbose=0,
-        ),
-    )
-    tuner.fit()
+    return Stop()

@@ -4,7 +4,6 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from mpdit.model.transformer import parameter_count
 from mpdit.run_folder import PICTURES
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
-from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import ScoringOptions, evaluate
 from pipelines.scoring.rungs import rung_sigma_rels, rung_steps, score_rung
 from pipelines.training import checkpoint
@@ -22,9 +20,17 @@ from pipelines.training.measurements import Diverged
 from pipelines.training.out_of_memory import OutOfMemory, is_out_of_memory
 from pipelines.training.sample_grids import draw_sample_grid, sample_grid_steps
 from pipelines.training.trainer import AtSnapshot, Report, no_action, train
-from pipelines.training.training_folder import halve_micro_batch, log_to, settle_recipe, training_seconds
+from pipelines.training.training_folder import (
+    CHECKPOINTS,
+    LOG,
+    halve_micro_batch,
+    log_to,
+    settle_recipe,
+    training_seconds,
+)
+from sweeps.execution.trial_job import TrialJob
 from sweeps.planning.plan import scoring_work, training_work
-from sweeps.storage.bucket import BucketLost, open_bucket
+from sweeps.storage.bucket import Bucket, BucketLost, open_bucket
 from sweeps.storage.events import (
     CellScored,
     Event,
@@ -37,10 +43,9 @@ from sweeps.storage.events import (
 )
 from sweeps.storage.folder_sync import synced
 from sweeps.storage.layout import locked
-from sweeps.storage.open_storage import local_copy
 from sweeps.storage.trial_status import TrialStatus
 
-LOCK_PATIENCE = 60  # seconds that a dead driver's last workers get to let go of the trial
+LOCK_PATIENCE = 60  # seconds that the last workers of a dead driver get to release the trial
 
 Send = Callable[[Event], None]
 Training = Callable[[Recipe, Path, Report, int, AtSnapshot], Recipe]
@@ -48,175 +53,147 @@ Training = Callable[[Recipe, Path, Report, int, AtSnapshot], Recipe]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Rungs:
-    """Where a trial is scored on its way: at which shares of its training, how, and at which of the sweep's widths."""
-
-    shares: list[float]
-    evaluation: dict[str, Any]
-    widths: list[float]
-
-
 def run_in_worker(config: dict[str, Any]) -> None:
-    """Ray Tune's trainable: every event goes to the driver as one report."""
+    """Run a trial as Ray Tune's trainable: every event goes to the driver as one report."""
     from ray import tune
 
     def send(event: Event) -> None:
         tune.report({"event": encode(event)})
 
-    run_job(config["job"], send, train_with_room)
+    job: TrialJob = config["job"].on_this_machine()
+    run_trial(job, send, energy_counters=counters(job.gpus, job.threads))
 
 
-def run_job(job: dict[str, Any], send: Send, training: Training) -> None:
-    """`run_trial` on the plain values that a worker was sent."""
-    run_trial(
-        job["trial"],
-        Recipe(**job["recipe"]),
-        folder_of(job),
-        [Cell(sigma_rel, Evaluation(**settings)) for sigma_rel, settings in job["cells"]],
-        job["threads"],
-        send,
-        job["keep"],
-        job["compiled"],
-        training,
-        job["rungs"] and Rungs(**job["rungs"]),
-        counters(job["gpus"], job["threads"]) if job["workers"] == 1 else (),  # each of several sees its own card alone
-        job["bucket"],
-    )
-
-
-def folder_of(job: dict[str, Any]) -> Path:
-    """The trial's folder on this machine."""
-    return local_copy(job["bucket"]) / "trials" / job["trial"] if job["bucket"] else Path(job["folder"])
-
-
-def run_trial(
-    trial: str,
-    recipe: Recipe,
-    folder: Path,
-    cells: list[Cell],
-    threads: int,
-    send: Send,
-    keep: bool = False,
-    compiled: bool = False,
-    training: Training | None = None,
-    rungs: Rungs | None = None,
-    counting: Sequence[Counter] = (),
-    bucket: str | None = None,
-) -> None:
-    """Train and score one trial in its folder; whatever happens ends in one `TrialEnded` event.
-
-    keep: whether the cells' features stay for a later round. training: how it is trained; by default in this process,
-    once more with half a batch at a time where memory runs out. rungs: where it is scored on the way. counting: what
-    tells its energy. bucket: what the folder is a copy of; it has what a score was made from when the score is told.
-    Outcomes here: completed, diverged, out_of_memory, failed; interrupted by a full disk or a lost bucket. Raises
-    nothing that the trial itself caused.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    scored = {"seconds": 0.0, "work": 0.0}
-    facts: dict[str, Any] = {}
-    meter = Meter(folder, counting)
-    at_rung, drawn = at_rungs(trial, recipe, folder, threads, rungs, send), sample_grid_steps(recipe.steps)
-
-    def on_progress(line: dict[str, Any]) -> None:
-        send(Progress(trial, line["step"], line["metrics"] | meter.metrics()))
-        if line["step"] == 0:
-            at_snapshot(0)
-
-    def at_snapshot(step: int) -> None:
-        at_rung(step)
-        picture = draw_sample_grid(folder, settle_recipe(recipe, folder, threads), step) if step in drawn else None
-        if picture is None:
-            return
-        if bucket:  # before it is told: who shows it takes it from there
-            with suppress(BucketLost):
-                open_bucket(bucket).send({f"trials/{trial}/{PICTURES}/{picture}": folder / PICTURES / picture})
-        send(SamplesDrawn(trial, step, picture))
-
-    try:
-        with (
-            locked(folder / "lock", f"trial {trial}", patience=LOCK_PATIENCE),
-            synced(open_bucket(bucket) if bucket else None, f"trials/{trial}", folder) as push,
-            meter.running(),
-        ):
-            settled = (training or train_with_room)(recipe, folder, on_progress, threads, at_snapshot)
-            checkpoint.drop_tensors(folder / "checkpoints")  # a training that has ended needs none
-            parameters = _parameters(settled)
-            facts = {"runtime": settled.runtime.model_dump(), "machine": machine(settled.runtime.device)}
-            work = {cell.key: scoring_work(cell, parameters) for cell in cells}
-
-            def on_cell(result: dict[str, Any]) -> None:
-                scored["seconds"] += result["scoring_seconds"]
-                scored["work"] += work[result["cell"]] * result["drawn"] / result["params"]["evaluation.samples"]
-                push()
-                send(CellScored(trial, recipe.steps, **result))
-
-            with log_to(folder / "log.txt"):
-                evaluate(folder, settled, cells, on_cell, ScoringOptions(keep=keep, compiled=compiled))
-        outcome: dict[str, Any] = {"outcome": TrialStatus.COMPLETED, "training_work": training_work(recipe, parameters)}
-    except Diverged as divergence:
-        outcome = {"outcome": TrialStatus.DIVERGED, "reason": str(divergence)}
-    except OutOfMemory as lack:
-        outcome = {"outcome": TrialStatus.OUT_OF_MEMORY, "reason": str(lack)}
-    except Exception as error:
-        outcome = fault(error, folder)
-    totals: dict[str, Any] = {
-        "training_seconds": training_seconds(folder),
-        "scoring_seconds": round(scored["seconds"], 3),
-    }
-    totals |= meter.metrics()
-    send(TrialEnded(trial, **outcome, **totals, scoring_work=scored["work"], **facts))
-
-
-def at_rungs(trial: str, recipe: Recipe, folder: Path, threads: int, rungs: Rungs | None, send: Send) -> AtSnapshot:
-    """What scores the trial when its training comes to a rung, and reports it."""
-    if rungs is None:
-        return no_action
-    places = dict(zip(rung_steps(recipe.steps, rungs.shares), rungs.shares, strict=True))
-    evaluation = Evaluation(**rungs.evaluation)
-
-    def score(step: int) -> None:
-        if step not in places:
-            return
-        settled = settle_recipe(recipe, folder, threads)
-        widths = score_rung(folder, settled, step, rung_sigma_rels(recipe.steps, step, rungs.widths), evaluation)
-        seconds = sum(width.pop("seconds") for width in widths)
-        scored = [RungWidth(**width) for width in widths]
-        send(RungScored(trial, step, places[step], evaluation.samples, scored, round(seconds, 3)))
-
-    return score
-
-
-def _parameters(recipe: Recipe) -> int:
-    return parameter_count(recipe.architecture(recipe.dataset))
-
-
-def train_with_room(
+def train_within_memory(
     recipe: Recipe, folder: Path, report: Report, threads: int, at_snapshot: AtSnapshot = no_action
 ) -> Recipe:
-    """Train; where memory runs out and the recipe leaves it open, once more with half a batch at a time."""
-    lack: OutOfMemory | None = None
+    """Train; where memory runs out and the recipe sets no micro-batch, train once more with half a batch at once."""
+    problem: OutOfMemory | None = None
     try:
         settled = train(recipe, folder, report, threads, at_snapshot)
     except OutOfMemory as error:
-        lack = error.with_traceback(None)  # whose frames would hold on to what filled the memory
-    if lack is not None:
+        problem = error.with_traceback(None)  # whose frames would keep what filled the memory
+    if problem is not None:
         half = halve_micro_batch(folder)
         if half is None:
-            raise lack
-        with log_to(folder / "log.txt"):
-            log.warning("%s: goes on with %d samples at once", lack, half)
+            raise problem
+        with log_to(folder / LOG):
+            log.warning("%s: goes on with %d samples at once", problem, half)
         settled = train(recipe, folder, report, threads, at_snapshot)
     return settled
 
 
-def fault(error: Exception, folder: Path) -> dict[str, Any]:
+def run_trial(
+    job: TrialJob, send: Send, training: Training = train_within_memory, energy_counters: Sequence[Counter] = ()
+) -> None:
+    """Train and score one trial in its folder; whatever happens ends in one `TrialEnded` event.
+
+    Outcomes here: completed, diverged, out_of_memory, failed; interrupted by a full disk or a lost bucket. Raises
+    nothing that the trial itself caused.
+    """
+    TrialRun(job, send, energy_counters).run(training)
+
+
+class TrialRun:
+    """One run of a trial in its worker, which sends an event for everything that happens."""
+
+    def __init__(self, job: TrialJob, send: Send, energy_counters: Sequence[Counter]) -> None:
+        self.job, self.send, self.folder = job, send, job.folder
+        self.bucket: Bucket | None = None
+        self.meter = Meter(job.folder, energy_counters)
+        self.grid_steps = sample_grid_steps(job.recipe.steps)
+        fractions = job.rungs.fractions if job.rungs else ()
+        self.rung_fractions = dict(zip(rung_steps(job.recipe.steps, fractions), fractions, strict=True))
+        self.scoring_seconds = self.scoring_work = 0.0
+        self.facts: dict[str, Any] = {}  # of the runtime, once it is known
+
+    def run(self, training: Training) -> None:
+        """Train, score, and send the trial's end."""
+        job = self.job
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.bucket = open_bucket(job.bucket) if job.bucket else None
+            with (
+                locked(self.folder / "lock", f"trial {job.trial}", patience=LOCK_PATIENCE),
+                synced(self.bucket, f"trials/{job.trial}", self.folder) as push,
+                self.meter.running(),
+            ):
+                settled = training(job.recipe, self.folder, self.on_report, job.threads, self.on_snapshot)
+                checkpoint.drop_tensors(self.folder / CHECKPOINTS)  # a finished training needs none
+                outcome = self.score(settled, push)
+        except Diverged as divergence:
+            outcome = {"outcome": TrialStatus.DIVERGED, "reason": str(divergence)}
+        except OutOfMemory as problem:
+            outcome = {"outcome": TrialStatus.OUT_OF_MEMORY, "reason": str(problem)}
+        except Exception as error:
+            outcome = outcome_of_error(error, self.folder)
+        totals: dict[str, Any] = {
+            "training_seconds": training_seconds(self.folder),
+            "scoring_seconds": round(self.scoring_seconds, 3),
+            "scoring_work": self.scoring_work,
+            **self.meter.metrics(),
+        }
+        self.send(TrialEnded(job.trial, **outcome, **totals, **self.facts))
+
+    def score(self, settled: Recipe, push: Callable[[], None]) -> dict[str, Any]:
+        """Score the cells; returns the outcome. push: sends the folder's new files to the bucket."""
+        job, parameters = self.job, parameter_count(settled.architecture(settled.dataset))
+        self.facts = {"runtime": settled.runtime.model_dump(), "machine": machine(settled.runtime.device)}
+        work = {cell.key: scoring_work(cell, parameters) for cell in job.cells}
+
+        def on_cell(result: dict[str, Any]) -> None:
+            self.scoring_seconds += result["scoring_seconds"]
+            self.scoring_work += work[result["cell"]] * result["drawn"] / result["params"]["evaluation.samples"]
+            push()
+            self.send(CellScored(job.trial, job.recipe.steps, **result))
+
+        with log_to(self.folder / LOG):
+            options = ScoringOptions(keep=job.keep, compiled=job.compiled)
+            evaluate(self.folder, settled, job.cells, on_cell, options)
+        return {"outcome": TrialStatus.COMPLETED, "training_work": training_work(job.recipe, parameters)}
+
+    def on_report(self, line: dict[str, Any]) -> None:
+        """Send a report of the training; before the first step, draw the first grid of samples."""
+        self.send(Progress(self.job.trial, line["step"], line["metrics"] | self.meter.metrics()))
+        if line["step"] == 0:
+            self.on_snapshot(0)
+
+    def on_snapshot(self, step: int) -> None:
+        """Score a rung and draw a grid of samples, where the step has them."""
+        if step in self.rung_fractions:
+            self._score_rung(step)
+        if step in self.grid_steps:
+            self._draw_samples(step)
+
+    def _score_rung(self, step: int) -> None:
+        rungs, recipe = self.job.rungs, self._settled()
+        assert rungs is not None
+        sigma_rels = rung_sigma_rels(recipe.steps, step, rungs.sigma_rels)
+        results = score_rung(self.folder, recipe, step, sigma_rels, rungs.evaluation)
+        seconds = round(sum(result.pop("seconds") for result in results), 3)
+        widths, samples = [RungWidth(**result) for result in results], rungs.evaluation.samples
+        self.send(RungScored(self.job.trial, step, self.rung_fractions[step], samples, widths, seconds))
+
+    def _draw_samples(self, step: int) -> None:
+        picture, trial = draw_sample_grid(self.folder, self._settled(), step), self.job.trial
+        if picture is None:
+            return
+        if self.bucket:  # before the event: who shows it takes the picture from there
+            with suppress(BucketLost):
+                self.bucket.send({f"trials/{trial}/{PICTURES}/{picture}": self.folder / PICTURES / picture})
+        self.send(SamplesDrawn(trial, step, picture))
+
+    def _settled(self) -> Recipe:
+        return settle_recipe(self.job.recipe, self.folder, self.job.threads)
+
+
+def outcome_of_error(error: Exception, folder: Path) -> dict[str, Any]:
     """The outcome of a trial that an exception has ended."""
     if disk_is_full(error):
         return {"outcome": TrialStatus.INTERRUPTED, "reason": str(no_space(folder)), "disk_full": True}
     if isinstance(error, BucketLost):
         return {"outcome": TrialStatus.INTERRUPTED, "reason": str(error), "bucket_lost": True}
-    with log_to(folder / "log.txt"):
+    with log_to(folder / LOG):
         log.error("%s", traceback.format_exc())
     outcome = TrialStatus.OUT_OF_MEMORY if is_out_of_memory(error) else TrialStatus.FAILED
     return {"outcome": outcome, "reason": f"{type(error).__name__}: {error}"}

@@ -11,6 +11,7 @@ from mpdit.data.registry import load_dataset
 from pipelines.data.encode import make_latents
 from pipelines.data.prepare import prepare
 from pipelines.scoring.train_classifier import train_extractor
+from sweeps.execution.trial_job import TrialJob
 from sweeps.execution.worker import run_trial
 from sweeps.planning.plan import make_plan
 from sweeps.spec.reading import read_spec, sweep_file
@@ -51,7 +52,9 @@ def test_the_papers_sweep_runs_in_small(encoded: Path, tmp_path: Path) -> None:
     plan = make_plan(spec)
     trial, events = plan.trials[0], []
     cells = [planned.cell for planned in plan.cells]
-    run_trial(trial.id, trial.recipe, tmp_path / "trial", cells, 1, events.append)
+    run_trial(
+        TrialJob(trial=trial.id, recipe=trial.recipe, folder=tmp_path / "trial", cells=cells, threads=1), events.append
+    )
     assert events[-1].outcome == "completed", events[-1]
     scores = only(events, CellScored)
     assert [cell.metric for cell in scores] == ["fd_made-up_40"] * 2

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,8 +54,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "set"
 
 
-def encoded(images: Path, vae: Path, output: Path, **options: object) -> latents.LatentSet:
-    return make_latents(str(images), output, str(vae), Encoding(**{"dtype": "fp32", **options}))  # type: ignore[arg-type]
+def encoded(images: Path, vae: Path, output: Path, progress: Any = None, **options: object) -> latents.LatentSet:
+    how = Encoding(**{"dtype": "fp32", **options})  # type: ignore[arg-type]
+    return make_latents(str(images), output, str(vae), how, progress)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 
 from mpdit.errors import InputError
 from pipelines.yaml_file import write_yaml
-from sweeps.execution.driver import Start, SweepEnd, run
+from sweeps.execution.driver import RunOptions, SweepEnd, run
+from sweeps.execution.trial_job import TrialJob
 from sweeps.execution.worker import run_trial
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan
@@ -102,12 +103,15 @@ def test_a_warm_worker_gives_a_fresh_one_s_results(tmp_path: Path) -> None:
             below = psutil.Process().children(recursive=True)
             workers.update(process.pid for process in below if "ImplicitFunc" in " ".join(process.cmdline()))
 
-    run(plan, Storage(tmp_path / "warm"), look, Start(max_concurrent=1))
+    run(plan, Storage(tmp_path / "warm"), look, RunOptions(max_concurrent=1))
     assert len(workers) == 1
     for trial in plan.trials:
         fresh: list[Event] = []
         cells = [planned.cell for planned in plan.cells]
-        run_trial(trial.id, trial.recipe, tmp_path / trial.id, cells, 1, fresh.append)
+        run_trial(
+            TrialJob(trial=trial.id, recipe=trial.recipe, folder=tmp_path / trial.id, cells=cells, threads=1),
+            fresh.append,
+        )
         assert [(line.value, line.left_out) for line in fresh if isinstance(line, CellScored)] == [warm[trial.id]]
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from pipelines.scoring.evaluation import SCORES
 from pipelines.training.energy import Counter
+from sweeps.execution.trial_job import TrialJob
 from sweeps.execution.worker import run_trial
 from sweeps.planning.plan import Plan
 from sweeps.planning.staged_scoring import missing_cells
@@ -33,7 +34,10 @@ def scored_in_rounds(plan: Plan, folder: Path) -> list[list[Event]]:
         events.append([])
         cells = missing[trial.id]
         keep = any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells)
-        run_trial(trial.id, trial.recipe, folder, cells, 1, events[-1].append, keep)
+        run_trial(
+            TrialJob(trial=trial.id, recipe=trial.recipe, folder=folder, cells=cells, threads=1, keep=keep),
+            events[-1].append,
+        )
     return events
 
 
@@ -57,11 +61,20 @@ def test_a_cell_without_finite_samples_is_marked_and_the_rest_is_scored(tmp_path
 
     plan = plan_of({"ema.sigma_rel": [0, 0.1]}, **{**SMALL, "evaluation": {"samples": 50, "steps": 1}})
     trial, events = plan.trials[0], list[Event]()
-    run_trial(trial.id, trial.recipe, tmp_path, [], 1, events.append)
+    run_trial(TrialJob(trial=trial.id, recipe=trial.recipe, folder=tmp_path, cells=[], threads=1), events.append)
     denoiser, step = read_weights(tmp_path / "ema" / "raw.safetensors")
     torch.nn.init.constant_(denoiser.network.final.gain, torch.inf)
     write_weights(tmp_path / "ema" / "raw.safetensors", dict(denoiser.named_parameters()), denoiser, step)
-    run_trial(trial.id, trial.recipe, tmp_path, [planned.cell for planned in plan.cells], 1, events.append)
+    run_trial(
+        TrialJob(
+            trial=trial.id,
+            recipe=trial.recipe,
+            folder=tmp_path,
+            cells=[planned.cell for planned in plan.cells],
+            threads=1,
+        ),
+        events.append,
+    )
     cells = {line.params["ema.sigma_rel"]: line.value for line in events if isinstance(line, CellScored)}
     assert cells[0] is None
     assert cells[0.1] > 0
@@ -73,7 +86,11 @@ def test_a_trial_tells_its_energy_and_shows_its_samples_on_the_way(tmp_path: Pat
     trial, events, joules = plan.trials[0], list[Event](), itertools.count()
     counter = Counter(lambda: float(next(joules)), fraction=0.5)  # the machine's edge: a joule at each look
     cells = [planned.cell for planned in plan.cells]
-    run_trial(trial.id, trial.recipe, tmp_path, cells, 1, events.append, counting=[counter])
+    run_trial(
+        TrialJob(trial=trial.id, recipe=trial.recipe, folder=tmp_path, cells=cells, threads=1),
+        events.append,
+        energy_counters=[counter],
+    )
     told = [line.metrics["energy_joules"] for line in events if isinstance(line, Progress)]
     assert told == [0.5 * at for at in range(1, len(told) + 1)]
     (end,) = only(events, TrialEnded)
@@ -101,7 +118,7 @@ def with_room_for(samples: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def end_of(plan: Plan, folder: Path) -> tuple[TrialEnded, list[Event]]:
     trial, events = plan.trials[0], list[Event]()
-    run_trial(trial.id, trial.recipe, folder, [], 1, events.append)
+    run_trial(TrialJob(trial=trial.id, recipe=trial.recipe, folder=folder, cells=[], threads=1), events.append)
     assert isinstance(events[-1], TrialEnded)
     return events[-1], events
 

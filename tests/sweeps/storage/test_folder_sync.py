@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sweeps.execution.trial_job import TrialJob
 from sweeps.execution.worker import run_trial
 from sweeps.storage import folder_sync as copies
 from sweeps.storage.bucket import BucketLost, open_bucket
@@ -161,7 +162,7 @@ def test_a_trial_goes_on_elsewhere_from_the_bucket(
     """Trained on one machine up to a rung, at which it is cut off; the other has it from there."""
     from pipelines.recipe import Recipe
     from pipelines.training.trainer import train
-    from sweeps.execution.worker import train_with_room
+    from sweeps.execution.worker import train_within_memory
 
     recipe, cells = Recipe.model_validate(SMALL), []
     whole = tmp_path / "whole"
@@ -172,7 +173,7 @@ def test_a_trial_goes_on_elsewhere_from_the_bucket(
             if line["step"] == 8:
                 raise SystemExit  # what Ray Tune does to a trial that is to end
 
-        return train_with_room(*given[:2], report, *given[3:])  # type: ignore[arg-type]
+        return train_within_memory(*given[:2], report, *given[3:])  # type: ignore[arg-type]
 
     first, told = local_copy(bucket_url) / "trials" / "t", list[Event]()
     bucket = open_bucket(bucket_url)
@@ -182,11 +183,15 @@ def test_a_trial_goes_on_elsewhere_from_the_bucket(
         told.append(line)
 
     with pytest.raises(SystemExit):
-        run_trial("t", recipe, first, cells, 1, tell, training=cut_off, bucket=bucket_url)
+        run_trial(
+            TrialJob(trial="t", recipe=recipe, folder=first, cells=cells, threads=1, bucket=bucket_url),
+            tell,
+            training=cut_off,
+        )
     monkeypatch.setenv("MPDIT_CACHE", str(tmp_path / "other"))
     second = local_copy(bucket_url) / "trials" / "t"
     assert second != first
-    run_trial("t", recipe, second, cells, 1, tell, bucket=bucket_url)
+    run_trial(TrialJob(trial="t", recipe=recipe, folder=second, cells=cells, threads=1, bucket=bucket_url), tell)
     assert isinstance(told[-1], TrialEnded) and told[-1].outcome == "completed"
     assert next(line.step for line in told if isinstance(line, Progress)) == 8
     raw = "ema/raw.safetensors"
@@ -199,7 +204,17 @@ def test_a_trial_whose_bucket_is_lost_is_interrupted(bucket_url: str, tmp_path: 
     from pipelines.recipe import Recipe
 
     told = list[Event]()
-    run_trial("t", Recipe.model_validate(SMALL), tmp_path / "t", [], 1, told.append, bucket="s3://nowhere/runs")
+    run_trial(
+        TrialJob(
+            trial="t",
+            recipe=Recipe.model_validate(SMALL),
+            folder=tmp_path / "t",
+            cells=[],
+            threads=1,
+            bucket="s3://nowhere/runs",
+        ),
+        told.append,
+    )
     (end,) = told
     assert isinstance(end, TrialEnded)
     assert (end.outcome, end.bucket_lost) == ("interrupted", True)
