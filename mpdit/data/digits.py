@@ -17,21 +17,19 @@ from mpdit.errors import input_error
 @DATASETS.register
 @dataclass(frozen=True)
 class Digits:
-    """The digits; nothing to set."""
+    """The digits, which have no settings."""
 
     name: ClassVar[str] = "digits"
     doc: ClassVar[str] = "1,797 handwritten digits, 8×8 grey"
 
     def load(self) -> Dataset:
-        """All of them, in 10 classes."""
+        """Load all of them, in 10 classes."""
         return load_digits()
 
 
 def load_digits() -> Dataset:
-    """All of them, in 10 classes."""
-    table = np.loadtxt(
-        _bundled_with_scikit_learn("digits.csv.gz"), delimiter=","
-    )  # 64 pixels and the class in each row
+    """Load all of them, in 10 classes."""
+    table = np.loadtxt(_bundled_with_scikit_learn("digits.csv.gz"), delimiter=",")  # 64 pixels and the class a row
     images = torch.from_numpy((table[:, :64] / 8 - 1).astype(np.float32)).reshape(-1, 1, 8, 8)
     labels = torch.from_numpy(table[:, 64].astype(np.int64))
     return Dataset(
@@ -49,7 +47,7 @@ def load_digits() -> Dataset:
 
 
 def _bundled_with_scikit_learn(name: str) -> Path:
-    """A file of scikit-learn's data; found without importing it, which would take seconds."""
+    """Find a file of scikit-learn's data without importing it, which would take seconds."""
     package = find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
         raise input_error("the digits come with scikit-learn, which is not installed", hint="pip install scikit-learn")

@@ -1,6 +1,6 @@
 """Latents: images that a VAE has encoded once, as mean and standard deviation of its posterior.
 
-A set is a folder, mapped into memory; training draws (μ + σε − mean)/std and never touches the VAE:
+A set is a folder, mapped into memory; training draws (μ + σε − mean)/std and does not need the VAE:
 
     latents-00000.bin …   bf16 or fp32 (SHARD or fewer, 2, channels, side, side): μ, then σ      labels.bin   int64
     vae/                  the VAE, which decodes samples when they are scored      features/      set.json
@@ -32,10 +32,23 @@ STARTED, VAE = "encoding.json", "vae"
 
 @dataclass(frozen=True)
 class LatentSet:
-    """What is recorded about a set. name: that of the images. mean, std: for each channel, of the
-    mixture: std² = E[σ²] + Var[μ].
+    """The record of a set of latents.
 
-    images: path and fingerprint of the images that were encoded; None where only the latents were at hand.
+    Attributes:
+        name: that of the images.
+        count: of the samples.
+        channels: of a latent.
+        resolution: of a latent.
+        dtype: of the stored values, a key of DTYPES.
+        shard: samples in each file but the last.
+        classes: their names.
+        mean: for each channel.
+        std: for each channel, of the mixture: std² = E[σ²] + Var[μ].
+        fingerprint: a hash of latents and labels.
+        source: what was encoded, as the person named it.
+        vae: a hash of the VAE's weights, "sha256:…".
+        images: path and fingerprint of the images that were encoded; None where there were latents only.
+        flip: whether each image was mirrored with probability ½ before it was encoded.
     """
 
     name: str
@@ -49,30 +62,30 @@ class LatentSet:
     std: list[float]
     fingerprint: str
     source: str
-    vae: str  # "sha256:…" of its weights
+    vae: str
     images: dict[str, str] | None
-    flip: bool = False  # whether each image was mirrored with probability ½ before it was encoded
+    flip: bool = False
     kind: str = "latents"
     version: int = VERSION
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of one sample."""
+        """The shape of one sample."""
         return (2, self.channels, self.resolution, self.resolution)
 
 
 def shard_sizes(count: int, shard: int) -> list[int]:
-    """How many samples each shard holds."""
+    """Return the number of samples in each shard."""
     return [min(shard, count - first) for first in range(0, count, shard)]
 
 
 def shard_file(folder: Path, number: int) -> Path:
-    """The file of one shard."""
+    """Return the file of one shard."""
     return folder / f"latents-{number:05}.bin"
 
 
 def write_shard(path: Path, samples: Tensor) -> None:
-    """Samples (count, 2, channels, side, side), whole or not at all, and safe against a power cut."""
+    """Write samples (count, 2, channels, side, side); the file is complete or not there, also after a loss of power."""
     import os
 
     partial = path.with_suffix(".partial")
@@ -98,9 +111,19 @@ class Origin:
 
 
 def measured(folder: Path, labels: Tensor, shape: tuple[int, ...], origin: Origin) -> LatentSet:
-    """A set whose shards all lie there: its statistics and its fingerprint, from their bytes. Writes its labels."""
+    """Measure the statistics and the fingerprint of a set whose shards are all written, and write its labels.
+
+    Args:
+        folder: of the set.
+        labels: (count,) int64.
+        shape: of one sample, (2, channels, side, side).
+        origin: what is recorded besides.
+
+    Raises:
+        InputError: the latents are not finite, or a channel is constant.
+    """
     digest = hashlib.sha256(f"{origin.dtype} {shape}".encode())
-    count, places = 0, len(labels) * shape[-1] * shape[-2]
+    values = len(labels) * shape[-1] * shape[-2]  # of each channel
     total, squares, variance = (torch.zeros(shape[1], dtype=torch.float64) for _ in range(3))
     for number, size in enumerate(shard_sizes(len(labels), origin.shard)):
         samples = map_file(shard_file(folder, number), (size, *shape), DTYPES[origin.dtype])
@@ -110,9 +133,8 @@ def measured(folder: Path, labels: Tensor, shape: tuple[int, ...], origin: Origi
             total += mean.sum((0, 2, 3))
             squares += mean.square().sum((0, 2, 3))
             variance += std.square().sum((0, 2, 3))
-        count += size
-    mean = total / places
-    std = (variance / places + squares / places - mean**2).sqrt()
+    mean = total / values
+    std = (variance / values + squares / values - mean**2).sqrt()
     if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
         raise input_error(f"the latents in {folder} are not usable", given=f"mean {mean.tolist()}, std {std.tolist()}")
     data = labels.numpy().tobytes()
@@ -120,7 +142,7 @@ def measured(folder: Path, labels: Tensor, shape: tuple[int, ...], origin: Origi
     (folder / LABELS).write_bytes(data)
     return LatentSet(
         **asdict(origin),
-        count=count,
+        count=len(labels),
         channels=shape[1],
         resolution=shape[-1],
         mean=[round(float(value), 6) for value in mean],
@@ -130,14 +152,14 @@ def measured(folder: Path, labels: Tensor, shape: tuple[int, ...], origin: Origi
 
 
 def write_record(folder: Path, record: LatentSet) -> None:
-    """What makes the folder a set: until then it is half encoded."""
+    """Write the record, which makes the folder a set: without it, the folder is half encoded."""
     partial = folder / (MANIFEST + ".partial")
     partial.write_text(json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(folder / MANIFEST)
 
 
 def read_latent_record(folder: Path) -> LatentSet:
-    """What is recorded about the set in a folder. Raises InputError where there is none, or half of one."""
+    """Read the record of the set in a folder. Raises InputError where there is no set, or one that is half encoded."""
     try:
         fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -169,12 +191,12 @@ class Latents:
     path: str
 
     def load(self) -> Dataset:
-        """The set of latents in the folder."""
+        """Load the set of latents in the folder."""
         return load_latent_set(self.path)
 
 
 def load_latent_set(path: str) -> Dataset:
-    """The set of latents in a folder. Training values have mean 0 and standard deviation 1 in each channel."""
+    """Load the set of latents in a folder. Training values have mean 0 and standard deviation 1 in each channel."""
     folder = Path(path)
     record = read_latent_record(folder)
     labels = map_file(folder / LABELS, (record.count,), torch.int64)
@@ -186,12 +208,12 @@ def load_latent_set(path: str) -> Dataset:
 
     def read(index: Tensor) -> Stored:
         index = index.cpu()
-        found = torch.empty(len(index), *record.shape, dtype=DTYPES[record.dtype])
-        of = index // record.shard
-        for number in of.unique().tolist():
-            places = (of == number).nonzero()[:, 0]
-            found[places] = shards[number].index_select(0, index[places] - number * record.shard)
-        return (found,)
+        samples = torch.empty(len(index), *record.shape, dtype=DTYPES[record.dtype])
+        shard_of = index // record.shard
+        for number in shard_of.unique().tolist():
+            rows = (shard_of == number).nonzero()[:, 0]
+            samples[rows] = shards[number].index_select(0, index[rows] - number * record.shard)
+        return (samples,)
 
     def finish(stored: Stored, draws: Draws | None) -> Tensor:
         posterior_mean, posterior_std = stored[0].float().unbind(1)
@@ -224,26 +246,31 @@ def load_latent_set(path: str) -> Dataset:
 
 @cache
 def _images(folder: Path) -> Dataset:
-    """The images that a set was encoded from, where they were then, or beside it."""
-    wanted = read_latent_record(folder).images
-    assert wanted is not None
-    recorded = Path(wanted["path"])
-    for place in (recorded, folder.resolve().parent / recorded.name):
-        if (place / MANIFEST).exists():
-            found = load_image_folder(str(place), flips=False)
-            if found.fingerprint == wanted["fingerprint"]:
-                return found
+    """Load the images that a set was encoded from: where they were then, or beside it."""
+    recorded = read_latent_record(folder).images
+    assert recorded is not None
+    path = Path(recorded["path"])
+    for candidate in (path, folder.resolve().parent / path.name):
+        if (candidate / MANIFEST).exists():
+            images = load_image_folder(str(candidate), flips=False)
+            if images.fingerprint == recorded["fingerprint"]:
+                return images
     raise input_error(
-        f"the images that {folder} was encoded from are not at {recorded}",
+        f"the images that {folder} was encoded from are not at {path}",
         why="samples are measured against them",
-        hint=f"put them there, or at {folder.resolve().parent / recorded.name}",
+        hint=f"put them there, or at {folder.resolve().parent / path.name}",
     )
 
 
 def load_vae(source: str, device: str = "cpu") -> Any:
-    """diffusers' AutoencoderKL from a local folder, a .safetensors with its config.json beside it, or a hub's name.
+    """Load diffusers' AutoencoderKL; only safetensors are read.
 
-    Only safetensors are read. Raises InputError.
+    Args:
+        source: a local folder, a .safetensors with its config.json beside it, or a name on the Hugging Face hub.
+        device: where it runs.
+
+    Raises:
+        InputError: it cannot be loaded, or the package `diffusers` is missing.
     """
     try:
         from diffusers import AutoencoderKL
@@ -267,29 +294,29 @@ def load_vae(source: str, device: str = "cpu") -> Any:
     return vae.eval().requires_grad_(False).to(device)
 
 
-def _from_file(path: Path, kind: Any) -> Any:
+def _from_file(path: Path, vae_class: Any) -> Any:
     config = path.parent / "config.json"
     if not config.exists():
-        return kind.from_single_file(str(path))
+        return vae_class.from_single_file(str(path))
     from safetensors.torch import load_file
 
-    vae = kind.from_config(json.loads(config.read_text(encoding="utf-8")))
+    vae = vae_class.from_config(json.loads(config.read_text(encoding="utf-8")))
     vae.load_state_dict(load_file(path))
     return vae
 
 
 @cache
 def stored_vae(folder: Path, device: str) -> Any:
-    """The VAE that lies with a set of latents. Raises InputError where its weights are not the recorded ones."""
+    """Load the VAE stored with a set of latents. Raises InputError where its weights are not the recorded ones."""
     vae = load_vae(str(folder / VAE), device)
-    found, recorded = weights_hash(vae), read_latent_record(folder).vae
-    if found != recorded:
-        raise input_error(f"{folder / VAE} is not the VAE of these latents", given=found, allowed=recorded)
+    stored, recorded = weights_hash(vae), read_latent_record(folder).vae
+    if stored != recorded:
+        raise input_error(f"{folder / VAE} is not the VAE of these latents", given=stored, allowed=recorded)
     return vae
 
 
 def weights_hash(vae: Any) -> str:
-    """A hash of a VAE's weights, however they are packed."""
+    """Return a hash of a VAE's weights, which does not depend on their files."""
     digest = hashlib.sha256()
     for name, tensor in sorted(vae.state_dict().items()):
         digest.update(name.encode())
@@ -299,12 +326,12 @@ def weights_hash(vae: Any) -> str:
 
 @torch.inference_mode()
 def encode(vae: Any, images: Tensor) -> Tensor:
-    """Images in −1 … 1 (batch, 3, side, side) → mean and standard deviation of the posterior: (batch, 2, c, s, s)."""
+    """Encode images in −1 … 1 (batch, 3, side, side): mean and std of the posterior, (batch, 2, c, s, s)."""
     posterior = vae.encode(images).latent_dist
     return torch.stack([posterior.mean, posterior.std], dim=1)
 
 
 @torch.inference_mode()
 def decode(vae: Any, latents: Tensor) -> Tensor:
-    """Latents as the VAE knows them (batch, c, s, s) → images in −1 … 1 (batch, 3, side, side), a few at a time."""
+    """Decode latents in the VAE's own scale (batch, c, s, s) into images in −1 … 1 (batch, 3, side, side)."""
     return torch.cat([vae.decode(part).sample.clamp(-1, 1) for part in latents.split(DECODE_AT_ONCE)])

@@ -33,9 +33,20 @@ FEWEST = 8  # images; the noise floor compares quarters of a set
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What is recorded about a prepared set.
+    """The record of a prepared set.
 
-    name: also that of the features trained for it. mean, std: for each channel of the pixels in −1 … 1.
+    Attributes:
+        name: also that of the features trained for it.
+        count: of the images.
+        resolution: of the images.
+        classes: their names.
+        mean: for each channel of the pixels in −1 … 1.
+        std: for each channel of the pixels in −1 … 1.
+        overall_std: of all pixel values.
+        fingerprint: a hash of the images' and the labels' bytes.
+        source: what was prepared, as the person named it.
+        skipped: the files that were left out, each with the reason.
+        notes: what was changed, each with the number of images.
     """
 
     name: str
@@ -45,10 +56,10 @@ class ImageSet:
     mean: list[float]
     std: list[float]
     overall_std: float
-    fingerprint: str  # of the images' and the labels' bytes
+    fingerprint: str
     source: str
-    skipped: dict[str, str] = field(default_factory=dict)  # file → why
-    notes: dict[str, int] = field(default_factory=dict)  # what was done to how many images
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
     channels: int = 3
     kind: str = "images"
     version: int = VERSION
@@ -56,23 +67,27 @@ class ImageSet:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """While open, Pillow refuses an image of more than MAX_PIXELS before it decodes it."""
+    """While open, Pillow fails for an image of more than MAX_PIXELS, before it decodes it."""
     from PIL import Image
 
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns from there on, and refuses from twice as much
+    limit_before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns beyond it, and fails beyond twice as much
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        Image.MAX_IMAGE_PIXELS = limit_before
 
 
 def decode(data: bytes, resolution: int) -> tuple[np.ndarray, list[str]]:
-    """A file's bytes → uint8 (3, resolution, resolution): the centre square, resized with antialiasing (Lanczos).
+    """Decode a file's bytes: the centre square, resized with antialiasing (Lanczos). Call it under `guarded`.
 
-    Also what was done to it that is worth telling. Raises Unusable. Call it under `guarded`.
+    Returns:
+        uint8 (3, resolution, resolution), and notes of what was changed.
+
+    Raises:
+        Unusable: it is not an image that can be used.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -101,7 +116,7 @@ def decode(data: bytes, resolution: int) -> tuple[np.ndarray, list[str]]:
 
 
 class ImageWriter:
-    """Writes images one after another into a folder, and what is recorded about them at the end. A context manager."""
+    """Writes images one after another into a folder, and their record at the end. A context manager."""
 
     def __init__(self, folder: Path, name: str, resolution: int) -> None:
         self.folder, self.name, self.resolution = folder, name, resolution
@@ -118,19 +133,27 @@ class ImageWriter:
         self.file.close()
 
     def add(self, image: np.ndarray) -> None:
-        """One uint8 image (3, resolution, resolution)."""
+        """Write one uint8 image (3, resolution, resolution)."""
         data = np.ascontiguousarray(image).tobytes()
         self.file.write(data)
         self.digest.update(data)
-        wide = image.reshape(3, -1).astype(np.int64)
-        self.sums += wide.sum(1)
-        self.squares += (wide * wide).sum(1)
+        pixels = image.reshape(3, -1).astype(np.int64)
+        self.sums += pixels.sum(1)
+        self.squares += (pixels * pixels).sum(1)
         self.count += 1
 
     def finish(
         self, labels: list[int], classes: list[str], source: str, skipped: dict[str, str], notes: dict[str, int]
     ) -> ImageSet:
-        """Write the labels and the record; a set without its record is not one."""
+        """Write the labels and the record, without which a folder is no set.
+
+        Args:
+            labels: the class of each image.
+            classes: their names.
+            source: what was prepared, as the person named it.
+            skipped: the files that were left out, each with the reason.
+            notes: what was changed, each with the number of images.
+        """
         self.file.close()
         data = np.asarray(labels, np.int64).tobytes()
         (self.folder / LABELS).write_bytes(data)
@@ -155,7 +178,7 @@ class ImageWriter:
 
 
 def read_record(folder: Path) -> ImageSet:
-    """What is recorded about the prepared set in a folder. Raises InputError where there is none, or half of one."""
+    """Read the record of the prepared set in a folder. Raises InputError where there is none."""
     try:
         fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -172,12 +195,12 @@ def read_record(folder: Path) -> ImageSet:
 
 
 def map_file(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A file as a tensor that the system reads when it is looked at. Raises InputError for a file of another size."""
-    wanted = math.prod(shape) * dtype.itemsize
+    """Map a file into memory as a tensor. Raises InputError for a file of another size."""
+    expected = math.prod(shape) * dtype.itemsize
     size = path.stat().st_size if path.exists() else 0
-    if size != wanted:
+    if size != expected:
         raise input_error(
-            f"{path} is not whole", given=f"{size:,} bytes", allowed=f"{wanted:,} bytes", hint="make the set again"
+            f"{path} is not whole", given=f"{size:,} bytes", allowed=f"{expected:,} bytes", hint="make the set again"
         )
     return torch.from_file(str(path), shared=False, size=math.prod(shape), dtype=dtype).reshape(shape)
 
@@ -193,12 +216,12 @@ class Folder:
     flips: bool = True
 
     def load(self) -> Dataset:
-        """The prepared set in the folder."""
+        """Load the prepared set in the folder."""
         return load_image_folder(self.path, self.flips)
 
 
 def load_image_folder(path: str, flips: bool = True) -> Dataset:
-    """The prepared set in a folder; `flips`: each image is mirrored with probability ½ whenever it is seen."""
+    """Load the prepared set in a folder. flips: each image is mirrored with probability ½ whenever it is trained on."""
     folder = Path(path)
     record = read_record(folder)
     images = map_file(folder / IMAGES, (record.count, record.channels, *2 * (record.resolution,)), torch.uint8)

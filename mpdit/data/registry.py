@@ -1,4 +1,4 @@
-"""What a data set is as a recipe names it, and the registry of them."""
+"""What a data set is in a recipe, and the registry of them."""
 
 from functools import cache
 from typing import Any, ClassVar, Protocol
@@ -8,13 +8,13 @@ from mpdit.registry import Registry, choose
 
 
 class DatasetKind(Protocol):
-    """A data set with its settings: a frozen dataclass. What it loads has a fingerprint of its content."""
+    """A data set with its settings: a frozen dataclass. The set that it loads has a fingerprint of its content."""
 
     name: ClassVar[str]
     doc: ClassVar[str]
 
     def load(self) -> Dataset:
-        """The data. Raises InputError where it is not there."""
+        """Load the data. Raises InputError where it is missing."""
 
 
 DATASETS: Registry[type[DatasetKind]] = Registry("data set", __package__)
@@ -22,10 +22,10 @@ DATASETS: Registry[type[DatasetKind]] = Registry("data set", __package__)
 
 @cache
 def open_dataset(kind: DatasetKind) -> Dataset:
-    """The data of a kind with its settings, opened once a process. Raises InputError."""
+    """Load the data of a kind with its settings, once a process. Raises InputError where it is missing."""
     return kind.load()
 
 
 def load_dataset(name: str, **settings: Any) -> Dataset:
-    """The data set of that name, opened once a process. Raises InputError for an unknown name or a wrong setting."""
+    """Load the data set of that name, once a process. Raises InputError for an unknown name or a wrong setting."""
     return open_dataset(choose(DATASETS, name, settings))

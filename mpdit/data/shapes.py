@@ -1,4 +1,4 @@
-"""`shapes`: a data set without end, made from its index: one coloured shape on a plain ground, in 10 classes.
+"""`shapes`: an endless data set, drawn from the index: one coloured shape on a plain ground, in 10 classes.
 
 The same index is the same picture at every resolution, on every machine. Everything is drawn independently:
 half-size uniform in 0.3 … 0.7 of half the frame, centre uniform where the shape's circle stays inside the frame,
@@ -22,32 +22,32 @@ from mpdit.data.dataset import Dataset, Stored, from_bytes
 from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
 
-VERSION = 1  # raised when an index comes to mean another picture
+VERSION = 1  # raised when an index means another picture than before
 STD = 0.365  # of the pixels in −1 … 1, within 4 % from 16 pixels a side on
 SMALLEST, LARGEST = 8, 1024  # pixels a side
 RENDER_AT_ONCE = 2**20  # pixels
-KEPT_BYTES = 2**31  # a larger set is drawn again in every epoch
+CACHED_BYTES = 2**31  # a larger set is drawn again in every epoch
 TURN = 2 * math.pi
 
 
 def polygon(x: Tensor, y: Tensor, sides: int) -> Tensor:
-    """Distances to the `sides` edges' lines of the regular polygon in the unit circle: (sides, …)."""
+    """Return the distances to the lines of the edges of the regular polygon in the unit circle: (sides, …)."""
     angles = [TURN * (edge + 0.5) / sides + TURN / 4 for edge in range(sides)]
     return torch.stack([x * math.cos(a) + y * math.sin(a) for a in angles]) - math.cos(math.pi / sides)
 
 
 def box(x: Tensor, y: Tensor, half_width: float, half_height: float) -> Tensor:
-    """Distance to a rectangle around the origin, negative inside."""
+    """Return the distance to a rectangle around the origin, negative inside."""
     return torch.maximum(x.abs() - half_width, y.abs() - half_height)
 
 
 def disc(x: Tensor, y: Tensor) -> Tensor:
-    """Distance to the unit circle, negative inside."""
+    """Return the distance to the unit circle, negative inside."""
     return (x * x + y * y).sqrt() - 1
 
 
 def star(x: Tensor, y: Tensor) -> Tensor:
-    """The five-pointed star in the unit circle: outside one of the inner pentagon's five lines at the most."""
+    """Return the distance to a five-pointed star in the unit circle: beyond at most one line of its inner pentagon."""
     angles = [TURN * (edge + 0.5) / 5 + TURN / 4 for edge in range(5)]
     lines = torch.stack([x * math.cos(a) + y * math.sin(a) for a in angles]) - math.cos(2 * math.pi / 5)
     return lines.topk(2, dim=0).values[1]
@@ -73,12 +73,13 @@ DRAWN = ("size", "x", "y", "turn", "hue", "saturation", "value", "ground hue", "
 
 
 def attributes(index: Tensor) -> dict[str, Tensor]:
-    """What makes the pictures at (batch,) indices: for each name of DRAWN, (batch,) float64 in [0, 1).
+    """Return the random numbers of the pictures at (batch,) indices: {name of DRAWN: (batch,) float64 in [0, 1)}.
 
-    The number is the finaliser of splitmix64 over index and place: whole-number arithmetic, the same everywhere.
+    A number is the finaliser of splitmix64 over the index and the name's position: integer arithmetic, which gives the
+    same on every machine.
     """
     first = index.cpu().numpy().astype(np.uint64) * np.uint64(16)
-    return {name: torch.from_numpy(_mixed(first + np.uint64(place))) for place, name in enumerate(DRAWN)}
+    return {name: torch.from_numpy(_mixed(first + np.uint64(position))) for position, name in enumerate(DRAWN)}
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
@@ -89,25 +90,25 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 
 def colour(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Hue, saturation and value in [0, 1], each (batch,) → red, green, blue in [0, 1]: (batch, 3)."""
+    """Convert hue, saturation and value in [0, 1], each (batch,), to red, green, blue in [0, 1]: (batch, 3)."""
     sector = torch.stack([(hue * 6 + shift) % 6 for shift in (5, 3, 1)], dim=-1)
-    share = torch.minimum(sector, 4 - sector).clamp(0, 1)
-    return value[:, None] * (1 - saturation[:, None] * share)
+    weight = torch.minimum(sector, 4 - sector).clamp(0, 1)
+    return value[:, None] * (1 - saturation[:, None] * weight)
 
 
 def render(index: Tensor, resolution: int) -> Tensor:
-    """The pictures at (batch,) indices: uint8 (batch, 3, resolution, resolution). The class is the index modulo 10."""
-    made = torch.empty(len(index), 3, resolution, resolution, dtype=torch.uint8)
+    """Draw the pictures at (batch,) indices: uint8 (batch, 3, resolution, resolution). The class is index modulo 10."""
+    pictures = torch.empty(len(index), 3, resolution, resolution, dtype=torch.uint8)
     for number, outline in enumerate(OUTLINES.values()):
-        chosen = (index.cpu() % len(NAMES) == number).nonzero()[:, 0]
-        for places in chosen.split(max(1, RENDER_AT_ONCE // resolution**2)):
-            made[places] = _drawn(outline, scene(index.cpu()[places]), resolution)
-    return made
+        of_class = (index.cpu() % len(NAMES) == number).nonzero()[:, 0]
+        for rows in of_class.split(max(1, RENDER_AT_ONCE // resolution**2)):
+            pictures[rows] = _drawn(outline, scene(index.cpu()[rows]), resolution)
+    return pictures
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in the pictures: (batch,) float64 each, lengths in halves of the frame; colours (batch, 3) in 0 … 1."""
+    """The contents of pictures: (batch,) float64 each, lengths in halves of the frame; colours (batch, 3) in 0 … 1."""
 
     size: Tensor
     x: Tensor
@@ -118,7 +119,7 @@ class Scene:
 
 
 def scene(index: Tensor) -> Scene:
-    """What the pictures at (batch,) indices show."""
+    """Return the contents of the pictures at (batch,) indices."""
     drawn = attributes(index)
     size = 0.3 + 0.4 * drawn["size"]
     x, y = ((2 * drawn[axis] - 1) * (1 - size) for axis in ("x", "y"))
@@ -127,23 +128,23 @@ def scene(index: Tensor) -> Scene:
     return Scene(size, x, y, TURN * drawn["turn"], shape, ground)
 
 
-def _drawn(outline: Callable[[Tensor, Tensor], Tensor], seen: Scene, resolution: int) -> Tensor:
+def _drawn(outline: Callable[[Tensor, Tensor], Tensor], contents: Scene, resolution: int) -> Tensor:
     # per picture in float64, per pixel in fp32 with arithmetic that every machine rounds alike
     a, b, c, d, scale = (
         value.float().reshape(-1, 1, 1)
         for value in (
-            seen.turn.cos() / seen.size,
-            seen.turn.sin() / seen.size,
-            seen.x,
-            seen.y,
-            seen.size * (resolution / 2),
+            contents.turn.cos() / contents.size,
+            contents.turn.sin() / contents.size,
+            contents.x,
+            contents.y,
+            contents.size * (resolution / 2),
         )
     )
     pixel = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
     x, y = pixel - c, pixel[:, None] - d
     distance = outline(a * x + b * y, a * y - b * x) * scale
     coverage = (0.5 - distance).clamp(0, 1)[:, None]
-    shape, ground = (part.float()[..., None, None] for part in (seen.shape, seen.ground))
+    shape, ground = (part.float()[..., None, None] for part in (contents.shape, contents.ground))
     return ((ground + (shape - ground) * coverage) * 255).round().to(torch.uint8)
 
 
@@ -158,12 +159,12 @@ class Shapes:
     count: Annotated[int, Ge(1)] = 50_000
 
     def load(self) -> Dataset:
-        """The first `count` of them."""
+        """Load the first `count` of them."""
         return shapes(self.resolution, self.count)
 
 
 def shapes(resolution: int, count: int) -> Dataset:
-    """The first `count` pictures; each is drawn when it is first read, and kept where all fit in memory."""
+    """Load the first `count` pictures; each is drawn when it is first read, and cached where all fit in memory."""
     if not SMALLEST <= resolution <= LARGEST:
         raise input_error(
             f"shapes of {resolution} pixels a side cannot be drawn",
@@ -185,13 +186,13 @@ def shapes(resolution: int, count: int) -> Dataset:
         fingerprint="sha256:"
         + hashlib.sha256(f"shapes {VERSION}: {count} of {resolution} pixels".encode()).hexdigest(),
         sample_bytes=sample_bytes,
-        read=_kept(count, resolution) if count * sample_bytes <= KEPT_BYTES else lambda i: (render(i, resolution),),
+        read=_cached(count, resolution) if count * sample_bytes <= CACHED_BYTES else lambda i: (render(i, resolution),),
         finish=from_bytes,
         class_names=NAMES,
     )
 
 
-def _kept(count: int, resolution: int) -> Callable[[Tensor], Stored]:
+def _cached(count: int, resolution: int) -> Callable[[Tensor], Stored]:
     pictures = torch.empty(count, 3, resolution, resolution, dtype=torch.uint8)  # memory is taken as it is written
     drawn = torch.zeros(count, dtype=torch.bool)
 
