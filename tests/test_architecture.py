@@ -1,6 +1,7 @@
 """What holds the architecture: layers, pins, file sizes."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import mpdit
 from mpdit.errors import InputError
 from mpdit.registry import Registry
 from sweeps.kinds import REGISTRIES, page
@@ -82,3 +84,13 @@ def test_every_kind_has_a_name_and_a_line_of_documentation(registry: Registry[An
 def test_no_registry_is_left_out() -> None:
     made = [m for path in SOURCES for m in re.findall(r"^([A-Z_]+): Registry\[", path.read_text(), flags=re.MULTILINE)]
     assert len(made) == len(REGISTRIES)
+
+
+def test_the_functions_that_others_call_keep_their_names_and_arguments() -> None:
+    arguments = {name: list(inspect.signature(getattr(mpdit, name)).parameters) for name in mpdit.__all__}
+    assert arguments == {
+        "frechet_distance": ["mean_a", "cov_a", "mean_b", "cov_b"],
+        "load": ["bundle_or_run", "ema"],
+        "posthoc_coefficients": ["steps", "widths", "target_step", "target_width"],
+        "power_function_beta": ["width", "step", "batch"],
+    }

@@ -38,12 +38,12 @@ def sigma_rel_to_gamma(sigma_rel: float) -> float:
     return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
 
 
-def power_function_beta(sigma_rel: float, step: int, batch: int = 1) -> float:
+def power_function_beta(width: float, step: int, batch: int = 1) -> float:
     """Return the weight of the old EMA when the last `batch` of `step` steps are added. Eq. 121 of arXiv 2312.02696.
 
-    (1 − batch/step)^(γ+1): 0 at the first step, so that the EMA starts as the weights themselves.
+    (1 − batch/step)^(γ+1): 0 at the first step, so that the EMA starts as the weights themselves. width: its σ_rel.
     """
-    return float((1 - batch / step) ** (sigma_rel_to_gamma(sigma_rel) + 1))
+    return float((1 - batch / step) ** (sigma_rel_to_gamma(width) + 1))
 
 
 def update_emas(emas: Sequence[Sequence[Tensor]], weights: Sequence[Tensor], step: int) -> None:
@@ -95,10 +95,13 @@ def fit_profile(steps: Sequence[int], sigma_rels: Sequence[float], target_step: 
 
 
 def posthoc_coefficients(
-    steps: Sequence[int], sigma_rels: Sequence[float], target_step: int, target_sigma_rel: float
+    steps: Sequence[int], widths: Sequence[float], target_step: int, target_width: float
 ) -> np.ndarray:
-    """Return the coefficient of each snapshot in an EMA of another σ_rel: (snapshots,) float64, summing to 1."""
-    return fit_profile(steps, sigma_rels, target_step, target_sigma_rel).coefficients
+    """Return the coefficient of each snapshot in an EMA of another σ_rel: (snapshots,) float64, summing to 1.
+
+    widths: the σ_rel of each snapshot; target_width: that of the EMA.
+    """
+    return fit_profile(steps, widths, target_step, target_width).coefficients
 
 
 def _last_good(fit: Callable[[float], Fit], good: float, bad: float) -> float:
