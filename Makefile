@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test test-slow test-sweeps test-beside lint clean-venv
+.PHONY: sweep test test-slow soak lint clean-venv
 .DEFAULT_GOAL := sweep
 
 .venv/installed: pyproject.toml constraints.txt
@@ -17,18 +17,14 @@ sweep: .venv/installed  ## run the conditioning sweep on the bundled digits
 	@$(BIN)/mpdit sweep sweeps/conditioning.yaml
 
 test: .venv/installed  ## the tests that take minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak" --durations 20
 
-WITHOUT_RAY := tests/slow/test_processes.py tests/slow/test_distances.py
+test-slow: .venv/installed  ## kills, whole sweeps, a browser, every command in the docs; two processes side by side
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --durations 20
 
-test-slow: .venv/installed  ## kills, whole sweeps, a browser; what starts no Ray runs beside them
-	$(MAKE) -j 2 test-sweeps test-beside
-
-test-sweeps: .venv/installed
-	$(BIN)/python -m pytest -m slow --durations 20 tests/slow $(WITHOUT_RAY:%=--ignore=%)
-
-test-beside: .venv/installed
-	$(BIN)/python -m pytest -m slow tests/mpdit tests/pipelines $(WITHOUT_RAY)
+soak: .venv/installed  ## what `make test-slow` leaves out
+	@grep -rhoE --include='*.py' 'Adds to CI: [^"]*' tests
+	$(BIN)/python -m pytest -m soak --durations 20
 
 lint: .venv/installed  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ import itertools
 import os
 import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,25 @@ class Server:
         """An empty bucket of that name."""
         urllib.request.urlopen(urllib.request.Request(f"{self.uri}/{bucket}", method="PUT")).close()
 
+    def enter(self, patch: pytest.MonkeyPatch) -> None:
+        """Set what it takes to get into a bucket of this server in the environment."""
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", self.uri)
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    def age(self, bucket: str, name: str, seconds: float) -> None:
+        """Have an object been written so many seconds earlier."""
+        from moto.s3.models import s3_backends
+
+        (kept,) = (
+            backend["aws"].buckets[bucket] for backend in s3_backends.values() if bucket in backend["aws"].buckets
+        )
+        kept.keys[name].last_modified -= timedelta(seconds=seconds)
+
     def check_credentials(self, after: float) -> None:
         """Let in only whom it knows, from so many requests on."""
         content = {"Content-Type": "text/plain"}
@@ -56,13 +76,7 @@ def s3_server() -> Iterator[Server]:
 @pytest.fixture
 def bucket_url(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty bucket, with what it takes to get into it in the environment."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.uri)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3_server.enter(monkeypatch)
     name = f"bucket-{next(numbers)}"
     s3_server.make(name)
     return f"s3://{name}/runs"

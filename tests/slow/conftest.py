@@ -1,24 +1,45 @@
-"""Whole processes: `mpdit` as a person starts it, and what it leaves behind."""
+"""Whole processes: `mpdit` as a person starts it, and what it leaves behind; and what is made once for many tests.
 
+Two processes run these tests side by side (`make test-slow`). Tests of what must be alive while it is used, or is
+changed, are of one `xdist_group`, which one process runs. What is only read is made by the first that asks for it.
+"""
+
+import fcntl
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from cli.main import main
+from tests.bucket_server import bucket_url, s3_server
+from tests.slow.ray_cluster import cluster, nodes
+
 CODE = Path(__file__).resolve().parents[2]
 PATIENCE = 420  # seconds after which a process is taken to hang
+READING = ("rank", "status", "best", "plan")  # commands that a test runs in its own process
+SWEEP = """\
+name: NAME
+recipe: {model: {width: 16}, steps: STEPS, batch: 16, runtime: {device: cpu}}
+axes:
+  model.modulation: [scale+shift+gate, scale+rotation+gate, rotation+gate]
+  ema.sigma_rel: [0.05, 0.1]
+evaluation: {samples: 100, steps: 2}
+"""
+SHORT, LONG = 100, 1000  # steps: to be killed in; long enough for commands from another terminal
 
 STARTED: list[subprocess.Popen[str]] = []
 
-pytestmark = pytest.mark.slow
+fixtures = (bucket_url, cluster, nodes, s3_server)
 
 
 @pytest.fixture(autouse=True)
@@ -61,21 +82,41 @@ def mpdit(*arguments: str | Path, cwd: Path | None = None, expect: int = 0, pati
 
 
 def mpdit_json(*arguments: str | Path, cwd: Path | None = None) -> Any:
-    return json.loads(mpdit(*arguments, "--json", cwd=cwd))
+    """The document that a command prints; one that only reads runs in this process, which has imported everything."""
+    run = read_here if arguments[0] in READING else mpdit
+    return json.loads(run(*arguments, "--json", cwd=cwd))
 
 
-def ranking_of(text: str, folder: Path, *settings: str) -> Any:
-    """The ranking of a sweep that nothing disturbs, from a storage of its own in an empty folder."""
-    (folder / "sweep.yaml").write_text(text)
-    mpdit("sweep", "sweep.yaml", *settings, cwd=folder)
-    return mpdit_json("rank", cwd=folder)
+def read_here(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """What a command prints that is run in this process."""
+    printed, on_termination = io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, chdir(cwd or Path.cwd()), redirect_stdout(printed):
+        patch.setattr(sys, "argv", ["mpdit", *map(str, arguments)])
+        patch.delenv("MPDIT_STORAGE", raising=False)
+        try:
+            main()
+        except SystemExit as done:
+            assert not done.code, f"{arguments}: exit {done.code}"
+        finally:
+            signal.signal(signal.SIGTERM, on_termination)
+    return printed.getvalue()
+
+
+def sweep_text(name: str, steps: int = SHORT) -> str:
+    """The sweep that most tests share: three trainings of a small network with 21 reports each, two widths."""
+    return SWEEP.replace("NAME", name).replace("STEPS", str(steps))
+
+
+def count_of(ledger: Path, kind: str) -> int:
+    """How many events of a kind the ledger holds."""
+    return ledger.read_text().count(f'"event": "{kind}"') if ledger.exists() else 0
 
 
 def wait_for(ledger: Path, kind: str, count: int, process: subprocess.Popen[str]) -> None:
     """Until the ledger tells of `count` events of a kind; fails when the process ends first."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if ledger.exists() and ledger.read_text().count(f'"event": "{kind}"') >= count:
+        if count_of(ledger, kind) >= count:
             return
         if process.poll() is not None:
             raise AssertionError(f"ended before {count} × {kind}: {process.communicate()}")
@@ -108,8 +149,29 @@ def settled(driver: int) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def whole_sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Any]:
+    """The ranking of the shared sweep of so many steps that nothing disturbs; run once for all tests."""
+    base = tmp_path_factory.getbasetemp()
+    common = base if worker_id == "master" else base.parent
+
+    def ranking(steps: int = SHORT) -> Any:
+        folder = common / f"undisturbed-{steps}"
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            result = folder / "rank.json"
+            if not result.exists():
+                (folder / "sweep.yaml").write_text(sweep_text("undisturbed", steps))
+                mpdit("sweep", "sweep.yaml", cwd=folder)
+                result.write_text(read_here("rank", "--json", cwd=folder))
+            return json.loads(result.read_text())
+
+    return ranking
+
+
+@pytest.fixture(scope="session")
+def whole_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped sweep, run to its end in a storage of its own. Takes minutes."""
     folder = tmp_path_factory.mktemp("whole")
     mpdit("sweep", "conditioning", "--storage", folder / "runs", cwd=folder, patience=2 * PATIENCE)
-    yield folder
+    return folder

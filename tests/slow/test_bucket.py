@@ -10,38 +10,34 @@ from typing import Any
 
 import pytest
 
+from sweeps.storage import lease
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import SweepStarted, TrialEnded
 from sweeps.storage.ledger import read
 from sweeps.storage.open_storage import local_copy, open_storage
-from tests.bucket_server import Server, bucket_url, s3_server
-from tests.slow.conftest import PATIENCE, end, mpdit, mpdit_json, ranking_of, settled, start, wait_for
-from tests.slow.test_cluster import two_nodes
+from tests.bucket_server import Server
+from tests.slow.conftest import (
+    LONG,
+    PATIENCE,
+    end,
+    mpdit,
+    mpdit_json,
+    settled,
+    start,
+    sweep_text,
+    wait_for,
+)
+from tests.slow.ray_cluster import Nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-fixtures = (bucket_url, s3_server)
-
-SWEEP = """\
-name: afar
-recipe: {steps: 60, batch: 16, runtime: {device: cpu}}
-axes:
-  model.modulation: [scale+shift+gate, scale+rotation+gate]
-  ema.sigma_rel: [0.05, 0.1]
-evaluation: {samples: 200, steps: 2}
-"""
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The ranking of the same sweep in a folder."""
-    return ranking_of(SWEEP, tmp_path_factory.mktemp("undisturbed"))
+ON_THE_CLUSTER = pytest.mark.xdist_group("cluster")
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket_url: str) -> Iterator[Path]:
     """A folder with the sweep's file, on a machine with a cache of its own; every command's storage is the bucket."""
     monkeypatch.setenv("MPDIT_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "afar.yaml").write_text(f"{SWEEP}tracking: {{uri: 'sqlite:///{tmp_path}/mlflow.db'}}\n")
+    (tmp_path / "afar.yaml").write_text(sweep_text("afar") + f"tracking: {{uri: 'sqlite:///{tmp_path}/mlflow.db'}}\n")
     yield tmp_path
 
 
@@ -65,28 +61,27 @@ def elsewhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sweep_ranks_as_in_a_folder_and_every_command_finds_it_elsewhere(
-    here: Path, bucket_url: str, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+    here: Path, bucket_url: str, undisturbed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = ("--storage", bucket_url)
+    place, expected = ("--storage", bucket_url), undisturbed()
     told = mpdit("sweep", "afar.yaml", *place, cwd=here)
     assert f"rank afar --storage {bucket_url}" in told
-    assert mpdit_json("rank", *place, cwd=here) == undisturbed
+    assert mpdit_json("rank", *place, cwd=here) == expected
     kept = set(open_bucket(bucket_url).entries())
     assert not {name for name in kept if name.endswith(("lock", "lease.json", "mlflow.db", ".partial"))}
 
     elsewhere(here, monkeypatch)
-    assert mpdit_json("rank", *place, cwd=here) == undisturbed
-    trial = undisturbed[0]["trial"]
+    assert mpdit_json("rank", *place, cwd=here) == expected
+    trial = expected[0]["trial"]
     states = mpdit_json("status", *place, cwd=here)
     assert (states["running"], {row["status"] for row in states["trials"]}) == (False, {"completed"})
     planned = mpdit_json("plan", "afar.yaml", *place, cwd=here)
     assert sorted(planned["reused"]) == sorted(row["trial"] for row in states["trials"])
     mpdit("best", "--export", *place, cwd=here)
     assert (here / "bundles/afar/model.safetensors").exists()
-    assert not (
-        local_copy(bucket_url) / "trials" / undisturbed[-1]["trial"] / "ema"
-    ).exists()  # only what was asked for
-    known = {row["params"]["ema.sigma_rel"]: row["value"] for row in undisturbed if row["trial"] == trial}
+    last = local_copy(bucket_url) / "trials" / expected[-1]["trial"]
+    assert not (last / "ema").exists()  # only what was asked for
+    known = {row["params"]["ema.sigma_rel"]: row["value"] for row in expected if row["trial"] == trial}
     again = mpdit_json("evaluate", trial, "--ema", "0.1", "--samples", "200", *place, cwd=here)
     assert again[0]["params"]["ema.sigma_rel"] in known
     mpdit("sample", trial, "--rows", "1", *place, cwd=here)
@@ -96,16 +91,20 @@ def test_a_sweep_ranks_as_in_a_folder_and_every_command_finds_it_elsewhere(
     assert "afar: 0 events shown" in mpdit("sync", *place, cwd=here)
     mpdit("stop", "afar", *place, cwd=here, expect=2)
     mpdit("clean", "--best", "1", "--yes", *place, cwd=here)
-    loser = next(row["trial"] for row in undisturbed if row["trial"] != trial)
+    loser = next(row["trial"] for row in expected if row["trial"] != trial)
     left = open_bucket(bucket_url).entries("trials")
     assert not [name for name in left if name.startswith(f"{loser}/ema/")]
     assert [name for name in left if name.startswith(f"{trial}/ema/")]
     mpdit("sweep", "afar.yaml", *place, cwd=here)
-    assert mpdit_json("rank", *place, cwd=here) == undisturbed
+    assert mpdit_json("rank", *place, cwd=here) == expected
 
 
 def test_a_killed_driver_s_sweep_goes_on_on_another_machine(
-    here: Path, bucket_url: str, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+    here: Path,
+    bucket_url: str,
+    undisturbed: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    s3_server: Server,
 ) -> None:
     driver = start("sweep", "afar.yaml", "--storage", bucket_url, "--max-concurrent", "1", cwd=here)
     wait_for(ledger_of(bucket_url), "trial_ended", 1, driver)
@@ -119,14 +118,16 @@ def test_a_killed_driver_s_sweep_goes_on_on_another_machine(
     sent = read(storage.ledger("afar"))
     assert sent == unsent[: len(sent)]
     assert len([name for name in bucket.entries("trials") if name.endswith("raw.safetensors")]) >= 1
+    assert lease.is_held(bucket, "afar")
+    s3_server.age(bucket_url.split("/")[2], "runs/sweeps/afar/lease.json", lease.LASTS)  # as it is a minute later
     mpdit("sweep", "afar.yaml", "--storage", bucket_url, cwd=here)
-    assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed
+    assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed()
     whole = read(ledger_of(bucket_url))
     assert whole[: len(sent)] == sent
     assert len({line.sweep for line in whole if isinstance(line, SweepStarted)}) == 1
     shutil.rmtree(here / "cache")
     monkeypatch.setenv("MPDIT_CACHE", str(here / "cache"))
-    assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed
+    assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed()
 
 
 def test_a_sweep_that_runs_is_seen_guarded_and_stopped_from_elsewhere(
@@ -153,7 +154,7 @@ def test_a_sweep_that_runs_is_seen_guarded_and_stopped_from_elsewhere(
 
 
 def test_a_server_that_goes_away_loses_nothing(
-    here: Path, bucket_url: str, undisturbed: Any, s3_server: Server
+    here: Path, bucket_url: str, undisturbed: Callable[..., Any], s3_server: Server
 ) -> None:
     place = ("--storage", bucket_url)
     driver = start("sweep", "afar.yaml", *place, cwd=here)
@@ -169,13 +170,13 @@ def test_a_server_that_goes_away_loses_nothing(
     told = read(ledger_of(bucket_url))
     assert {line.outcome for line in told if isinstance(line, TrialEnded)} == {"interrupted"}
     mpdit("sweep", "afar.yaml", *place, cwd=here)
-    assert mpdit_json("rank", *place, cwd=here) == undisturbed
+    assert mpdit_json("rank", *place, cwd=here) == undisturbed()
     whole = read(ledger_of(bucket_url))
     assert whole[: len(told)] == told
 
 
 def test_a_storage_in_a_bucket_wants_a_tracking_server_named(here: Path, bucket_url: str) -> None:
-    (here / "bare.yaml").write_text(SWEEP)
+    (here / "bare.yaml").write_text(sweep_text("bare"))
     process = start("sweep", "bare.yaml", "--storage", bucket_url, cwd=here)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 2
@@ -184,54 +185,49 @@ def test_a_storage_in_a_bucket_wants_a_tracking_server_named(here: Path, bucket_
     assert open_bucket(bucket_url).entries() == {}
 
 
+@ON_THE_CLUSTER
 def test_two_nodes_without_a_common_folder_and_one_dies(
-    here: Path, bucket_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    here: Path, bucket_url: str, cluster: Nodes, undisturbed: Callable[..., Any]
 ) -> None:
     """Driver and nodes each have a copy of their own; the dead node's trial goes on from what it had sent."""
-    longer = ["--set", "recipe.steps=1000"]  # time to die in
-    alone = ranking_of(SWEEP, tmp_path_factory.mktemp("alone"), *longer)
-    caches = [here / "first", here / "second"]
     place, bucket = ("--storage", bucket_url), open_bucket(bucket_url)
-    with two_nodes(monkeypatch, *({"MPDIT_CACHE": str(cache)} for cache in caches)) as cluster:
-        driver = start("sweep", "afar.yaml", *longer, *place, "--address", cluster.address, cwd=here)
-        wait_for(ledger_of(bucket_url), "trial_started", 2, driver)
-        (lost,) = eventually(lambda: [path.name for path in caches[1].glob("storages/*/trials/*")], driver)
-        marks = (f"{lost}/checkpoints/", "manifest.json")
-        eventually(
-            lambda: [n for n in bucket.entries("trials") if n.startswith(marks[0]) and n.endswith(marks[1])], driver
-        )
-        cluster.remove_node(cluster.second, allow_graceful=False)
-        _, err = driver.communicate(timeout=600)
-        assert driver.returncode == 0, err
+    longer = ("--set", f"recipe.steps={LONG}")  # time to die in
+    first, second = (cache / "storages" / local_copy(bucket_url).name / "trials" for cache in cluster.caches)
+    driver = start("sweep", "afar.yaml", *longer, *place, "--address", cluster.address, cwd=here)
+    wait_for(ledger_of(bucket_url), "trial_started", 2, driver)
+    (lost,) = eventually(lambda: [path.name for path in second.glob("*")], driver)
+    marks = (f"{lost}/checkpoints/", "manifest.json")
+    eventually(lambda: [n for n in bucket.entries("trials") if n.startswith(marks[0]) and n.endswith(marks[1])], driver)
+    cluster.kill_second()
+    _, err = driver.communicate(timeout=600)
+    assert driver.returncode == 0, err
     ranking = mpdit_json("rank", *place, cwd=here)
-    assert ranking == alone
-    (log,) = caches[0].glob(f"storages/*/trials/{lost}/log.txt")
-    assert int(re.findall(r"from step (\d+)", log.read_text())[-1]) > 0
+    assert ranking == undisturbed(LONG)
+    log = (first / lost / "log.txt").read_text()
+    assert int(re.findall(r"from step (\d+)", log)[-1]) > 0
     assert not [name for name in bucket.entries("sweeps") if name.startswith("afar/ray/")]
     fetched = {path.parent.name for path in (here / "cache").glob("storages/*/trials/*/ema")}
     assert fetched <= {ranking[0]["trial"]}  # for MLflow's registry; the driver needs no other weights
 
 
+@ON_THE_CLUSTER
 def test_a_trial_of_two_workers_on_two_nodes_without_a_common_folder(
-    here: Path, bucket_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    here: Path, bucket_url: str, cluster: Nodes, undisturbed: Callable[..., Any]
 ) -> None:
     """And goes on, after its driver was killed, from the bucket."""
-    one = ["--set", "recipe.steps=400", "--set", "axes.model.modulation=[scale+shift+gate]"]
-    alone = ranking_of(SWEEP, tmp_path_factory.mktemp("alone"), *one)
     place, bucket = ("--storage", bucket_url), open_bucket(bucket_url)
-    with two_nodes(monkeypatch, *({"MPDIT_CACHE": str(here / name)} for name in ("first", "second"))) as cluster:
-        both = ("--set", "resources.workers_per_trial=2", "--address", cluster.address)
-        command = ("sweep", "afar.yaml", *one, *both, *place)
-        driver = start(*command, cwd=here)
-        wait_for(ledger_of(bucket_url), "progress", 3, driver)
-        eventually(lambda: [name for name in bucket.entries("trials") if name.endswith("manifest.json")], driver)
-        end(driver, signal.SIGKILL)
-        mpdit(*command, cwd=here)
-    found, expected = (
+    one = ("--set", f"recipe.steps={LONG}", "--set", "axes.model.modulation=[scale+shift+gate]")
+    command = ("sweep", "afar.yaml", *one, "--set", "resources.workers_per_trial=2", "--address", cluster.address)
+    driver = start(*command, *place, cwd=here)
+    wait_for(ledger_of(bucket_url), "progress", 3, driver)
+    eventually(lambda: [name for name in bucket.entries("trials") if name.endswith("manifest.json")], driver)
+    end(driver, signal.SIGKILL)
+    mpdit(*command, *place, cwd=here)
+    found, alone = (
         {(row["trial"], row["params"]["ema.sigma_rel"]): row["value"] for row in rows}
-        for rows in (mpdit_json("rank", *place, cwd=here), alone)
+        for rows in (mpdit_json("rank", *place, cwd=here), undisturbed(LONG))
     )
     assert len(found) == 2
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert found == pytest.approx({cell: alone[cell] for cell in found}, rel=1e-3)
     text = bucket.read(f"trials/{next(iter(found))[0]}/log.txt") or b""
     assert int(re.findall(r"from step (\d+)", text.decode())[-1]) > 0

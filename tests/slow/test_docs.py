@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from sweeps.spec.reading import read_spec
-from tests.bucket_server import Server, bucket_url, s3_server
+from tests.bucket_server import Server
 from tests.pipelines.data.test_encode import tiny_vae
 from tests.slow.conftest import CODE, mpdit
 from tests.slow.mlflow_pages import served
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-fixtures = (bucket_url, s3_server)
 
+WHOLE = pytest.mark.xdist_group("whole")
 SWEEP = """\
 name: afar
 recipe: {{steps: 40, batch: 16, runtime: {{device: cpu}}}}
@@ -27,7 +27,10 @@ axes: {{ema.sigma_rel: [0.05, 0.1]}}
 evaluation: {{samples: 200, steps: 2}}
 tracking: {{uri: 'sqlite:///{}/afar.db'}}
 """
-SHORTER = {"train": ("--set", "steps=20")}  # test_whole_sweep trains the winner anew, whole
+SHORTER = {  # test_whole_sweep trains the winner anew, whole; `whole_sweep` has run the shipped sweep
+    ("train",): ("--set", "steps=20"),
+    ("sweep", "conditioning", "--set", "name=small"): ("--set", "recipe.steps=60"),
+}
 PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
 
 
@@ -53,6 +56,7 @@ def make_what_the_docs_assume(folder: Path, server: Server) -> None:
     tiny_vae(folder / "vae")
 
 
+@WHOLE
 def test_every_command_runs(whole_sweep: Path, s3_server: Server, bucket_url: str) -> None:
     make_what_the_docs_assume(whole_sweep, s3_server)
     done = []
@@ -63,7 +67,8 @@ def test_every_command_runs(whole_sweep: Path, s3_server: Server, bucket_url: st
         if words[0] == "ui":
             with served(whole_sweep / "runs"):
                 continue
-        mpdit(*words, *SHORTER.get(words[0], ()), cwd=whole_sweep)
+        more = [settings for begin, settings in SHORTER.items() if tuple(words[: len(begin)]) == begin]
+        mpdit(*words, *sum(more, ()), cwd=whole_sweep)
     named = {words[0] for words in done}
     assert named >= {
         "plan",
@@ -83,6 +88,7 @@ def test_every_command_runs(whole_sweep: Path, s3_server: Server, bucket_url: st
     }
 
 
+@WHOLE
 def test_every_snippet_runs(whole_sweep: Path) -> None:
     mpdit("best", "conditioning", "--export", cwd=whole_sweep)
     found = blocks("python")

@@ -16,7 +16,7 @@ from tests.slow.mlflow_pages import (
     served,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole"), pytest.mark.filterwarnings("ignore")]
 
 
 def test_mlflow_shows_the_sweep_and_compares_its_cells(whole_sweep: Path) -> None:

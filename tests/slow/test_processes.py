@@ -16,6 +16,7 @@ from tests.slow.conftest import CODE, PATIENCE, mpdit
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the compiler leaves processes behind
 
+TOGETHER = pytest.mark.xdist_group("processes")  # the training of one process is made once
 RECIPE = "steps: 6\nbatch: 16\nruntime: {device: cpu, threads: 1}\n"
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 DIES_AT_4 = """
@@ -67,21 +68,25 @@ def assert_equal_runs(one: Path, two: Path) -> None:
         torch.testing.assert_close(b[name], tensor, rtol=0, atol=1e-5)
 
 
-@pytest.fixture
-def one(tmp_path: Path) -> Path:
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    mpdit("train", "recipe.yaml", "--output", "one", cwd=tmp_path)
-    return tmp_path / "one"
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process trains of the recipe."""
+    folder = tmp_path_factory.mktemp("one")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    mpdit("train", "recipe.yaml", "--output", "one", cwd=folder)
+    return folder / "one"
 
 
+@TOGETHER
 def test_two_processes_train_what_one_trains(tmp_path: Path, one: Path) -> None:
-    done = launch("-m", "cli.main", "train", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "two"))
+    done = launch("-m", "cli.main", "train", str(one.parent / "recipe.yaml"), "--output", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("fd_digits_2k") == 1
     assert "process 1 of 2" in (tmp_path / "two" / "log.txt").read_text()
     assert_equal_runs(one, tmp_path / "two")
 
 
+@TOGETHER
 def test_two_processes_that_died_continue_as_two_and_as_one(tmp_path: Path, one: Path) -> None:
     script = tmp_path / "dies.py"
     script.write_text(DIES_AT_4)
@@ -99,8 +104,9 @@ def test_two_processes_that_died_continue_as_two_and_as_one(tmp_path: Path, one:
     assert "began in 2 process(es) and continues in 1" in (tmp_path / "other" / "log.txt").read_text()
 
 
+@TOGETHER
 def test_all_processes_begin_where_the_first_does_whatever_lies_in_their_folders(tmp_path: Path, one: Path) -> None:
-    dies, goes_on, recipe = tmp_path / "dies.py", tmp_path / "goes_on.py", tmp_path / "recipe.yaml"
+    dies, goes_on, recipe = tmp_path / "dies.py", tmp_path / "goes_on.py", one.parent / "recipe.yaml"
     dies.write_text(DIES_AT_4)
     goes_on.write_text(WITH_OTHER_FOLDERS)
     assert launch(str(dies), str(recipe), str(tmp_path / "two")).returncode != 0
@@ -116,6 +122,7 @@ def test_all_processes_begin_where_the_first_does_whatever_lies_in_their_folders
         assert "from step 3 on cpu" in (tmp_path / other / "log.txt").read_text()
 
 
+@TOGETHER
 def test_two_processes_score_what_one_scores(tmp_path: Path, one: Path) -> None:
     script = tmp_path / "scores.py"
     script.write_text(SCORES)
@@ -133,7 +140,7 @@ def test_two_processes_score_what_one_scores(tmp_path: Path, one: Path) -> None:
 def test_the_compiled_path_s_losses_are_the_plain_one_s(tmp_path: Path) -> None:
     losses = {}
     for compiled in (False, True):
-        fields = {"steps": 500, "batch": 32, "runtime": {"device": "cpu", "threads": 2, "compile": compiled}}
+        fields = {"steps": 500, "batch": 32, "runtime": {"device": "cpu", "threads": 1, "compile": compiled}}
         reports: list[dict[str, float]] = []
         train(
             Recipe.model_validate(fields), tmp_path / str(compiled), lambda line, to=reports: to.append(line["metrics"])

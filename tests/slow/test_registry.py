@@ -11,7 +11,7 @@ from sweeps.storage.layout import Storage
 from sweeps.tracking.mlflow_view import tracking_uri
 from tests.slow.conftest import mpdit_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole"), pytest.mark.filterwarnings("ignore")]
 
 
 def test_one_line_downloads_and_loads_the_best(whole_sweep: Path) -> None:

@@ -12,39 +12,26 @@ from sweeps.spec.reading import read_spec
 from sweeps.storage.events import RungScored
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import read, trial_statuses
-from tests.slow.conftest import mpdit, mpdit_json, ranking_of, settled, start, wait_for
+from tests.slow.conftest import LONG, SHORT, mpdit, mpdit_json, settled, start, sweep_text, wait_for
 from tests.slow.mlflow_server import Server, assert_whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-SWEEP = """\
-name: held
-recipe: {steps: 400, batch: 64, runtime: {device: cpu}}
-axes:
-  model.modulation: [scale+shift+gate, scale+rotation+gate, rotation+gate]
-  ema.sigma_rel: [0.05, 0.1]
-evaluation: {samples: 200, steps: 2}
-"""
 HALVED = """\
 name: halved
 recipe: {steps: 60, batch: 16, runtime: {device: cpu}}
 axes: {optimizer.lr: [0.02, 0.00001]}
-evaluation: {samples: 200, steps: 2}
+evaluation: {samples: 100, steps: 2}
 scheduler: {kind: asha, rungs: [0.5], samples: 250, reduction: 2}
 resources: {workers_per_trial: 2}
 """
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sweep") / "held.yaml"
-    path.write_text(SWEEP)
+def written(folder: Path, steps: int, more: str = "") -> Path:
+    """The file of a sweep of so many steps."""
+    path = folder / "held.yaml"
+    path.write_text(sweep_text("held", steps) + more)
     return path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return ranking_of(SWEEP, tmp_path_factory.mktemp("undisturbed"))
 
 
 def statuses(storage: Path) -> dict[str, str]:
@@ -60,9 +47,9 @@ def refused(*arguments: str | Path) -> str:
 
 
 def test_a_trial_and_a_sweep_are_stopped_from_another_terminal_and_retried(
-    file: Path, tmp_path: Path, undisturbed: Any
+    tmp_path: Path, undisturbed: Callable[..., Any]
 ) -> None:
-    storage = Storage(tmp_path)
+    storage, file = Storage(tmp_path), written(tmp_path, LONG)
     driver = start("sweep", file, "--storage", tmp_path)
     wait_for(storage.ledger("held"), "progress", 3, driver)
     first, *others = [trial.id for trial in make_plan(read_spec(file)).trials]
@@ -81,14 +68,14 @@ def test_a_trial_and_a_sweep_are_stopped_from_another_terminal_and_retried(
     stopped_at = max(line.step for line in read(storage.ledger("held")) if line.trial == first and line.step)
     mpdit("retry", "--storage", tmp_path)
     assert set(statuses(tmp_path).values()) == {"completed"}
-    assert mpdit_json("rank", "--storage", tmp_path) == undisturbed
+    assert mpdit_json("rank", "--storage", tmp_path) == undisturbed(LONG)
     continued = re.findall(r"from step (\d+)", (storage.trial(first) / "log.txt").read_text())
-    assert int(continued[-1]) >= stopped_at - 20
+    assert int(continued[-1]) >= stopped_at - LONG // 20
     assert "nothing to retry" in mpdit("retry", "--storage", tmp_path)
 
 
-def test_fail_fast_ends_with_the_first_failure_and_retry_takes_only_that_up(file: Path, tmp_path: Path) -> None:
-    storage = Storage(tmp_path)
+def test_fail_fast_ends_with_the_first_failure_and_retry_takes_only_that_up(tmp_path: Path) -> None:
+    storage, file = Storage(tmp_path), written(tmp_path, SHORT)
     first, *others = [trial.id for trial in make_plan(read_spec(file)).trials]
     in_the_way = storage.trial(first) / "ema" / "step-00000001.safetensors"
     in_the_way.mkdir(parents=True)  # its first snapshot cannot be written
@@ -111,12 +98,11 @@ def test_a_scheduler_stops_a_trial_of_two_workers(tmp_path: Path) -> None:
 
 
 def test_a_tracking_server_that_is_away_loses_nothing(
-    file: Path, tmp_path: Path, undisturbed: Any, free: Callable[[Server], None]
+    tmp_path: Path, undisturbed: Callable[..., Any], free: Callable[[Server], None]
 ) -> None:
     server = Server(tmp_path / "server")
     free(server)
-    here = tmp_path / "away.yaml"
-    here.write_text(file.read_text() + f"tracking: {{uri: '{server.uri}'}}\n")
+    here = written(tmp_path, SHORT, f"tracking: {{uri: '{server.uri}'}}\n")
     storage = Storage(tmp_path / "runs")
     driver = start("sweep", here, "--storage", storage.root)
     wait_for(storage.ledger("held"), "progress", 12, driver)
@@ -124,7 +110,7 @@ def test_a_tracking_server_that_is_away_loses_nothing(
     _, err = driver.communicate(timeout=600)
     assert driver.returncode == 0, err
     assert "mpdit sync held" in err
-    assert mpdit_json("rank", "--storage", storage.root) == undisturbed
+    assert mpdit_json("rank", "--storage", storage.root) == undisturbed()
     assert "does not" not in refused("sync", "--storage", storage.root).splitlines()[0]
     server.start()
     mpdit("sync", "--storage", storage.root)

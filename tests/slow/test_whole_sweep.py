@@ -15,7 +15,7 @@ from pipelines.training.training_folder import read_recipe
 from tests.slow.conftest import mpdit as run
 from tests.slow.conftest import mpdit_json
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]
 
 
 @pytest.fixture(scope="module")
