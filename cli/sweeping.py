@@ -68,7 +68,7 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str)
 
     from cli.progress import SweepProgress
     from sweeps.execution.driver import SweepEnd, run
-    from sweeps.execution.notify import Notifier, heard_by
+    from sweeps.execution.notify import Notifier, call_each
     from sweeps.planning.plan import make_plan
     from sweeps.storage.ledger import read
     from sweeps.storage.trial_status import TrialStatus
@@ -79,7 +79,7 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str)
     plan = make_plan(plan.spec, past, where.trial_names())
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
-            end = run(plan, where, heard_by(progress, notifier), options)
+            end = run(plan, where, call_each(progress, notifier), options)
     except KeyboardInterrupt:  # before or after Ray Tune handles it
         end = SweepEnd(TrialStatus.INTERRUPTED, 0)
     option = "" if storage == DEFAULT_STORAGE else f" --storage {storage}"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
+from threading import RLock
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpdit.errors import input_error, nearest
@@ -40,7 +41,8 @@ class Registry(Generic[K]):
     def __init__(self, what: str, package: str) -> None:
         self.what, self.package = what, package
         self._kinds: dict[str, K] = {}
-        self._complete = False
+        self._complete = self._importing = False
+        self._lock = RLock()  # a second thread waits until all kinds are there
 
     def register(self, kind: K) -> K:
         """Add a kind; also as a decorator. Raises ValueError for a name that another kind has."""
@@ -74,10 +76,18 @@ class Registry(Generic[K]):
         return sorted(self._kinds, key=lambda name: ("." in name, name))
 
     def _import_ours(self) -> None:
-        if not self._complete:
-            self._complete = True
-            for module in iter_modules(import_module(self.package).__path__, f"{self.package}."):
-                import_module(module.name)
+        if self._complete:
+            return
+        with self._lock:
+            if self._complete or self._importing:  # a kind's own file may ask while it is imported
+                return
+            self._importing = True
+            try:
+                for module in iter_modules(import_module(self.package).__path__, f"{self.package}."):
+                    import_module(module.name)
+                self._complete = True
+            finally:
+                self._importing = False
 
 
 def not_a_setting(default: Any) -> Any:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.yaml_file import Document
-from sweeps.execution import driver as runner
+from sweeps.execution import driver
 from sweeps.execution.driver import RunOptions, SweepEnd
-from sweeps.execution.notify import Notifier, heard_by
+from sweeps.execution.notify import Notifier, call_each
 from sweeps.execution.recorder import Listener
 from sweeps.planning.plan import make_plan
 from sweeps.results import ranking
@@ -43,8 +43,8 @@ def run(  # noqa: PLR0913  (public: its options are named)
     past = read(where.ledger(spec.name))
     plan = make_plan(spec, past, where.trial_names())
     with Notifier(plan, past) as notifier:
-        heard = heard_by(notifier, listener) if listener else notifier
-        return runner.run(plan, where, heard, RunOptions(max_concurrent, fail_fast))
+        listeners = call_each(notifier, listener) if listener else notifier
+        return driver.run(plan, where, listeners, RunOptions(max_concurrent, fail_fast))
 
 
 def rank(

@@ -1,4 +1,4 @@
-"""What a bug report needs to say about a machine, in one text file, without what is nobody else's business."""
+"""Write what a bug report needs to know about a machine to one text file, without private data."""
 
 import os
 import platform

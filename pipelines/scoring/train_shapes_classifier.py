@@ -54,7 +54,7 @@ def train() -> tuple[SmallClassifier, nn.Linear]:
 
 @torch.inference_mode()
 def tested(network: SmallClassifier, tell: nn.Linear) -> tuple[float, list[float]]:
-    """On pictures never seen: the share of classes named right, and of each number's variance that is told."""
+    """Measure on unseen pictures: the share of right classes, and the share of each number's variance explained."""
     index = torch.arange(FIRST - TESTED, FIRST)
     features = torch.cat([network(render(part, RESOLUTION)) for part in index.split(500)])
     right = (network.classify(features).argmax(-1) == index % len(NAMES)).double().mean()

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Notice:
-    """What is told. kind: end, fail or best."""
+    """One message to a person. kind: end, fail or best."""
 
     kind: str
     sweep: str
@@ -43,7 +43,7 @@ class Teller:
         self.told = self.best
 
     def notice(self, event: Event) -> Notice | None:
-        """The notice that an event calls for. A new best is told when its trial has ended, not cell by cell."""
+        """The notice for an event. A new best is announced when its trial has ended, not cell by cell."""
         self._take(event)
         name = self.plan.spec.name
         if isinstance(event, SweepEnded):
@@ -112,14 +112,14 @@ class Notifier:
             send(self.settings, notice)
 
 
-def heard_by(*listeners: Callable[[Event], None]) -> Callable[[Event], None]:
-    """One listener that tells several, in turn."""
+def call_each(*listeners: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Return one listener that calls several in turn."""
 
-    def hear(event: Event) -> None:
+    def call(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
-    return hear
+    return call
 
 
 def send(settings: Notify, notice: Notice) -> None:

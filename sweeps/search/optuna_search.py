@@ -44,7 +44,7 @@ def _untried(spec: SweepSpec, known: dict[str, Observation]) -> Point | None:
 
 
 def _suggestions(spec: SweepSpec, past: Sequence[Observation], known: dict[str, Observation]) -> Iterator[Point]:
-    """The points that Optuna suggests; one that is known already is told to it again before the next."""
+    """Yield the points that Optuna suggests; the result of one that is known is reported to it before the next."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -75,7 +75,7 @@ class SweepObjective(Settings):
     @field_validator("mode", mode="before")
     @classmethod
     def _of_metric(cls, given: Any, info: ValidationInfo) -> Any:
-        name = info.data.get("metric")  # None where it is wrong, which is told by itself
+        name = info.data.get("metric")  # None where it is wrong, which has its own message
         if name is None or given not in (None, "min", "max"):
             return given
         kind = METRICS[name]
@@ -150,7 +150,7 @@ Occasion = Literal["end", "fail", "best"]
 
 
 class Notify(Settings):
-    """Who is told when a sweep ends, a trial fails or a new best is found.
+    """Whom to notify when a sweep ends, a trial fails or a new best is found.
 
     command: run by the shell, the text in $MPDIT_TEXT. webhook: an address that gets JSON with a `text`; $NAMES in it
     are taken from the environment, so that a secret need not be in the file.
