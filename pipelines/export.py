@@ -27,7 +27,7 @@ def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, An
     """The bundle of one scored cell of a run, in the folder `output`.
 
     result: the cell as `evaluate` reported it, with its "seeds" and their "mean" and "error" when there are several.
-    source: what else the provenance should tell (sweep, trial). Files of an earlier bundle are replaced.
+    source: what else the provenance holds (sweep, trial). Files of an earlier bundle are replaced.
     """
     recipe = read_recipe(run)
     width = float(result["params"]["ema.sigma_rel"])
@@ -60,8 +60,8 @@ def bundle_evaluation(bundle: Path) -> Evaluation:
 
 def bundle_compiled(bundle: Path) -> bool:
     """Whether a bundle's figures were measured with a compiled network: they differ from others by rounding."""
-    told = json.loads((bundle / PROVENANCE).read_text(encoding="utf-8"))["result"]["provenance"]
-    return bool(told.get("compiled"))
+    provenance = json.loads((bundle / PROVENANCE).read_text(encoding="utf-8"))["result"]["provenance"]
+    return bool(provenance.get("compiled"))
 
 
 def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A recipe carried to another model size by µP's rules, and the bundle without weights that tells of it."""
+"""A recipe carried to another model size by µP's rules, and the bundle without weights that describes it."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Transfer:
-    """A recipe, the one it becomes, and what to mind on the way."""
+    """A recipe, the one for the other size, and warnings about the step between them."""
 
     source: Recipe
     target: Recipe
@@ -41,7 +41,7 @@ class Transfer:
 
 
 def transfer(source: Recipe, size: str | None, patch: int | None) -> Transfer:
-    """The recipe for another size or patch: `lr`, base width, EMA width and all the rest stay what they are.
+    """The recipe for another size or patch: `lr`, base width, EMA width and all the rest stay as they are.
 
     Raises InputError for a size or patch that cannot be, and for another width where `lr` belongs to the source's.
     """

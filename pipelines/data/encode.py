@@ -18,7 +18,7 @@ from mpdit.data.latents import LatentSet
 from mpdit.data.prepared_images import FEATURES, MANIFEST, load_image_folder, read_record
 from mpdit.errors import input_error
 from mpdit.randomness import uniform
-from pipelines.data.prepare import Progress, check_output, number_classes, set_name, told
+from pipelines.data.prepare import Progress, check_output, disk_errors_explained, number_classes, set_name
 
 BATCH = 64
 REFERENCE = ("posterior_means.pt", "posterior_stds.pt", "labels.pt", "stats.pt")
@@ -75,7 +75,7 @@ def make_latents(
         found = _edm2(path, set_name(output)) if path.suffix.lower() == ".zip" else _reference(path, set_name(output))
     else:
         found = _encoded(path, coder, flip, how.device)
-    with told(output):
+    with disk_errors_explained(output):
         return _written(found, output, started, coder, progress)
 
 

@@ -20,7 +20,7 @@ from mpdit.randomness import generator
 from mpdit.scoring.extractors.registry import EXTRACTORS
 
 AHEAD = 4  # images in work for each thread
-TOLD = 5  # files named in a message
+SHOWN = 5  # files named in a message
 Progress = Callable[[int, int | None], None]  # images done, images in all where that is known
 
 
@@ -37,7 +37,7 @@ def prepare(
         if (there.source, there.resolution) == (source, resolution):
             return there
     check_output(output)
-    with told(output):
+    with disk_errors_explained(output):
         return _prepared(source, output, resolution, skip_bad, progress)
 
 
@@ -71,8 +71,8 @@ def _prepared(source: str, output: Path, resolution: int, skip_bad: bool, progre
 
 
 @contextmanager
-def told(output: Path) -> Iterator[None]:
-    """Turns what the disk refuses while a set is written into a message."""
+def disk_errors_explained(output: Path) -> Iterator[None]:
+    """While open, a disk that is full or cannot be written raises an InputError that says so."""
     try:
         yield
     except OSError as problem:
@@ -109,8 +109,8 @@ def check_output(output: Path) -> None:
 def _bad(problems: list[Problem], skipped: dict[str, str], skip_bad: bool) -> None:
     if not skip_bad:
         first = problems[0]
-        others = [f"{problem.name}: {problem.reason}" for problem in problems[1:TOLD]]
-        more = f"{len(problems) - TOLD} more" if len(problems) > TOLD else None
+        others = [f"{problem.name}: {problem.reason}" for problem in problems[1:SHOWN]]
+        more = f"{len(problems) - SHOWN} more" if len(problems) > SHOWN else None
         facts = {f"and {number}": text for number, text in enumerate(others, start=2)}
         raise input_error(
             f"{first.name} {first.reason}",

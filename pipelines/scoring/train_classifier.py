@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def split(count: int, seed: int = SEED) -> tuple[Tensor, Tensor]:
-    """Indices to learn from and indices held out, four to one, fixed for ever."""
+    """Indices to learn from and indices held out, four to one; a function of `count` and `seed` alone."""
     order = torch.randperm(count, generator=generator(seed, 0, "extractor split"))
     return order[count // 5 :][:IMAGES], order[: count // 5][:TESTED]
 
@@ -70,7 +70,7 @@ def train_classifier(dataset: Dataset, seed: int = SEED, steps: int = STEPS) -> 
 
 @torch.inference_mode()
 def accuracy(network: SmallClassifier, dataset: Dataset, index: Tensor) -> float:
-    """The share of the images at `index` whose class is named right."""
+    """The fraction of the images at `index` that are classified correctly."""
     right = 0
     for part in index.split(500):
         right += int((network.classify(network(dataset.pixels(part))).argmax(-1) == dataset.labels[part]).sum())

@@ -1,4 +1,4 @@
-"""The Ray that trials run on: started for one sweep, quiet, gone with it; and how many trials it takes at a time."""
+"""The Ray that trials run on, which starts and ends with the sweep; and how many trials it runs at a time."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ ANSWERS_WITHIN = 5.0  # seconds
 
 
 class RayLost(Exception):
-    """A part of Ray that the sweep cannot go on without has died."""
+    """A process of Ray has died that the sweep cannot continue without."""
 
 
 Nodes = list[dict[str, float]]  # the resources of each machine
@@ -91,7 +91,7 @@ def _alive(process: int) -> bool:
 
 
 def _quiet_ray() -> None:
-    """Ray without telemetry, loggers of its own, or a changed working directory."""
+    """Set Ray up without telemetry, without its own loggers, and without a change of the working directory."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -100,7 +100,7 @@ def _quiet_ray() -> None:
 
 @contextmanager
 def local_ray() -> Iterator[Cluster]:
-    """A Ray of our own while this is open."""
+    """Start a Ray on this machine, and end it when this closes."""
     _quiet_ray()
     import ray
 
@@ -132,9 +132,10 @@ def local_ray() -> Iterator[Cluster]:
 
 @contextmanager
 def joined_ray(address: str, scratch: str, clear: Callable[[], None]) -> Iterator[Cluster]:
-    """A cluster that runs already, on a node of which this is; our code travels to its nodes with the work.
+    """Join the running cluster of which this machine is a node; our code is sent to its nodes.
 
-    scratch: a place of our own that every node sees. clear: removes it. Raises InputError where no cluster answers.
+    scratch: a place that every node sees, for this sweep alone. clear: removes it. Raises InputError where no cluster
+    answers.
     """
     _check_address(address)
     _quiet_ray()
@@ -159,7 +160,7 @@ def joined_ray(address: str, scratch: str, clear: Callable[[], None]) -> Iterato
 
 
 def _check_address(address: str) -> None:
-    """See that somebody answers before Ray does, which would try for half a minute."""
+    """Check that the address answers: Ray itself would try for half a minute. Raises InputError."""
     if address.startswith("ray://"):
         raise input_error(
             "a sweep's driver runs on a node of the cluster",
@@ -184,7 +185,7 @@ def _no_cluster(address: str, reason: str) -> InputError:
 
 
 def this_machine() -> Nodes:
-    """What a Ray of our own would find here."""
+    """The resources of this machine."""
     import torch
 
     return [{"CPU": float(cores()), "GPU": float(torch.cuda.device_count())}]
@@ -211,7 +212,7 @@ def gpus_per_trial(spec: SweepSpec, nodes: Nodes) -> float:
 
 
 def slots_here(spec: SweepSpec) -> int:
-    """How many trials this machine would take at a time; 1 where it would take none."""
+    """How many trials this machine can run at a time; 1 where it can run none."""
     try:
         return slots(spec, this_machine())
     except InputError:
@@ -219,9 +220,9 @@ def slots_here(spec: SweepSpec) -> int:
 
 
 def slots(spec: SweepSpec, nodes: Nodes) -> int:
-    """How many trials run at a time without waiting for each other's parts. Raises InputError where not even one could.
+    """How many trials can run at a time. Raises InputError where not even one can.
 
-    A worker lies on one node; the workers of a trial may lie on several.
+    A worker runs on one node; the workers of a trial may run on several.
     """
     cpus, gpus, workers = spec.resources.cpus_per_trial, gpus_per_trial(spec, nodes), spec.resources.workers_per_trial
     fitting = [_workers_on(node, cpus, gpus) for node in nodes]

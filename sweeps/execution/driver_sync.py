@@ -1,4 +1,4 @@
-"""What a driver keeps up in a bucket while its sweep runs: its lease, the ledger in segments, requests to stop."""
+"""What a driver exchanges with a bucket while its sweep runs: its lease, the ledger in segments, stop requests."""
 
 import logging
 import threading
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def driver_sync(storage: Storage, sweep: str) -> Iterator["DriverSync | None"]:
-    """Hold a sweep in a bucket; None for one in a folder. To be entered under the sweep's lock.
+    """Hold the lease of a sweep in a bucket while open; gives None for a sweep in a folder. Needs the sweep's lock.
 
-    The spec and the ledger are then the newest, and the bucket has them. Raises Busy where another driver runs it,
-    BucketLost.
+    The local spec and ledger are then the newest, and the bucket has them. Raises Busy where another driver runs the
+    sweep, and BucketLost.
     """
     if storage.bucket is None:
         yield None
@@ -39,7 +39,7 @@ def driver_sync(storage: Storage, sweep: str) -> Iterator["DriverSync | None"]:
 
 
 class DriverSync(threading.Thread):
-    """Does it every few seconds, on a thread of its own, once it follows a recorder: the sweep never waits for it."""
+    """Renews the lease and sends the ledger every few seconds, on a thread of its own: the sweep never waits for it."""
 
     def __init__(self, storage: Storage, bucket: Bucket, lease: Lease, sent: int) -> None:
         super().__init__(name="driver-sync", daemon=True)
@@ -50,12 +50,12 @@ class DriverSync(threading.Thread):
         self._spec: bytes | None = None
 
     def follow(self, recorder: Recorder) -> None:
-        """Keep up what this recorder writes; where another driver takes over, it is halted."""
+        """Start to send what this recorder writes; it is halted where another driver takes over the sweep."""
         self.recorder = recorder
         self.start()
 
     def run(self) -> None:
-        """The thread's work, until it is over."""
+        """Synchronise until `finish` is called or another driver takes over."""
         while not self.over.wait(RENEWED_EVERY):
             try:
                 self.keep_up()
@@ -63,7 +63,7 @@ class DriverSync(threading.Thread):
                 log.warning("%s; it is tried again", problem)
 
     def finish(self) -> str | None:
-        """Send the rest; returns why that could not be, if it could not."""
+        """Send the rest; returns the reason where that fails."""
         self.over.set()
         if self.is_alive():
             self.join()
@@ -74,7 +74,7 @@ class DriverSync(threading.Thread):
         return None
 
     def keep_up(self) -> None:
-        """Renew the lease, send what is new, take up what is asked. Raises BucketLost."""
+        """Renew the lease, send new events, fetch requests to stop. Raises BucketLost."""
         if not self.lease.renew() or not self._send():
             self._give_way()
             return
@@ -84,7 +84,7 @@ class DriverSync(threading.Thread):
             self.bucket.remove([f"{place}/{asked}"])
 
     def _send(self) -> bool:
-        """Send the spec and the ledger's new whole lines; False where another driver has written there."""
+        """Send the spec and the ledger's new complete lines; False where another driver has written there."""
         spec, ledger = self.storage.spec(self.sweep), self.storage.ledger(self.sweep)
         if spec.exists() and (text := spec.read_bytes()) != self._spec:
             self.bucket.write(f"sweeps/{self.sweep}/{spec.name}", text)

@@ -116,7 +116,7 @@ def _run_member(config: dict[str, Any]) -> None:
     settled, trained = _from_first(None)
     try:
         if not trained:
-            join_training(settled)  # this machine's folder may be older than the first worker's, or empty
+            join_training(Recipe(**settled))  # this machine's folder may be older than the first worker's, or empty
     except Diverged:
         pass  # in the first worker too, which reports it
     except Exception as error:
@@ -136,17 +136,17 @@ def _run_first(job: TrialJob, send: Send) -> TrialStatus:
         send(event)
 
     def training(recipe: Recipe, folder: Path, *others: Any) -> Recipe:
-        _from_first((settle_recipe(recipe, folder, job.threads), is_trained(folder)))
+        _from_first((settle_recipe(recipe, folder, job.threads).model_dump(), is_trained(folder)))
         return train(recipe, folder, *others)
 
     run_trial(job, send_and_note, training)  # without energy: each worker could measure its own GPU only
     return outcome
 
 
-def _from_first(start: tuple[Recipe, bool] | None) -> tuple[Recipe, bool]:
+def _from_first(start: tuple[dict[str, Any], bool] | None) -> tuple[dict[str, Any], bool]:
     """Send from the first worker to the others the recipe as its folder has it, and whether it has been trained.
 
-    start: what to send, in the first worker; None in the others.
+    start: what to send, in the first worker; None in the others. The recipe crosses as plain values, as in TrialJob.
     """
     import torch.distributed
 

@@ -71,7 +71,7 @@ def _rungs(plan: Plan) -> Rungs | None:
     return Rungs(scheduler.rungs, evaluation, [planned.cell.sigma_rel for planned in plan.cells])
 
 
-def heed_requests(job: TuneJob, recorder: Recorder) -> None:
+def apply_requests(job: TuneJob, recorder: Recorder) -> None:
     """Take up the requests of other terminals."""
     for asked in take_requests(job.storage, job.plan.spec.name):
         if asked == EVERYTHING:
@@ -80,7 +80,7 @@ def heed_requests(job: TuneJob, recorder: Recorder) -> None:
             recorder.stops[asked] = STOPPED
 
 
-def heed_outcome(end: TrialEnded, job: TuneJob, recorder: Recorder) -> None:
+def react_to_end(end: TrialEnded, job: TuneJob, recorder: Recorder) -> None:
     """Drop the weights of trials that have lost; halt the sweep where this end is to end it."""
     try:
         for trial in drop_losers(job.plan, job.storage, recorder.ledger.events):
@@ -93,7 +93,7 @@ def heed_outcome(end: TrialEnded, job: TuneJob, recorder: Recorder) -> None:
         recorder.halt = f"trial {end.trial} {end.outcome}, and the sweep was to end with the first that did"
 
 
-def death(trial: str, error: Exception | None) -> TrialEnded:
+def end_of_dead_worker(trial: str, error: Exception | None) -> TrialEnded:
     """The end of a trial whose worker died again and again."""
     import ray
 
@@ -164,7 +164,7 @@ def _callback(job: TuneJob, recorder: Recorder) -> Any:
     class Record(tune.Callback):
         def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
             job.cluster.check()
-            heed_requests(job, recorder)
+            apply_requests(job, recorder)
             recorder.halt = recorder.halt or exhausted(job.plan.spec, recorder.ledger.events)
             if recorder.halt and not halting:
                 halting.append(recorder.halt)
@@ -177,7 +177,7 @@ def _callback(job: TuneJob, recorder: Recorder) -> Any:
             event = from_plain(result["event"])
             recorder.record(event)
             if isinstance(event, TrialEnded):
-                heed_outcome(event, job, recorder)
+                react_to_end(event, job, recorder)
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             name = trial.config["job"].trial
@@ -187,7 +187,7 @@ def _callback(job: TuneJob, recorder: Recorder) -> Any:
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             job.cluster.check()
-            recorder.record(death(trial.config["job"].trial, trial.get_error()))
+            recorder.record(end_of_dead_worker(trial.config["job"].trial, trial.get_error()))
 
     return Record()
 

@@ -1,4 +1,4 @@
-"""The one way into the record: ledger first, then the tracking view and the screen; and what is to be stopped."""
+"""Every event is written through the recorder: to the ledger first, then to the tracking view and the screen."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ Listener = Callable[[Event], None]
 
 
 class Recorder:
-    """Takes what happens in a sweep, in order; knows why trials, or the whole sweep, are to end early."""
+    """Writes the events of a sweep in order, and holds why trials, or the whole sweep, are to end early."""
 
     def __init__(self, ledger: Ledger, tracking: TrackingThread, listener: Listener) -> None:
         self.ledger, self.tracking, self.listener = ledger, tracking, listener
-        self.halt: str | None = None  # why no trial is to go on
+        self.halt: str | None = None  # why no trial may continue
         self.fault: str | None = None  # what ended the sweep from outside
         self.stops: dict[str, str] = {}  # why a trial is to end at its next report
 
@@ -24,7 +24,7 @@ class Recorder:
         return {}
 
     def record(self, event: Event) -> None:
-        """Append one event and show it; what is already known is dropped. Raises DiskFull."""
+        """Append one event and show it; one that the ledger has already is dropped. Raises DiskFull."""
         if self.ledger.append(event):
             recorded = self.ledger.events[-1]
             self.tracking.show(recorded)

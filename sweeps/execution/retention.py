@@ -1,4 +1,4 @@
-"""What of a storage can go: weights of trials that can no longer win, and what kills and ended trainings have left."""
+"""What can be removed from a storage: weights of trials that cannot win, and files that killed processes have left."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ WEIGHTS = (EMA, CHECKPOINTS, SCORES)
 
 @dataclass(frozen=True)
 class Removal:
-    """A file or folder that can go, and why."""
+    """A file or folder that can be removed, and why."""
 
     path: Path
     why: str
@@ -30,9 +30,9 @@ class Removal:
 
 
 def losers(plan: Plan, events: list[Event], best: int) -> list[str]:
-    """The trials that have ended and are not among the best: seeds of one point win and lose together.
+    """The finished trials that are not among the best; all seeds of one point are kept or lost together.
 
-    Values are final once a point is scored in full, so that what loses now loses for good.
+    Values are final once a point is scored with all samples, so a trial that loses now can never win.
     """
     rows = [row for row in rank(plan, events) if row.is_scored]
     winning = list(dict.fromkeys(tuple(row.trials) for row in rows))[:best]
@@ -46,7 +46,7 @@ def losers(plan: Plan, events: list[Event], best: int) -> list[str]:
 
 
 def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
-    """Remove the weights of the sweep's losers, where it says so; returns their trials."""
+    """Remove the weights of the sweep's losers, where `retention` asks for it; returns their trials."""
     if plan.spec.retention.best is None:
         return []
     last = {event.trial: event for event in events if isinstance(event, (TrialEnded, WeightsDropped))}
@@ -64,7 +64,7 @@ def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
 
 
 def removable(storage: Storage, best: int | None = None) -> list[Removal]:
-    """Everything that no sweep needs. best: how many points of each keep their weights; by default what it says."""
+    """Everything that no sweep needs. best: how many points of each sweep keep their weights; else its own setting."""
     found, known = list[Removal](), set[str]()
     for name in storage.sweep_names():
         events = read(storage.ledger(name))
