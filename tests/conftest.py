@@ -14,6 +14,16 @@ from pipelines.recipe import Recipe
 SMALL = {"steps": 10, "batch": 8, "runtime": {"device": "cpu", "threads": 1}}
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make `xdist_group` count: pytest-xdist 3.8 notes a test's group in a field that pytest 9.2 no longer reads."""
+    for item in items:
+        if grouped := vars(item).get("_nodeid"):
+            from _pytest.nodeid import coerce_node_id
+
+            item._id = coerce_node_id(grouped)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
