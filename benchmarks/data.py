@@ -24,7 +24,7 @@ from mpdit.data.registry import load_dataset
 from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.diffusion.objectives.edm import Edm
-from mpdit.model.transformer import SIZES, Architecture
+from mpdit.model.architecture import SIZES, Architecture
 from mpdit.randomness import Draws
 from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.data.encode import Encoding, make_latents

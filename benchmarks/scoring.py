@@ -42,7 +42,8 @@ def sample_weights(_run: Path, _width: float, folder: Path) -> None:
 
     from mpdit.data.dataset import to_bytes
     from mpdit.diffusion.samplers.registry import SAMPLERS
-    from mpdit.diffusion.sampling import SamplingOptions, sample
+    from mpdit.diffusion.sampling import sample
+    from mpdit.diffusion.sampling_options import SamplingOptions
     from mpdit.run_folder import read_weights
     from pipelines.scoring.sample_generator import balanced_labels, draw_noise
 

@@ -33,7 +33,7 @@ from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.diffusion.objectives.ddpm import Ddpm
 from mpdit.inference.compilation import compile_blocks
-from mpdit.model.transformer import SIZES, Architecture
+from mpdit.model.architecture import SIZES, Architecture
 from mpdit.randomness import normal
 from mpdit.training.step import Batch, accumulate_gradient, apply_gradient, new_state
 

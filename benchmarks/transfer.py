@@ -24,7 +24,7 @@ import torch
 from mpdit.data.registry import load_dataset
 from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.diffusion.loss import DenoisingLoss
-from mpdit.model.transformer import Architecture
+from mpdit.model.architecture import Architecture
 from mpdit.randomness import normal
 from mpdit.run_folder import set_weights
 from mpdit.training.ema import TRACKED_SIGMA_RELS

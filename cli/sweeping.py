@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sweeps.execution.driver import RunOptions
-    from sweeps.planning.plan import Plan
-    from sweeps.storage.events import Event
+    from sweeps.planning.plan import Plan, Trial
+    from sweeps.storage.events import Event, TrialEnded
     from sweeps.storage.layout import Storage
 
 FAILED, INTERRUPTED = 1, 130
@@ -125,8 +125,6 @@ def plan(
     from sweeps.execution.cluster import slots_here
     from sweeps.planning.known_work import cost_of, known_events, unfinished, untrained
     from sweeps.planning.plan import make_plan
-    from sweeps.planning.timing_probe import measure
-    from sweeps.planning.transfer_cost import transfer_cost
     from sweeps.spec.reading import check_unchanged
     from sweeps.storage.open_storage import open_storage
 
@@ -138,9 +136,13 @@ def plan(
     made = make_plan(made.spec, events, where.trial_names())
     remaining = unfinished(made, events)
     here = slots_here(made.spec)
-    measured = measure(made, untrained(made.expected, where, events) or remaining, here) if measure_ else None
+    measured = _measured(made, untrained(made.expected, where, events) or remaining, here) if measure_ else None
     cost = cost_of(made, where, events, here, measured)
-    saved = transfer_cost(made, where, size, patch) if size or patch else None
+    saved = None
+    if size or patch:
+        from sweeps.planning.transfer_cost import transfer_cost
+
+        saved = transfer_cost(made, where, size, patch)
     if csv_:
         print(plan_csv(made, untrained(made, where, events), remaining), end="")
         return
@@ -167,6 +169,12 @@ def plan(
     if saved:
         document["transfer"] = saved.as_dict()
     print(json.dumps(document, indent=2))
+
+
+def _measured(made: "Plan", trials: "list[Trial]", slots: int) -> "list[TrialEnded]":
+    from sweeps.planning.timing_probe import measure
+
+    return measure(made, trials, slots)
 
 
 def status(
@@ -229,7 +237,6 @@ def rank(
     columns: Annotated[str | None, typer.Option(metavar="M,M,…", help="Metrics to show besides.")] = None,
 ) -> None:
     """List the cells of a sweep, best first."""
-    from sweeps.results.importance import write_study
     from sweeps.results.ranking import as_csv, rank
     from sweeps.storage.open_storage import open_storage
 
@@ -242,6 +249,8 @@ def rank(
         alive = where.is_running(found)
         rows = rank(made, events, by, alive, columns=shown)[:top]
         if optuna:
+            from sweeps.results.importance import write_study
+
             write_study(made, rows, optuna if len(names or []) < 2 else optuna.with_stem(f"{optuna.stem}-{found}"))
         if json_:
             documents += [row.as_dict() for row in rows]

@@ -5,14 +5,16 @@ import io
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.plan import Estimate, Plan, Trial
 from sweeps.planning.staged_scoring import planned_samples, rounds
-from sweeps.planning.transfer_cost import TransferCost
 from sweeps.results.ranking import Row
 from sweeps.storage.trial_status import TrialStatus
+
+if TYPE_CHECKING:
+    from sweeps.planning.transfer_cost import TransferCost
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], gap: int = 2) -> str:
@@ -187,7 +189,7 @@ def plan_csv(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> 
     return text.getvalue()
 
 
-def transfer_table(saved: TransferCost) -> str:
+def transfer_table(saved: "TransferCost") -> str:
     """The cost of a sweep, of one training at another size, and of the sweep at that size."""
     rows = [
         ("this sweep", saved.sweep),

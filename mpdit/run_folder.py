@@ -4,23 +4,26 @@ A run: `recipe.yaml`, `checkpoints/step-…/`, `ema/step-….safetensors`, `samp
 `model.safetensors`. Each file of weights carries the network's architecture and objective in its header.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from mpdit.diffusion.denoiser import Denoiser
 from mpdit.diffusion.objectives.registry import objective_as_dict, objective_from
 from mpdit.errors import input_error
-from mpdit.model.layers import normalize_weights
+from mpdit.model.architecture import architecture_from
 from mpdit.model.old_names import NAMES, current_name
-from mpdit.model.transformer import Transformer, architecture_from
 from mpdit.training.ema import reconstruct
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mpdit.diffusion.denoiser import Denoiser
 
 BUNDLE_WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
@@ -43,6 +46,8 @@ def check_weights(folder: Path) -> None:
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser, step: int) -> None:
     """Write fp32 weights, with architecture, objective and step in the header; the file is complete or not there."""
+    from safetensors.torch import save_file
+
     header = {
         "architecture": json.dumps(denoiser.network.architecture.as_dict()),
         "objective": json.dumps(objective_as_dict(denoiser.objective)),
@@ -57,6 +62,9 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], denoiser: Denoiser,
 
 def read_weights(path: Path) -> tuple[Denoiser, int]:
     """Read the denoiser that `write_weights` wrote, to the CPU, and its step."""
+    from mpdit.diffusion.denoiser import Denoiser
+    from mpdit.model.transformer import Transformer
+
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
         stored = list(file.keys())
@@ -69,6 +77,8 @@ def read_weights(path: Path) -> tuple[Denoiser, int]:
 
 def set_weights(denoiser: Denoiser, weights: Mapping[str, Tensor]) -> None:
     """Give a denoiser the weights of an EMA, normalised as the trained ones are."""
+    from mpdit.model.layers import normalize_weights
+
     denoiser.load_state_dict(dict(weights))
     normalize_weights(denoiser)
 

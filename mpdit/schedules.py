@@ -5,8 +5,19 @@ image divided by √ᾱ, with σ² = (1 − ᾱ)/ᾱ; rectified flow's (1 − t)
 schedule returns (steps + 1,) fp32, descending, the last one 0.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from mpdit.lazy_modules import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
+
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
 DDPM_STEPS = 1000
@@ -27,6 +38,13 @@ def edm_schedule(steps: int) -> Tensor:
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1, dtype=torch.float64)
     low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
     return _down_to_zero((high + ramp * (low - high)) ** RHO)
+
+
+def edm_levels(steps: int) -> list[float]:
+    """Return the levels of `edm_schedule` as plain numbers, for who counts a sampler's steps and draws none."""
+    low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
+    ramp = [i / (steps - 1) for i in range(steps)] if steps > 1 else [0.0]
+    return [*array("f", [(high + at * (low - high)) ** RHO for at in ramp]), 0.0]
 
 
 def ddpm_schedule(steps: int) -> Tensor:

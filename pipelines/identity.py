@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from mpdit.model.architecture import SIZES
 from mpdit.model.design import DESIGNS
-from mpdit.model.transformer import SIZES
 from mpdit.registry import plugin_of
 from pipelines.recipe import Model, Recipe
 from pipelines.settings import Settings, kind_names, one_of
@@ -29,7 +29,7 @@ def trial_id(recipe: Recipe) -> str:
     fields = {
         "version": IDENTITY_VERSION,
         "recipe": _training_fields(recipe),
-        "data": recipe.dataset.fingerprint,
+        "data": recipe.facts.fingerprint,
         "plugins": plugins(recipe),
     }
     return name_of(fields)

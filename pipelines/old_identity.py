@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mpdit.diffusion.objectives.registry import objective_as_dict
-from mpdit.model.transformer import SIZES
+from mpdit.model.architecture import SIZES
 from pipelines.identity import DIGITS, changed_fields, trial_id
 from pipelines.recipe import Recipe
 
@@ -79,7 +79,7 @@ def trial_id_of_0_1(recipe: Recipe) -> str | None:
     if optimizer.parametrization != "sp":
         rates |= {"parametrization": optimizer.parametrization, "base_width": optimizer.base_width}
     runtime = {name: getattr(recipe.runtime, name) for name in ("precision", "compile")}
-    dataset = recipe.dataset
+    dataset = recipe.facts
     fields = {
         "model": model,
         "data": dataset.fingerprint,

@@ -13,16 +13,16 @@ from mpdit.data.registry import DATASETS, open_dataset
 from mpdit.diffusion.objectives.edm import Edm
 from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective
 from mpdit.errors import input_error
+from mpdit.model.architecture import PARAMETRIZATIONS, SIZES, Architecture
 from mpdit.model.attention.registry import ATTENTIONS
 from mpdit.model.attention.softmax import Softmax
 from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
 from mpdit.model.mlp.registry import MLPS
 from mpdit.model.mlp.silu import Silu
 from mpdit.model.modulation.registry import modulation_name, parse_modulation
-from mpdit.model.mup import PARAMETRIZATIONS
-from mpdit.model.transformer import SIZES, Architecture
-from mpdit.training.ema import sigma_rel_to_gamma
+from mpdit.training.ema import check_sigma_rel
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
+from pipelines.known_facts import DatasetFacts, dataset_facts
 from pipelines.settings import KIND_NAMES, POST_HOC, KindName, OneOf, Settings, known
 
 REPORTS = 20  # progress reports of a short run
@@ -34,7 +34,7 @@ COMPILE_PAYS_FROM = 5000  # steps; compiling takes about as long as hundreds of 
 
 def _width(value: float) -> float:
     if value:
-        sigma_rel_to_gamma(value)
+        check_sigma_rel(value)
     return value
 
 
@@ -173,7 +173,12 @@ class Recipe(Settings):
         """The data, opened once a process. Raises InputError where there is none."""
         return open_dataset(self.data)
 
-    def architecture(self, dataset: Dataset) -> Architecture:
+    @property
+    def facts(self) -> DatasetFacts:
+        """What a plan needs to know of the data, which is opened where that is not known yet. Raises InputError."""
+        return dataset_facts(self.data)
+
+    def architecture(self, dataset: Dataset | DatasetFacts) -> Architecture:
         """The network for this data. Raises InputError where recipe and data do not fit."""
         if self.batch > len(dataset):
             raise input_error(
@@ -198,7 +203,7 @@ class Recipe(Settings):
             mlp=self.model.mlp,
         )
 
-    def prediction(self, dataset: Dataset) -> Objective:
+    def prediction(self, dataset: Dataset | DatasetFacts) -> Objective:
         """The objective for this data."""
         return dataclasses.replace(self.objective, sigma_data=dataset.std)
 

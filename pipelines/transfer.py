@@ -7,8 +7,9 @@ from typing import Any
 
 from mpdit.data.registry import load_dataset
 from mpdit.errors import input_error, nearest
+from mpdit.model.architecture import SIZES
 from mpdit.model.mup import rule
-from mpdit.model.transformer import SIZES, parameter_count
+from mpdit.model.transformer import parameter_count
 from mpdit.run_folder import BUNDLE_WEIGHTS, PROVENANCE, RECIPE
 from pipelines.provenance import git_state, versions
 from pipelines.recipe import Recipe

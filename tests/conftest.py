@@ -8,7 +8,7 @@ import torch
 
 from mpdit.diffusion.denoiser import Denoiser, build_denoiser
 from mpdit.diffusion.objectives.edm import Edm
-from mpdit.model.transformer import Architecture
+from mpdit.model.architecture import Architecture
 from pipelines.recipe import Recipe
 
 SMALL = {"steps": 10, "batch": 8, "runtime": {"device": "cpu", "threads": 1}}

@@ -3,17 +3,24 @@
 The sets that a recipe can name are in mpdit/data/registry.py.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from mpdit.lazy_modules import lazy_module
 from mpdit.randomness import Draws
 
-Stored = tuple[Tensor, ...]  # some samples as they are stored: each (count, …)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
+
+Stored = tuple["Tensor", ...]  # some samples as they are stored: each (count, …)
 READ_AT_ONCE = 4096  # samples, where a whole set is read
 
 
@@ -87,7 +94,7 @@ class Dataset:
         """All samples as `plain` returns them, for sets that fit in memory: (count, channels, r, r) fp32."""
         return self.plain(torch.arange(len(self)))
 
-    def to(self, device: torch.device | str) -> "Dataset":
+    def to(self, device: torch.device | str) -> Dataset:
         """Copy the set to a device, where batches are then gathered. Needs len × sample_bytes of its memory."""
         parts = [
             tuple(part.to(device) for part in self.read(index)) for index in torch.arange(len(self)).split(READ_AT_ONCE)

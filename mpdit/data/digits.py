@@ -1,17 +1,26 @@
 """The digits: 1,797 real handwritten ones of 8×8 grey pixels (UCI), bundled with scikit-learn."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from mpdit.data.dataset import Dataset
 from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
+from mpdit.lazy_modules import lazy_module
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+else:
+    np = lazy_module("numpy")
+    torch = lazy_module("torch")
+
+FILE = "digits.csv.gz"
 
 
 @DATASETS.register
@@ -22,6 +31,10 @@ class Digits:
     name: ClassVar[str] = "digits"
     doc: ClassVar[str] = "1,797 handwritten digits, 8×8 grey"
 
+    def files(self) -> list[Path]:
+        """The file of scikit-learn's that holds them."""
+        return [_bundled_with_scikit_learn(FILE)]
+
     def load(self) -> Dataset:
         """Load all of them, in 10 classes."""
         return load_digits()
@@ -29,7 +42,7 @@ class Digits:
 
 def load_digits() -> Dataset:
     """Load all of them, in 10 classes."""
-    table = np.loadtxt(_bundled_with_scikit_learn("digits.csv.gz"), delimiter=",")  # 64 pixels and the class a row
+    table = np.loadtxt(_bundled_with_scikit_learn(FILE), delimiter=",")  # 64 pixels and the class a row
     images = torch.from_numpy((table[:, :64] / 8 - 1).astype(np.float32)).reshape(-1, 1, 8, 8)
     labels = torch.from_numpy(table[:, 64].astype(np.int64))
     return Dataset(

@@ -6,27 +6,33 @@ A set is a folder, mapped into memory; training draws (μ + σε − mean)/std a
     vae/                  the VAE, which decodes samples when they are scored      features/      set.json
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpdit.data.dataset import Dataset, Stored
 from mpdit.data.prepared_images import FEATURES, LABELS, MANIFEST, load_image_folder, map_file
 from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
+from mpdit.lazy_modules import lazy_module
 from mpdit.randomness import Draws
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 VERSION = 1
 SHARD = 8192  # samples; what is lost when encoding is stopped
 DECODE_AT_ONCE = 32
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}  # as torch names them
 STARTED, VAE = "encoding.json", "vae"
 
 
@@ -79,6 +85,11 @@ def shard_sizes(count: int, shard: int) -> list[int]:
     return [min(shard, count - first) for first in range(0, count, shard)]
 
 
+def torch_type(name: str) -> torch.dtype:
+    """Return torch's type of a key of DTYPES."""
+    return getattr(torch, DTYPES[name])
+
+
 def shard_file(folder: Path, number: int) -> Path:
     """Return the file of one shard."""
     return folder / f"latents-{number:05}.bin"
@@ -126,7 +137,7 @@ def measured(folder: Path, labels: Tensor, shape: tuple[int, ...], origin: Origi
     values = len(labels) * shape[-1] * shape[-2]  # of each channel
     total, squares, variance = (torch.zeros(shape[1], dtype=torch.float64) for _ in range(3))
     for number, size in enumerate(shard_sizes(len(labels), origin.shard)):
-        samples = map_file(shard_file(folder, number), (size, *shape), DTYPES[origin.dtype])
+        samples = map_file(shard_file(folder, number), (size, *shape), torch_type(origin.dtype))
         for part in samples.split(1024):
             digest.update(part.contiguous().view(torch.uint8).numpy().tobytes())
             mean, std = part.double().unbind(1)
@@ -190,6 +201,10 @@ class Latents:
     doc: ClassVar[str] = "their latents, after `mpdit data encode`"
     path: str
 
+    def files(self) -> list[Path]:
+        """The folder's."""
+        return [Path(self.path)]
+
     def load(self) -> Dataset:
         """Load the set of latents in the folder."""
         return load_latent_set(self.path)
@@ -201,14 +216,14 @@ def load_latent_set(path: str) -> Dataset:
     record = read_latent_record(folder)
     labels = map_file(folder / LABELS, (record.count,), torch.int64)
     shards = [
-        map_file(shard_file(folder, number), (size, *record.shape), DTYPES[record.dtype])
+        map_file(shard_file(folder, number), (size, *record.shape), torch_type(record.dtype))
         for number, size in enumerate(shard_sizes(record.count, record.shard))
     ]
     mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (record.mean, record.std))
 
     def read(index: Tensor) -> Stored:
         index = index.cpu()
-        samples = torch.empty(len(index), *record.shape, dtype=DTYPES[record.dtype])
+        samples = torch.empty(len(index), *record.shape, dtype=torch_type(record.dtype))
         shard_of = index // record.shard
         for number in shard_of.unique().tolist():
             rows = (shard_of == number).nonzero()[:, 0]
@@ -234,7 +249,7 @@ def load_latent_set(path: str) -> Dataset:
         resolution=record.resolution,
         std=1.0,
         fingerprint=record.fingerprint,
-        sample_bytes=math.prod(record.shape) * DTYPES[record.dtype].itemsize,
+        sample_bytes=math.prod(record.shape) * torch_type(record.dtype).itemsize,
         read=read,
         finish=finish,
         to_pixels=to_pixels,
@@ -324,14 +339,14 @@ def weights_hash(vae: Any) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-@torch.inference_mode()
 def encode(vae: Any, images: Tensor) -> Tensor:
     """Encode images in −1 … 1 (batch, 3, side, side): mean and std of the posterior, (batch, 2, c, s, s)."""
-    posterior = vae.encode(images).latent_dist
-    return torch.stack([posterior.mean, posterior.std], dim=1)
+    with torch.inference_mode():
+        posterior = vae.encode(images).latent_dist
+        return torch.stack([posterior.mean, posterior.std], dim=1)
 
 
-@torch.inference_mode()
 def decode(vae: Any, latents: Tensor) -> Tensor:
     """Decode latents in the VAE's own scale (batch, c, s, s) into images in −1 … 1 (batch, 3, side, side)."""
-    return torch.cat([vae.decode(part).sample.clamp(-1, 1) for part in latents.split(DECODE_AT_ONCE)])
+    with torch.inference_mode():
+        return torch.cat([vae.decode(part).sample.clamp(-1, 1) for part in latents.split(DECODE_AT_ONCE)])

@@ -4,6 +4,8 @@ images.bin   uint8 (count, 3, resolution, resolution)       labels.bin   int64 (
     features/    the extractor trained for it
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -13,16 +15,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpdit.data.dataset import Dataset, from_bytes, from_bytes_flipped
 from mpdit.data.image_entry import Unusable
 from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
+from mpdit.lazy_modules import lazy_module
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+else:
+    np = lazy_module("numpy")
+    torch = lazy_module("torch")
 
 MANIFEST, IMAGES, LABELS, FEATURES = "set.json", "images.bin", "labels.bin", "features"
 VERSION = 1
@@ -126,7 +133,7 @@ class ImageWriter:
         self.count = 0
         self.sums, self.squares = np.zeros(3, np.int64), np.zeros(3, np.int64)
 
-    def __enter__(self) -> "ImageWriter":
+    def __enter__(self) -> ImageWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -214,6 +221,10 @@ class Folder:
     doc: ClassVar[str] = "your images, after `mpdit data prepare`"
     path: str
     flips: bool = True
+
+    def files(self) -> list[Path]:
+        """The folder's."""
+        return [Path(self.path)]
 
     def load(self) -> Dataset:
         """Load the prepared set in the folder."""

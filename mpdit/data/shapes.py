@@ -7,20 +7,29 @@ uniform hue, saturation in 0 … 0.6 and value in 0 … 0.5. Edges are anti-alia
 its centre's distance to the edge.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import numpy as np
-import torch
 from annotated_types import Ge
-from torch import Tensor
 
 from mpdit.data.dataset import Dataset, Stored, from_bytes
 from mpdit.data.registry import DATASETS
 from mpdit.errors import input_error
+from mpdit.lazy_modules import lazy_module
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+else:
+    np = lazy_module("numpy")
+    torch = lazy_module("torch")
 
 VERSION = 1  # raised when an index means another picture than before
 STD = 0.365  # of the pixels in −1 … 1, within 4 % from 16 pixels a side on
@@ -157,6 +166,10 @@ class Shapes:
     doc: ClassVar[str] = "coloured shapes without end, made from their index"
     resolution: Annotated[int, Ge(1)] = 32
     count: Annotated[int, Ge(1)] = 50_000
+
+    def files(self) -> list[Path]:
+        """None: they are made from their index."""
+        return []
 
     def load(self) -> Dataset:
         """Load the first `count` of them."""

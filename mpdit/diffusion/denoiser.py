@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mpdit.diffusion.objectives.registry import Objective
+from mpdit.model.architecture import Architecture
 from mpdit.model.layers import FourierFeatures
-from mpdit.model.transformer import Architecture, Transformer, build_transformer
+from mpdit.model.transformer import Transformer, build_transformer
 
 LOGVAR_CHANNELS = 128
 

@@ -1,42 +1,11 @@
-"""Sampling: guidance around a denoiser, the sampler's steps, and how many network evaluations they take."""
-
-from dataclasses import dataclass
+"""Sampling: guidance around a denoiser, and the sampler's steps."""
 
 import torch
 from torch import Tensor
 
 from mpdit.diffusion.denoiser import Denoiser, Estimate
-from mpdit.diffusion.samplers.registry import Denoise, NoiseSampler, Sampler
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """Classifier-free guidance: its scale, and the noise levels (σ low, σ high) that are guided, None for all.
-
-    A scale of 1 is no guidance. Eq. 6 of arXiv 2207.12598; the interval is that of arXiv 2404.07724.
-    """
-
-    scale: float = 1.0
-    interval: tuple[float, float] | None = None
-
-    def acts_at(self, sigma: float) -> bool:
-        """Whether the unconditional network is evaluated too at this level."""
-        return self.scale != 1 and (self.interval is None or self.interval[0] <= sigma <= self.interval[1])
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How samples are drawn: the sampler, its steps, and the guidance."""
-
-    sampler: Sampler
-    steps: int
-    guidance: Guidance = Guidance()
-
-
-def evaluations(options: SamplingOptions, sigmas: Tensor) -> int:
-    """Count the network evaluations (NFE) for one image. sigmas: (steps + 1,), the levels of the sampler."""
-    levels = options.sampler.evaluated_sigmas(sigmas.tolist())
-    return sum(2 if options.guidance.acts_at(sigma) else 1 for sigma in levels)
+from mpdit.diffusion.samplers.registry import Denoise, NoiseSampler
+from mpdit.diffusion.sampling_options import Guidance, SamplingOptions
 
 
 def guided(denoiser: Denoiser, labels: Tensor, guidance: Guidance) -> Denoise:

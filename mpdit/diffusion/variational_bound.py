@@ -1,11 +1,18 @@
 """DDPM's step back between two noise levels, and the bound that its learned variance is trained by."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from mpdit.lazy_modules import lazy_module
 from mpdit.schedules import ddpm_sigmas
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 def step_back(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,6 @@ from torch import nn
 
 from mpdit.model.layers import Embedding, MPEmbedding, MPLinear, WNLinear
 
-PARAMETRIZATIONS = ("sp", "mup")
 Role = Literal["input", "hidden", "output", "gain", "embedding"]
 
 

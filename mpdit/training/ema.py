@@ -4,24 +4,38 @@ Source: arXiv 2312.02696, §3.1–3.2, Eq. 121–127 and Algorithm 3. An EMA is 
 of the averaging profile relative to the training's length. σ_rel 0 means the raw weights.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from mpdit.errors import input_error
+from mpdit.lazy_modules import lazy_module
 from mpdit.model.old_names import NAMES, current_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+else:
+    np = lazy_module("numpy")
+    torch = lazy_module("torch")
 
 TRACKED_SIGMA_RELS = (0.05, 0.10)  # as in EDM2
 SIGMA_REL_MAX = 1 / 12**0.5  # σ_rel of γ = 0, the uniform average
 SNAPSHOTS = 48
 MISFIT_LIMIT = 0.1  # of a reconstructed profile; beyond it is an input error
+
+
+def check_sigma_rel(sigma_rel: float) -> None:
+    """Raise InputError for a σ_rel that no EMA has: outside (0, 0.2886)."""
+    if not 0 < sigma_rel < SIGMA_REL_MAX:
+        raise input_error(f"no EMA has the width {sigma_rel}", given=sigma_rel, allowed="0 (raw weights) to 0.288")
 
 
 def sigma_rel_to_gamma(sigma_rel: float) -> float:
@@ -32,8 +46,7 @@ def sigma_rel_to_gamma(sigma_rel: float) -> float:
     Raises:
         InputError: outside (0, 0.2886).
     """
-    if not 0 < sigma_rel < SIGMA_REL_MAX:
-        raise input_error(f"no EMA has the width {sigma_rel}", given=sigma_rel, allowed="0 (raw weights) to 0.288")
+    check_sigma_rel(sigma_rel)
     s = float(sigma_rel) ** -2
     return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
 
@@ -156,6 +169,8 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 def write_snapshot(folder: Path, step: int, emas: Sequence[dict[str, Tensor]]) -> None:
     """Write the tracked EMAs of one step, fp32; the file is complete or not there."""
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{sigma_rel}/{name}": tensor.float().cpu().contiguous()

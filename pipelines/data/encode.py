@@ -184,7 +184,7 @@ def _posterior(archive: zipfile.ZipFile, path: Path, name: str) -> Tensor:
 def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, progress: Progress | None) -> LatentSet:
     started = started | {"content": ready.content, "count": len(ready.labels), "shard": latents.SHARD}
     _begin(output, started, coder)
-    dtype = latents.DTYPES[started["dtype"]]
+    dtype = latents.torch_type(started["dtype"])
     done = 0
     for number, size in enumerate(latents.shard_sizes(len(ready.labels), latents.SHARD)):
         file = latents.shard_file(output, number)

@@ -3,22 +3,25 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
-from torch import Tensor
 
 from mpdit.diffusion.samplers.registry import SAMPLERS
-from mpdit.diffusion.sampling import Guidance, SamplingOptions, evaluations
+from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
 from mpdit.errors import input_error
-from mpdit.schedules import edm_schedule
+from mpdit.schedules import edm_levels
 from mpdit.scoring.frechet import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
 from pipelines.recipe import Ema
 from pipelines.scoring.metrics.registry import METRICS, TOGETHER, measurable
 from pipelines.settings import KIND_NAMES, POST_HOC, OneOf, Settings
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
+SIGMA_RELS_AT_A_RUNG = 3
 
 
 def _known_metrics(names: list[str]) -> list[str]:
@@ -63,11 +66,11 @@ class Evaluation(Settings):
     @property
     def network_evaluations(self) -> int:
         """NFE of one sample, to weigh the work: where guidance has an interval, as on EDM's levels."""
-        return self.nfe(edm_schedule)
+        return evaluations(self.sampling, edm_levels(self.steps))
 
-    def nfe(self, noise_schedule: Callable[[int], Tensor]) -> int:
+    def nfe(self, noise_schedule: "Callable[[int], Tensor]") -> int:
         """NFE of one sample on an objective's levels."""
-        return evaluations(self.sampling, noise_schedule(self.steps))
+        return evaluations(self.sampling, noise_schedule(self.steps).tolist())
 
     @property
     def sampling(self) -> SamplingOptions:

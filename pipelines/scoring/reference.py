@@ -23,6 +23,7 @@ from mpdit.randomness import generator
 from mpdit.scoring.extractor import Extractor
 from mpdit.scoring.extractors.registry import load_extractor
 from mpdit.scoring.frechet import Statistics, floor_slope, folds_of, noise_floor
+from pipelines.known_facts import cache_folder
 
 VERSION = 1  # raised when the same data and extractor come to give other statistics
 READ_AT_ONCE = 2000  # images
@@ -42,12 +43,6 @@ class Reference:
     def floor(self, samples: int) -> float:
         """The distance that a perfect model would score with that many samples."""
         return noise_floor(self.slope, samples, self.statistics.count)
-
-
-def cache_folder() -> Path:
-    """The folder of what can be computed again: MPDIT_CACHE, or `mpdit` in the user's cache folder."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("MPDIT_CACHE") or base / "mpdit")
 
 
 def extractor_for(dataset: Dataset, name: str, device: str = "cpu") -> Extractor:

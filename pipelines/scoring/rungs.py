@@ -18,11 +18,9 @@ from mpdit.scoring.frechet import folds_of, jackknife_error, left_out_distances
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct, snapshot_steps
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
-from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
+from pipelines.scoring.cell import SAMPLE_BATCH, SIGMA_RELS_AT_A_RUNG, Evaluation
 from pipelines.scoring.reference import Reference, extractor_for, reference
 from pipelines.scoring.sample_generator import SampleGenerator
-
-SIGMA_RELS_AT_A_RUNG = 3
 
 
 def rung_steps(steps: int, rung_fractions: Iterable[float]) -> list[int]:

@@ -15,9 +15,9 @@ from mpdit.diffusion.sampling import sample
 from mpdit.inference.ahead_of_time import compile_ahead_of_time
 from mpdit.inference.folding import fold, refold
 from mpdit.randomness import normal
+from pipelines.known_facts import cache_folder
 from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.feature_cache import FeatureCache
-from pipelines.scoring.reference import cache_folder
 
 Progress = Callable[[int], None]  # called with the number of samples drawn since its last call
 ToPixels = Callable[[Tensor], Tensor]

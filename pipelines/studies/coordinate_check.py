@@ -22,7 +22,7 @@ from torch import Tensor
 from mpdit.diffusion.denoiser import Denoiser, build_denoiser
 from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.errors import InputError
-from mpdit.model.mup import PARAMETRIZATIONS
+from mpdit.model.architecture import PARAMETRIZATIONS
 from mpdit.training.magnitude import observed
 from mpdit.training.step import Batch, BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.recipe import Recipe

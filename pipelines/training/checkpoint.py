@@ -3,6 +3,8 @@
 `checkpoints/step-00000600/` holds `state.safetensors` and `manifest.json`; the folder appears by a rename.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -10,13 +12,14 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from mpdit.model.old_names import NAMES, current_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEPT = 2
 STATE, MANIFEST = "state.safetensors", "manifest.json"
@@ -49,6 +52,8 @@ def _flush(path: Path) -> None:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and remove all but the newest two."""
+    from safetensors.torch import save_file
+
     final = folder / f"step-{checkpoint.step:08d}"
     partial = folder / f"partial-{checkpoint.step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -73,6 +78,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 def latest(folder: Path) -> Checkpoint | None:
     """Read the newest checkpoint that is not damaged, or return None; each damaged one is named in a warning."""
+    from safetensors.torch import load_file
+
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             manifest = json.loads((path / MANIFEST).read_text())

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mpdit.errors import input_error
 from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE
 from pipelines.identity import trial_id
@@ -35,6 +33,8 @@ def settle_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> R
     if (folder / RECIPE).exists():
         settled = read_recipe(folder)
         _check_same_training(folder, settled, recipe)
+        import torch
+
         if settled.runtime.device != "cuda" or torch.cuda.is_available():
             if recipe.runtime.micro_batch != "auto":  # it changes no result, and may have been chosen since
                 settled = _with_micro_batch(settled, recipe.runtime.micro_batch)

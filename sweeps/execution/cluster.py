@@ -20,6 +20,7 @@ from pipelines.provenance import cores
 from sweeps.spec.model import SweepSpec
 
 OBJECT_STORE_BYTES = 100_000_000  # reports are small; Ray would take a third of the memory
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # what a driver leaves: NVIDIA's, that in WSL, AMD's
 VITAL = ("raylet", "gcs_server")  # without one of these, Ray ends the driver hard within a minute
 
 
@@ -186,9 +187,12 @@ def _no_cluster(address: str, reason: str) -> InputError:
 
 def this_machine() -> Nodes:
     """The resources of this machine."""
-    import torch
+    gpus = 0
+    if any(Path(device).exists() for device in GPU_DRIVERS):  # else there is no need to wait for torch to find none
+        import torch
 
-    return [{"CPU": float(cores()), "GPU": float(torch.cuda.device_count())}]
+        gpus = torch.cuda.device_count()
+    return [{"CPU": float(cores()), "GPU": float(gpus)}]
 
 
 def _living_nodes() -> Nodes:

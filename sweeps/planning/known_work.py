@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from pipelines.scoring.rungs import SIGMA_RELS_AT_A_RUNG
+from pipelines.scoring.cell import SIGMA_RELS_AT_A_RUNG
 from sweeps.planning.plan import Estimate, Plan, Trial, Workload, estimate, scoring_work
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
 from sweeps.storage.events import (

@@ -4,14 +4,16 @@ import heapq
 import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 from pydantic import ValidationError
 
 from mpdit.errors import InputError
-from mpdit.model.transformer import parameter_count
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, snapshot_bytes, snapshot_steps
+from pipelines.identity import plugins
+from pipelines.known_facts import known_fact
 from pipelines.old_identity import known_trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
@@ -39,7 +41,16 @@ class Trial:
     @property
     def parameters(self) -> int:
         """Trainable parameters of its model."""
-        return parameter_count(self.recipe.architecture(self.recipe.dataset))
+        architecture = self.recipe.architecture(self.recipe.facts)
+
+        def count() -> int:
+            from mpdit.model.transformer import parameter_count
+
+            return parameter_count(architecture)
+
+        if plugins(self.recipe.model):
+            return count()  # their code may be another today
+        return int(known_fact("parameters", architecture.as_dict(), count))
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ def trials_of(spec: SweepSpec, point: Point, known: Collection[str] = ()) -> lis
         params = {path: named[path] for path in spec.training_axes}
         try:
             recipe = with_values(spec.recipe, params)
-            recipe.architecture(recipe.dataset)
+            recipe.architecture(recipe.facts)
         except (InputError, ValidationError) as problem:
             reason = explained(problem) if isinstance(problem, ValidationError) else str(problem)
             raise InputError(f"{params}: {reason}" if params else reason) from None
@@ -145,7 +156,11 @@ def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
     """Raise InputError for an EMA width that the snapshots of some training cannot give."""
     for steps in {trial.recipe.steps for trial in trials}:
         for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
-            fit_snapshots(snapshot_steps(steps), steps, width)
+            known_fact("EMA width", [steps, width], partial(_misfit, steps, width))
+
+
+def _misfit(steps: int, width: float) -> float:
+    return fit_snapshots(snapshot_steps(steps), steps, width)[1].misfit
 
 
 def _combinations(spec: SweepSpec, paths: list[str]) -> list[dict[str, Any]]:
@@ -215,10 +230,14 @@ def _disk(trials: list[tuple[int, int]], concurrent: int, kept: int | None) -> i
 
     Checkpoints exist only while a trial is trained. Weights stay: all, or those kept and those of running trials.
     """
-    weights = sorted(snapshot_bytes(steps, count) + FLOAT_BYTES * count for steps, count in trials)
+    weights = sorted(_snapshot_bytes(steps, count) + FLOAT_BYTES * count for steps, count in trials)
     checkpoints = sorted(FLOAT_BYTES * KEPT * CHECKPOINT_COPIES * count for _, count in trials)
     most = len(trials) if kept is None else min(len(trials), kept + concurrent)
     return sum(weights[len(trials) - most :]) + sum(checkpoints[max(0, len(trials) - concurrent) :])
+
+
+def _snapshot_bytes(steps: int, count: int) -> int:
+    return count * int(known_fact("bytes of snapshots", steps, partial(snapshot_bytes, steps, 1)))
 
 
 def packed(seconds: Iterable[float], slots: int) -> float:

@@ -71,9 +71,9 @@ def transfer_cost(plan: Plan, storage: Storage, size: str | None, patch: int | N
 
 
 def _tokens(recipe: Recipe) -> int:
-    return (recipe.dataset.resolution // recipe.model.patch) ** 2
+    return (recipe.facts.resolution // recipe.model.patch) ** 2
 
 
 def _petaflop(recipe: Recipe) -> float:
     """The floating-point operations of one training, in 10¹⁵."""
-    return PASSES * forward_flop(recipe.architecture(recipe.dataset)) * recipe.steps * recipe.batch / 1e15
+    return PASSES * forward_flop(recipe.architecture(recipe.facts)) * recipe.steps * recipe.batch / 1e15

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpdit.errors import input_error
-from pipelines.export import export
-from pipelines.training.training_folder import is_trained
-from pipelines.transfer import Transfer, export_transfer, transfer
 from sweeps.planning.plan import Plan, PlannedCell
 from sweeps.results.ranking import Row
 from sweeps.storage.events import CellScored, Event, SweepStarted, encode
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import only
+
+if TYPE_CHECKING:
+    from pipelines.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,16 @@ class RankedSweep:
     rows: list[Row]
 
 
-def transfer_winner(plan: Plan, row: Row, size: str | None, patch: int | None) -> Transfer:
+def transfer_winner(plan: Plan, row: Row, size: str | None, patch: int | None) -> "Transfer":
     """Transfer a row's recipe, at its EMA width, to another size or patch. Raises InputError where it cannot be."""
+    from pipelines.transfer import transfer
+
     recipe = next(trial.recipe for trial in plan.trials if trial.id == row.trial)
     width = _planned(plan, row).cell.sigma_rel
     return transfer(recipe.model_copy(update={"ema": recipe.ema.model_copy(update={"sigma_rel": width})}), size, patch)
 
 
-def export_winner(storage: Storage, ranked: RankedSweep, output: Path, transferred: Transfer | None = None) -> Path:
+def export_winner(storage: Storage, ranked: RankedSweep, output: Path, transferred: "Transfer | None" = None) -> Path:
     """Write the bundle of the first row's best seed.
 
     Args:
@@ -43,6 +45,10 @@ def export_winner(storage: Storage, ranked: RankedSweep, output: Path, transferr
     Raises:
         InputError: The weights are no longer kept.
     """
+    from pipelines.export import export
+    from pipelines.training.training_folder import is_trained
+    from pipelines.transfer import export_transfer
+
     plan, row = ranked.plan, ranked.rows[0]
     storage.bring(row.trial)
     run = storage.trial(row.trial)

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 from mpdit.errors import input_error
-from pipelines.scoring.reference import cache_folder
+from pipelines.known_facts import cache_folder
 from sweeps.storage.bucket import BUCKETS, bucket_kind, open_bucket
 from sweeps.storage.folder_sync import pull
 from sweeps.storage.layout import Storage, is_locked

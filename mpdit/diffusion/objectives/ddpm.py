@@ -1,14 +1,20 @@
 """DDPM: the network predicts the noise, and the variance of the step back."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from mpdit.diffusion.objectives.registry import OBJECTIVES
+from mpdit.lazy_modules import lazy_module
 from mpdit.registry import not_a_setting
 from mpdit.schedules import DDPM_STEPS, ddpm_schedule, ddpm_sigmas
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @OBJECTIVES.register

@@ -1,15 +1,22 @@
 """EDM: log-normal noise levels, and a preconditioned target of unit magnitude."""
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
 from annotated_types import Gt
-from torch import Tensor
 
 from mpdit.diffusion.objectives.registry import OBJECTIVES
+from mpdit.lazy_modules import lazy_module
 from mpdit.registry import not_a_setting
 from mpdit.schedules import edm_schedule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @OBJECTIVES.register

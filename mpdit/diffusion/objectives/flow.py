@@ -1,15 +1,21 @@
 """Rectified flow: the network predicts the velocity from image to noise."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from mpdit.diffusion.objectives.registry import OBJECTIVES
+from mpdit.lazy_modules import lazy_module
 from mpdit.registry import not_a_setting
 from mpdit.schedules import FLOW_EDGE, flow_schedule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @OBJECTIVES.register

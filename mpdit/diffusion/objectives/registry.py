@@ -4,12 +4,15 @@ All describe one image x = clean + σ·noise and lead to an estimate D(x; σ) of
 samplers, guidance and scores do not depend on them.
 """
 
-from dataclasses import asdict
-from typing import Any, ClassVar, Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpdit.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Objective(Protocol):

@@ -1,10 +1,14 @@
 """DDIM: first-order steps of the probability-flow ODE."""
 
-import itertools
+from __future__ import annotations
 
-from torch import Tensor
+import itertools
+from typing import TYPE_CHECKING
 
 from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ddim(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSampler) -> Tensor:

@@ -1,12 +1,19 @@
 """DDPM's ancestral sampling, which adds noise at every step but the last."""
 
-import itertools
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+import itertools
+from typing import TYPE_CHECKING
 
 from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, Sampler
 from mpdit.diffusion.variational_bound import learned_log_variance, step_back
+from mpdit.lazy_modules import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 def ddpm(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSampler) -> Tensor:

@@ -1,11 +1,15 @@
 """DPM-Solver++(2M): a second-order multistep method that evaluates the network once a step."""
 
+from __future__ import annotations
+
 import itertools
 import math
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSampler) -> Tensor:

@@ -1,10 +1,14 @@
 """Heun's method: second-order steps of the probability-flow ODE, of two evaluations each."""
 
-import itertools
+from __future__ import annotations
 
-from torch import Tensor
+import itertools
+from typing import TYPE_CHECKING
 
 from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSampler) -> Tensor:

@@ -1,15 +1,20 @@
 """What a sampler is, and the registry of all samplers."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from mpdit.diffusion.denoiser import Estimate
 from mpdit.registry import Registry
 
-Denoise = Callable[[Tensor, float], Estimate]
-NoiseSampler = Callable[[int], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mpdit.diffusion.denoiser import Estimate
+
+Denoise = Callable[["Tensor", float], "Estimate"]
+NoiseSampler = Callable[[int], "Tensor"]
 
 
 def once_a_step(sigmas: list[float]) -> list[float]:

@@ -1,11 +1,12 @@
 """What a kind of attention is, and the registry of them."""
 
-from typing import ClassVar, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mpdit.model.design import Design
 from mpdit.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Attention(Protocol):
@@ -17,7 +18,7 @@ class Attention(Protocol):
     def check(self, design: Design) -> None:
         """Raise InputError for a design that this attention cannot be part of."""
 
-    def build(self, width: int, heads: int, design: Design) -> nn.Module:
+    def build(self, width: int, heads: int, design: Design) -> "nn.Module":
         """Build the layer: x (batch, tokens, channels) → the same shape, of unit magnitude in a renormalized design."""
 
     def flop(self, tokens: int, width: int) -> int:

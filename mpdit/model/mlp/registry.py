@@ -1,11 +1,12 @@
 """What a kind of MLP is, and the registry of them."""
 
-from typing import ClassVar, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mpdit.model.design import Design
 from mpdit.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Mlp(Protocol):
@@ -17,7 +18,7 @@ class Mlp(Protocol):
     def check(self, design: Design) -> None:
         """Raise InputError for a design that this MLP cannot be part of."""
 
-    def build(self, width: int, design: Design) -> nn.Module:
+    def build(self, width: int, design: Design) -> "nn.Module":
         """Build the layer: x: (batch, tokens, channels) → the same shape."""
 
 

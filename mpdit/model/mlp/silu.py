@@ -1,16 +1,13 @@
 """The MLP of DiT: two layers around one nonlinearity."""
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor, nn
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, ClassVar
 
 from mpdit.model.design import Design
-from mpdit.model.layers import SILU_MAGNITUDE, linear
 from mpdit.model.mlp.registry import MLPS
 
-MLP_RATIO = 4
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @MLPS.register
@@ -24,22 +21,8 @@ class Silu:
     def check(self, design: Design) -> None:
         """Accept every design."""
 
-    def build(self, width: int, design: Design) -> nn.Module:
+    def build(self, width: int, design: Design) -> "nn.Module":
         """Build the layer of this width."""
+        from mpdit.model.mlp.layers.silu import SiluMLP
+
         return SiluMLP(width, design)
-
-
-class SiluMLP(nn.Module):
-    """Two layers around GELU (tanh) or mp_silu: x: (batch, tokens, channels) → the same shape."""
-
-    def __init__(self, width: int, design: Design) -> None:
-        super().__init__()
-        self.mp_silu = design.mp_silu
-        self.fc1 = linear(design, width, MLP_RATIO * width)
-        self.fc2 = linear(design, MLP_RATIO * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.fc1(x)
-        if self.mp_silu:
-            return self.fc2(F.silu(hidden), scale=1 / SILU_MAGNITUDE)
-        return self.fc2(F.gelu(hidden, approximate="tanh"))

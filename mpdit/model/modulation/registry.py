@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mpdit.errors import input_error, nearest
 from mpdit.model.design import Design
 from mpdit.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Effect(NamedTuple):
@@ -19,8 +20,8 @@ class Effect(NamedTuple):
         amount: the second argument of the part's `apply`.
     """
 
-    factor: Tensor | None = None
-    amount: Tensor | None = None
+    factor: "Tensor | None" = None
+    amount: "Tensor | None" = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class ModulationPart:
     name: str
     doc: str
     size: Callable[[int], int]
-    effect: Callable[[Tensor, Tensor | None, Design], Effect]
-    apply: Callable[[Tensor, Tensor], Tensor] | None = None
+    effect: "Callable[[Tensor, Tensor | None, Design], Effect]"
+    apply: "Callable[[Tensor, Tensor], Tensor] | None" = None
     place: Literal["input", "output"] = "input"
     order: int = 100
 

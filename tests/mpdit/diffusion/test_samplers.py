@@ -10,10 +10,11 @@ from mpdit.diffusion.samplers.ddpm import ddpm
 from mpdit.diffusion.samplers.dpmpp_2m import dpmpp_2m
 from mpdit.diffusion.samplers.heun import heun
 from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise
-from mpdit.diffusion.sampling import Guidance, SamplingOptions, evaluations, guided, sample
+from mpdit.diffusion.sampling import guided, sample
+from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
 from mpdit.errors import InputError
 from mpdit.randomness import normal
-from mpdit.schedules import ddpm_schedule, ddpm_sigmas, edm_schedule, flow_schedule
+from mpdit.schedules import ddpm_schedule, ddpm_sigmas, edm_levels, edm_schedule, flow_schedule
 
 STD = 0.6
 
@@ -62,6 +63,11 @@ def test_ancestral_steps_tend_to_the_data_s_distribution() -> None:
         assert float(torch.corrcoef(torch.stack([drawn.flatten(), x.flatten()]))[0, 1].abs()) < 0.03
     assert found[1000] == pytest.approx(STD, rel=0.01)
     assert abs(found[50] - STD) > 5 * abs(found[1000] - STD)  # the posterior's variance is too small for long steps
+
+
+def test_the_plain_levels_are_the_schedule_s() -> None:
+    for steps in [*range(1, 65), 250, 1000]:
+        assert edm_levels(steps) == edm_schedule(steps).tolist()
 
 
 def test_the_schedules_go_down_to_zero() -> None:
@@ -185,7 +191,7 @@ def test_nfe_is_what_is_really_evaluated(
     labels, x = torch.arange(3), torch.zeros(3, 1, 8, 8)
     options = SamplingOptions(SAMPLERS[sampler], 5, Guidance(guidance, interval))
     sample(small_denoiser, x, labels, options, lambda _: x)
-    assert sum(rows) / 3 == evaluations(options, edm_schedule(5))
+    assert sum(rows) / 3 == evaluations(options, edm_levels(5))
 
 
 def speaking(denoiser: Denoiser) -> Denoiser:

@@ -2,12 +2,11 @@ import pytest
 import torch
 
 from mpdit.errors import InputError
-from mpdit.model.attention.softmax import SoftmaxAttention
+from mpdit.model.architecture import SIZES, Architecture
+from mpdit.model.attention.layers.softmax import SoftmaxAttention
 from mpdit.model.design import DESIGNS, SWITCHES, choose_design
 from mpdit.model.layers import magnitude, normalised_weights
 from mpdit.model.transformer import (
-    SIZES,
-    Architecture,
     build_transformer,
     parameter_count,
     patchify,

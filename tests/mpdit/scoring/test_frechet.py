@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
 import torch
 from torch.utils.data import Dataset as TorchDataset
 
@@ -149,6 +150,16 @@ def test_the_error_of_a_paired_difference_is_that_of_the_difference() -> None:
 def test_student_s_critical_value_is_wider_than_the_normals() -> None:
     assert fidelity.t_critical(9) == pytest.approx(2.262, abs=1e-3)
     assert fidelity.t_critical(1e6) == pytest.approx(1.960, abs=1e-3)
+
+
+def test_errors_are_those_of_the_numerical_libraries() -> None:
+    """They are computed without them, so that a ranking waits for no import."""
+    for freedom in [*np.geomspace(1, 1e9, 100), 9, np.inf]:
+        wanted = scipy.special.stdtrit(freedom, 0.975)
+        assert fidelity.t_critical(float(freedom)) == pytest.approx(wanted, rel=1e-13)
+    for count in (2, 7, 8, 9, 10, 16, 40):
+        values = normal((count,), count, 0, "values").double().numpy()
+        assert fidelity.jackknife_error(values.tolist()) == float(np.sqrt((count - 1) * values.var()))
 
 
 def test_the_noise_floor_is_what_fresh_samples_of_the_truth_score() -> None:

@@ -8,9 +8,9 @@ import torch
 from mpdit.data.registry import load_dataset
 from mpdit.diffusion.denoiser import Denoiser, build_denoiser
 from mpdit.diffusion.objectives.edm import Edm
+from mpdit.model.architecture import SIZES, Architecture
 from mpdit.model.design import choose_design
 from mpdit.model.modulation.registry import part_names
-from mpdit.model.transformer import SIZES, Architecture
 from mpdit.training import magnitude
 from tests.conftest import small_architecture
 

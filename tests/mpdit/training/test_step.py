@@ -10,9 +10,9 @@ from mpdit.diffusion.objectives.ddpm import Ddpm
 from mpdit.diffusion.objectives.edm import Edm
 from mpdit.diffusion.objectives.flow import Flow
 from mpdit.diffusion.objectives.registry import Objective
+from mpdit.model.architecture import Architecture
 from mpdit.model.design import DESIGNS
 from mpdit.model.layers import magnitude, normalised_weights
-from mpdit.model.transformer import Architecture
 from mpdit.randomness import sample_order
 from mpdit.training import step as engine
 from tests.conftest import small_architecture

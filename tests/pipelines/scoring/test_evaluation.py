@@ -12,13 +12,14 @@ from mpdit.data.registry import load_dataset
 from mpdit.errors import InputError
 from mpdit.run_folder import load, read_weights, write_weights
 from mpdit.scoring.extractors.registry import load_extractor
+from pipelines.known_facts import cache_folder
 from pipelines.recipe import Recipe
 from pipelines.scoring import feature_cache
 from pipelines.scoring import reference as references
 from pipelines.scoring.cell import SAMPLE_BATCH, Cell, Evaluation
 from pipelines.scoring.evaluation import SCORES, ScoringOptions, evaluate, forget, measure, prepare
 from pipelines.scoring.feature_cache import FeatureCache
-from pipelines.scoring.reference import cache_folder, extractor_for, real_features, reference
+from pipelines.scoring.reference import extractor_for, real_features, reference
 from pipelines.scoring.sample_generator import SampleGenerator, SampleGrid, balanced_labels, draw_noise
 from pipelines.training.trainer import train
 

@@ -1,0 +1,1 @@
+"""The layers that kinds of MLP build, one a file, named as the kind."""
