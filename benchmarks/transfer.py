@@ -34,7 +34,7 @@ from pipelines.recipe import Recipe
 
 Points = dict[str, float]  # {key: loss}
 PROBE, SCORED_WIDTH = 256, 0.10
-CENTRES = {"E": 0.06 * 2**0.5, "A": 0.004}  # of the grid of learning rates
+CENTRES = {"F": 0.06 * 2**0.5, "A": 0.004}  # of the grid of learning rates
 
 
 def grid(design: str, octaves: float) -> list[float]:
@@ -48,7 +48,7 @@ Point = tuple[int, str, int, float]  # seed, parametrisation, width, learning ra
 
 def key(options: argparse.Namespace, seed: int, parametrization: str, width: int, lr: float) -> str:
     """What one training is called in the file of points; at the base width E's two are one training, bit for bit."""
-    one = options.design == "E" and width == options.widths[0]
+    one = options.design == "F" and width == options.widths[0]
     return f"{options.design}/{'sp' if one else parametrization}/{width}/{lr:.3g}/{seed}"
 
 
@@ -157,7 +157,7 @@ def _row(width: int, losses: list[float], best: list[int], rates: list[float]) -
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--design", choices=CENTRES, default="E")
+    parser.add_argument("--design", choices=CENTRES, default="F")
     parser.add_argument("--widths", type=lambda text: [int(part) for part in text.split(",")], default=[64, 128, 256])
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--patch", type=int, default=4)

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from mpdit.diffusion.objectives.registry import objective_as_dict, objective_from
 from mpdit.errors import input_error
 from mpdit.model.architecture import architecture_from
+from mpdit.model.old_designs import current_recipe
 from mpdit.model.old_names import NAMES, current_name
 from mpdit.training.ema import reconstruct
 
@@ -100,7 +101,7 @@ def load(bundle_or_run: str | Path, ema: float | None = None) -> tuple[Denoiser,
     if not (folder / RECIPE).exists():
         raise input_error(f"{folder} is neither a bundle nor a run", given=folder, allowed=f"a folder with a {RECIPE}")
     check_weights(folder)
-    recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    recipe: dict[str, Any] = current_recipe(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
     own = float(recipe["ema"]["sigma_rel"])
     sigma_rel = own if ema is None else ema
     if is_bundle(folder):

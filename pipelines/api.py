@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.errors import input_error
+from mpdit.model.old_designs import current_recipe
 from mpdit.run_folder import RECIPE, check_weights, is_bundle
 from pipelines.export import bundle_compiled, bundle_evaluation
 from pipelines.old_identity import known_trial_id
@@ -97,6 +98,7 @@ def _read(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[st
     if isinstance(recipe, (str, Path)):
         source = Path(recipe)
         document = anchored(read_yaml(source / RECIPE if source.is_dir() else source), ("data", "path"))
+        document.data = current_recipe(document.data)
     else:
         source, data = None, recipe.model_dump() if isinstance(recipe, Recipe) else dict(recipe)
         document = Document(data, "the recipe", {})

@@ -12,6 +12,7 @@ from typing import Any
 
 from mpdit.model.architecture import SIZES
 from mpdit.model.design import DESIGNS
+from mpdit.model.old_designs import implied_renormalized
 from mpdit.registry import plugin_of
 from pipelines.recipe import Model, Recipe
 from pipelines.settings import Settings, kind_names, one_of
@@ -55,7 +56,10 @@ def _training_fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def _model_fields(model: Model) -> dict[str, Any]:
-    """The network: designs by their switches, so that a design and the switches that make it are one."""
+    """The network: designs by their switches, so that a design and the switches that make it are one.
+
+    `renormalized` is named only where it is not what it was before it could be chosen.
+    """
     design, default = (dataclasses.asdict(chosen) for chosen in (model.chosen_design(), DESIGNS[Model().design]))
     fields = {
         name: value for name, value in changed_fields(model).items() if name not in (*design, "design", "variant")
@@ -63,6 +67,8 @@ def _model_fields(model: Model) -> dict[str, Any]:
     if model.shape == SIZES[model.size]:
         fields.pop("width", None)
     switches = {name: value for name, value in design.items() if value != default[name]}
+    if design["renormalized"] == implied_renormalized(design):
+        switches.pop("renormalized", None)
     return fields | ({"design": switches} if switches else {})
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mpdit.diffusion.objectives.registry import objective_as_dict
 from mpdit.model.architecture import SIZES
+from mpdit.model.old_designs import implied_renormalized
 from pipelines.identity import DIGITS, changed_fields, trial_id
 from pipelines.recipe import Recipe
 
@@ -29,7 +30,7 @@ SWITCHES = (
 OPTIMIZER = ("schedule", "lr", "beta1", "beta2", "warmup", "decay_from")
 
 
-MODEL = {"size", "width", "patch", "modulation", "design", "variant", *SWITCHES}
+MODEL = {"size", "width", "patch", "modulation", "design", "variant", "renormalized", *SWITCHES}
 SECTIONS = {
     "model": MODEL,
     "optimizer": {*OPTIMIZER, "clip", "parametrization", "base_width"},
@@ -56,8 +57,10 @@ _current_keys: dict[str, str] = {}
 
 
 def _existed(recipe: Recipe) -> bool:
-    """Whether the release knew every field that is set."""
-    changed = changed_fields(recipe)
+    """Whether the release knew every field that is set; its E is F today, and E as it is today it did not know."""
+    changed, design = changed_fields(recipe), dataclasses.asdict(recipe.model.chosen_design())
+    if design["renormalized"] != implied_renormalized(design):
+        return False
     known = all(set(changed.get(section, {})) <= fields for section, fields in SECTIONS.items())
     return known and set(changed) <= FIELDS and recipe.objective.name in OBJECTIVES
 

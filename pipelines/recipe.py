@@ -20,6 +20,7 @@ from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_desig
 from mpdit.model.mlp.registry import MLPS
 from mpdit.model.mlp.silu import Silu
 from mpdit.model.modulation.registry import modulation_name, parse_modulation
+from mpdit.model.old_designs import current_model
 from mpdit.training.ema import check_sigma_rel
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
 from pipelines.known_facts import DatasetFacts, dataset_facts
@@ -51,7 +52,7 @@ class Model(Settings):
     modulation: Modulation = "scale+shift+gate"
     attention: Annotated[Any, OneOf(ATTENTIONS, "softmax")] = Softmax()
     mlp: Annotated[Any, OneOf(MLPS, "silu")] = Silu()
-    design: Annotated[str, known(DESIGNS, "design")] = "E"
+    design: Annotated[str, known(DESIGNS, "design")] = "F"
     variant: Annotated[str, known(VARIANTS, "variant")] | None = None
     cosine_attention: bool | None = None  # the design's own, as all that follow
     weight_normalization: bool | None = None
@@ -61,6 +62,13 @@ class Model(Settings):
     mp_embedding: bool | None = None
     mp_positions: bool | None = None
     layer_norm: bool | None = None
+    renormalized: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_named_today(cls, given: Any) -> Any:
+        """An earlier release's E is F."""
+        return current_model(given)
 
     def chosen_design(self) -> Design:
         """The design with its single switches set. Raises InputError where they contradict each other."""

@@ -7,10 +7,11 @@ from typing import Any
 from mpdit.errors import input_error
 from mpdit.model.attention.registry import ATTENTIONS, Attention
 from mpdit.model.attention.softmax import Softmax
-from mpdit.model.design import Design, E
+from mpdit.model.design import DESIGNS, Design
 from mpdit.model.mlp.registry import MLPS, Mlp
 from mpdit.model.mlp.silu import Silu
 from mpdit.model.modulation.registry import parse_modulation
+from mpdit.model.old_designs import current_switches
 from mpdit.registry import Registry, as_fields, choose_from
 
 SIZES = {  # name: (depth, width, heads); XS to XL as published, nano for 8×8 digits
@@ -38,7 +39,7 @@ class Architecture:
     resolution: int  # of the images, in pixels
     classes: int
     learned_variance: bool = False  # a second output of the images' shape
-    design: Design = E
+    design: Design = DESIGNS["F"]
     base_width: int | None = None  # the width at which µP and the standard parametrisation meet; None: the standard one
     attention: Attention = SOFTMAX
     mlp: Mlp = SILU
@@ -76,4 +77,4 @@ def architecture_from(fields: dict[str, Any]) -> Architecture:
     """Read the architecture that `as_dict` wrote; older files name no kinds and mean the default ones."""
     registries: dict[str, Registry[Any]] = {"attention": ATTENTIONS, "mlp": MLPS}
     chosen = {field: choose_from(registry, fields[field]) for field, registry in registries.items() if field in fields}
-    return Architecture(**{**fields, **chosen, "design": Design(**fields["design"])})
+    return Architecture(**{**fields, **chosen, "design": Design(**current_switches(fields["design"]))})

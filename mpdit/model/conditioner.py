@@ -1,8 +1,8 @@
 """Conditioners: from the condition of a sample to the modulation of one sub-layer.
 
-Source: arXiv 2505.19122, Eq. 4 (scale, shift, gate) and Eq. 6 (rotation). In design E all gains start
-at 0, so every modulation starts as the identity. Where the published code lets the magnitude grow as
-√(1 + gain²), ours divides by it: `(1 + g·s)/√(1 + g²)` keeps unit magnitude at any gain.
+Source: arXiv 2505.19122, Eq. 4 (scale, shift, gate) and Eq. 6 (rotation). In designs E and F all gains start
+at 0, so every modulation starts as the identity. In E, as published, the magnitude grows as √(1 + gain²); F divides
+by it: `(1 + g·s)/√(1 + g²)` keeps unit magnitude at any gain.
 """
 
 from collections.abc import Callable, Sequence

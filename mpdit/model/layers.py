@@ -96,19 +96,15 @@ class MPSum(nn.Module):
         return mp_sum(stream, branch, self.t)
 
 
-class RenormalizedSum(nn.Module):
-    """`mp_sum` of stream and branch, brought back to unit magnitude token by token: (…, channels) → (…, channels).
+class Renormalize(nn.Module):
+    """A stream brought back to unit magnitude token by token: (…, channels) → (…, channels). Ours, in design F.
 
-    Eq. 88 keeps magnitude only while the two are uncorrelated. They are so at initialisation, by chance (to
-    about 1/√channels), and not after training: branches learn to point along the stream, and a plain sum doubles it.
+    Eq. 88 keeps the magnitude of a sum only while its two parts are uncorrelated. They are so at initialisation, by
+    chance (to about 1/√channels), and not after training: branches learn to point along the stream.
     """
 
-    def __init__(self, t: float) -> None:
-        super().__init__()
-        self.t = t
-
-    def forward(self, stream: Tensor, branch: Tensor) -> Tensor:
-        return normalize(mp_sum(stream, branch, self.t))
+    def forward(self, stream: Tensor) -> Tensor:
+        return normalize(stream)
 
 
 class Linear(nn.Module):

@@ -1,7 +1,7 @@
 """The diffusion transformer, on every rung of the design ladder from DiT to MP-DiT.
 
 Sources: arXiv 2212.09748 (DiT, design A), arXiv 2505.19122 (MP-DiT, design E), with the choices of
-arXiv 2312.02696 for embeddings and residual sums.
+arXiv 2312.02696 for embeddings and residual sums. Design F brings streams back to unit magnitude: our own step.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from mpdit.model.layers import (
     MPEmbedding,
     MPSum,
     PlainSum,
-    RenormalizedSum,
+    Renormalize,
     SinusoidalFeatures,
     initialize_weights,
     linear,
@@ -79,11 +79,9 @@ def layer_norm(design: Design, width: int) -> nn.Module:
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) if design.layer_norm else nn.Identity()
 
 
-def residual_sum(design: Design) -> RenormalizedSum | MPSum | PlainSum:
+def residual_sum(design: Design) -> MPSum | PlainSum:
     """Build the design's sum of a stream and a branch."""
-    if not design.mp_residual:
-        return PlainSum()
-    return RenormalizedSum(RESIDUAL_T) if design.renormalized else MPSum(RESIDUAL_T)
+    return MPSum(RESIDUAL_T) if design.mp_residual else PlainSum()
 
 
 class SubLayer(nn.Module):
@@ -95,12 +93,13 @@ class SubLayer(nn.Module):
         self.conditioner = conditioner(design, width, kinds)
         self.modulate = Modulate()
         self.branch = branch
-        self.residual = residual_sum(design)
+        self.residual = residual_sum(design)  # its output is observed as it is, so that drift shows also in design F
+        self.renormalize = Renormalize() if design.renormalized else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         modulation = self.conditioner(condition)
         branch = self.branch(self.modulate(self.norm(x), modulation))
-        return self.residual(x, modulation.output.of(branch))
+        return self.renormalize(self.residual(x, modulation.output.of(branch)))
 
 
 class Block(nn.Module):

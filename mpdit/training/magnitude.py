@@ -27,7 +27,7 @@ def observed(
     """While open, every forward pass puts the statistic of each activation into `observations`, by name.
 
     The activations (batch, tokens, channels) are, for each block's attention and MLP, the modulated input and the
-    residual stream after it.
+    residual stream after it, before it is brought back to unit magnitude (design F).
     """
     handles = []
     for number, block in enumerate(denoiser.network.blocks):
@@ -71,7 +71,10 @@ def _eager() -> AbstractContextManager[None]:
 
 
 def magnitude_drift(magnitudes: dict[str, tuple[float, float]]) -> float:
-    """Return the largest |ln M| over blocks, M the mean magnitude of the residual stream after it; 0 is none."""
+    """Return the largest |ln M| over blocks, M the mean magnitude of the residual stream after it; 0 is none.
+
+    Where streams are brought back to unit magnitude, M is what the sum was before.
+    """
     return max(abs(math.log(mean)) for name, (mean, _) in magnitudes.items() if name.endswith("mlp/residual"))
 
 

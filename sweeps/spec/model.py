@@ -9,9 +9,11 @@ from pydantic import (
     PlainSerializer,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from mpdit.errors import input_error
+from mpdit.model.old_designs import current_recipe, current_values, is_old
 from mpdit.scoring.frechet import FOLDS
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
@@ -161,6 +163,19 @@ class Notify(Settings):
     when: list[Occasion] = Field(default_factory=lambda: list(get_args(Occasion)))
 
 
+def current_sweep(given: Any) -> Any:
+    """The fields of a sweep file; where an earlier release wrote them, its E is F (mpdit/model/old_designs.py)."""
+    recipe = given.get("recipe") if isinstance(given, dict) else None
+    if not isinstance(recipe, dict) or not is_old(recipe.get("model")):
+        return given
+    current, axes, search = {"recipe": current_recipe(recipe)}, given.get("axes"), given.get("search")
+    if isinstance(axes, dict):
+        current["axes"] = current_values(axes)
+    if isinstance(search, dict) and search.get("first"):
+        current["search"] = {**search, "first": [current_values(point) for point in search["first"]]}
+    return {**given, **current}
+
+
 class SweepSpec(Settings):
     """One sweep file."""
 
@@ -180,6 +195,11 @@ class SweepSpec(Settings):
     retention: Retention = Retention()
     tracking: Tracking = Tracking()
     notify: Notify = Notify()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _designs_as_named_today(cls, given: Any) -> Any:
+        return current_sweep(given)
 
     @property
     def training_axes(self) -> list[str]:

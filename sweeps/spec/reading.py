@@ -1,5 +1,6 @@
 """Read a sweep file: every axis value is checked and brought to canonical form before anything starts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.metrics.registry import METRICS, measured_metrics
 from pipelines.yaml_file import Document, anchored, apply_settings, read_yaml, rule, validate
 from sweeps.spec.consistency import check_consistency
-from sweeps.spec.model import SweepSpec
+from sweeps.spec.model import SweepSpec, current_sweep
 from sweeps.spec.paths import axis_paths, kind_path, split_path, value_at, with_values
 from sweeps.spec.space import Axis, Domain
 
@@ -69,7 +70,7 @@ def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
 
 def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
     """The sweep in a document that has been read. Raises InputError for anything wrong."""
-    document = apply_settings(document, settings)
+    document = apply_settings(replace(document, data=current_sweep(document.data)), settings)
     for where in (("recipe", "data", "path"), ("axes", "data.path")):
         document = anchored(document, where)
     spec = validate(SweepSpec, document)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from mpdit.model.old_designs import current_values
 from pipelines.old_identity import current_cell_key
 from pipelines.scoring.cell import cell_key
 from sweeps.storage.trial_status import TrialStatus
@@ -51,11 +52,15 @@ class SweepStarted(Event, frozen=True, tag="sweep_started"):
     settings: dict[str, Any] = {}
 
 
-class Suggested(Event, frozen=True, tag="suggested"):
-    """A search suggested a point; its trials, one a seed."""
+class Suggested(Event, frozen=True, omit_defaults=False, tag="suggested"):
+    """A search suggested a point; its trials, one a seed. designs: which names `params` has for designs.
+
+    In a line that lacks it they are those of an earlier release; see mpdit/model/old_designs.py.
+    """
 
     params: dict[str, Any]
     trials: list[str] = []
+    designs: str = "A-F"
 
 
 class TrialStarted(Event, frozen=True, tag="trial_started"):
@@ -227,7 +232,7 @@ def decode(line: bytes) -> Event:
         event: Event = _decoder.decode(line)
     except msgspec.ValidationError:
         return _unknown(msgspec.json.decode(line))
-    return _with_settings(event, msgspec.json.decode(line)) if isinstance(event, SweepStarted) else event
+    return _completed(event, msgspec.json.decode(line)) if isinstance(event, (SweepStarted, Suggested)) else event
 
 
 def encode(event: Event) -> dict[str, Any]:
@@ -255,7 +260,7 @@ def from_plain(line: dict[str, Any]) -> Event:
         event: Event = msgspec.convert(line, Known)
     except msgspec.ValidationError:
         return _unknown(line)
-    return _with_settings(event, line) if isinstance(event, SweepStarted) else event
+    return _completed(event, line)
 
 
 def _ratio(seconds: float | None, work: float | None) -> float | None:
@@ -275,7 +280,12 @@ def _unknown(line: Any) -> UnknownEvent:
     )
 
 
-def _with_settings(event: SweepStarted, line: dict[str, Any]) -> SweepStarted:
+def _completed(event: Event, line: dict[str, Any]) -> Event:
+    """The event with what its line says beside its fields: settings under their own names, designs under old ones."""
+    if isinstance(event, Suggested) and "designs" not in line:
+        return msgspec.structs.replace(event, params=current_values(event.params))
+    if not isinstance(event, SweepStarted):
+        return event
     known = {*HEAD, *SweepStarted.__struct_encode_fields__}
     settings = {name: value for name, value in line.items() if name not in known}
     return msgspec.structs.replace(event, settings=settings) if settings else event

@@ -6,6 +6,7 @@ import pytest
 
 from mpdit.errors import InputError
 from pipelines import evaluate, train
+from pipelines.api import _read
 from pipelines.recipe import Recipe
 from tests.conftest import SMALL
 
@@ -29,3 +30,9 @@ def test_what_cannot_be_used_is_told_in_one_message(tmp_path: Path) -> None:
         train(Recipe.model_validate(FIELDS), tmp_path, settings=["optimizer.lrr=1"])
     with pytest.raises(InputError):
         evaluate(tmp_path / "nowhere")
+
+
+def test_a_bundle_of_release_0_1_0_is_trained_again_as_it_was_unless_another_design_is_set() -> None:
+    bundle = Path(__file__).parents[1] / "fixtures" / "release-0.1.0" / "bundle"
+    assert _read(bundle, [])[0].model.design == "F"
+    assert _read(bundle, ["model.design=E"])[0].model.design == "E"

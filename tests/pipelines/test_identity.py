@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mpdit.errors import InputError
+from mpdit.model.old_designs import OLD_SWITCHES
 from mpdit.registry import Plugin
 from pipelines.identity import changed_fields, trial_id
 from pipelines.old_identity import cell_key_of_0_1, current_cell_key, known_trial_id, trial_id_of_0_1
@@ -19,7 +20,7 @@ RECIPES: list[tuple[dict[str, Any], str, str]] = [  # fields, today's name, the 
     ({"optimizer": {"lr": 0.04}, "steps": 450}, "ca5223310c", "7f3b1f52b7"),
     ({"model": {"modulation": "rotation+gate"}}, "824a77eb3b", "58534ff4a7"),
     ({"model": {"design": "A"}}, "a7674b879e", "70f42a16ca"),
-    ({"model": {"design": "E", "mp_silu": False}}, "e77d6ed2d1", "880c477ef7"),
+    ({"model": {"design": "F", "mp_silu": False}}, "e77d6ed2d1", "880c477ef7"),
     (
         {"model": {"size": "S", "patch": 4}, "data": {"name": "shapes", "resolution": 16, "count": 40}},
         "761ccd310a",
@@ -95,3 +96,33 @@ def test_the_version_of_a_plugin_is_part_of_the_names_of_what_uses_it(monkeypatc
 def test_a_recipe_that_names_a_plugin_which_is_not_installed_says_what_to_install() -> None:
     with pytest.raises(InputError, match="the plug-in 'absent' is not installed"):
         validate(Recipe, Document({"model": {"attention": "absent.sparse"}}, "recipe.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("written", "today", "name", "old"),
+    [
+        ({"design": "E"}, {}, "52162c1b56", "4cd79a93c5"),
+        ({"design": "E", "mp_silu": False}, {"design": "F", "mp_silu": False}, "e77d6ed2d1", "880c477ef7"),
+        ({"design": "E", "mp_residual": False}, {"design": "E", "mp_residual": False}, "9ac8f93bac", "b7aee0b54a"),
+        ({"design": "A", "mp_residual": True}, {"design": "A", "mp_residual": True}, "59b5427fc8", "beffcb9fff"),
+        ({"design": "E", "variant": "map-dit"}, {"design": "E", "variant": "map-dit"}, "75713abc4d", "9bcd3e08db"),
+    ],
+)
+def test_a_recipe_that_an_earlier_release_wrote_is_the_training_that_it_was(
+    written: dict[str, Any], today: dict[str, Any], name: str, old: str
+) -> None:
+    """The release wrote every switch, and its E brought streams back; the ids were computed with its own code."""
+    read = Recipe.model_validate({"model": {"variant": None, **dict.fromkeys(OLD_SWITCHES), **written}})
+    assert trial_id(read) == trial_id(Recipe.model_validate({"model": today})) == name
+    assert trial_id_of_0_1(read) == old
+    assert Recipe.model_validate(read.model_dump()) == read
+
+
+def test_the_paper_s_design_is_another_training_and_was_unknown_to_older_releases() -> None:
+    paper, ours = (Recipe.model_validate({"model": {"design": design}}) for design in "EF")
+    assert trial_id(ours) == trial_id(Recipe())
+    assert trial_id(paper) != trial_id(ours)
+    assert trial_id_of_0_1(paper) is None
+    by_switch = Recipe.model_validate({"model": {"renormalized": False}})
+    assert trial_id(by_switch) == trial_id(paper)
+    assert Recipe.model_validate(paper.model_dump()) == paper

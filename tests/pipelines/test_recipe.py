@@ -110,7 +110,7 @@ def test_the_public_code_s_variant_clips_as_it_does_unless_told_otherwise() -> N
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"model": {"design": "F"}}, "A, B, C, D, E"),
+        ({"model": {"design": "G"}}, "A, B, C, D, E, F"),
         ({"model": {"variant": "map_dit"}}, "map-dit"),
         ({"model": {"design": "A", "forced_normalization": True}}, "weight_normalization: true"),
         ({"objective": {"name": "ddpm", "p_mean": -1.0}}, "objective 'ddpm' has no p_mean"),

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import mpdit as library
+from mpdit.model.design import DESIGNS
 from sweeps.storage.events import Progress
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import read
@@ -71,6 +72,8 @@ def test_a_report_is_written_of_it(old: Path, mpdit: Command) -> None:
 def test_its_bundle_and_its_trial_are_loaded(old: Path) -> None:
     bundled, recipe = library.load(old / "bundle")
     assert recipe["model"]["modulation"] == "rotation+gate"
+    assert recipe["model"]["design"] == "F"  # what that release called E
+    assert bundled.network.architecture.design == DESIGNS["F"]
     trained, _ = library.load(old / "storage" / "trials" / written("rank.json")[0]["trial"], ema=0.1)
     for one, other in zip(bundled.parameters(), trained.parameters(), strict=True):
         torch.testing.assert_close(one, other)

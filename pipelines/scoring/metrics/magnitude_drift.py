@@ -5,7 +5,7 @@ from pipelines.scoring.metrics.registry import METRICS, Metric
 MAGNITUDE_DRIFT = METRICS.register(
     Metric(
         name="magnitude_drift",
-        doc="largest |ln M| over blocks, M the mean token magnitude of the residual stream; 0: magnitude is kept",
+        doc="largest |ln M| over blocks, M the mean token magnitude of the residual sum; 0: magnitude is kept",
         label="magnitude drift",
         read=lambda cell: cell.magnitude_drift,
         at_rung=lambda score: score.magnitude_drift,

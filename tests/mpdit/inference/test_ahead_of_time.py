@@ -46,7 +46,7 @@ def no_compiler(*_: Any) -> None:
     raise RuntimeError("no compiler")
 
 
-@pytest.mark.parametrize("step", ["A", "E"])
+@pytest.mark.parametrize("step", ["A", "F"])
 @torch.inference_mode()
 def test_one_file_serves_every_block_batch_and_weights(
     step: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +75,7 @@ from pathlib import Path
 from tests.mpdit.inference.test_ahead_of_time import compile_ahead_of_time, denoiser_of, fold, inputs, DESIGNS
 torch.set_num_threads(1)
 with torch.inference_mode():
-    folded = fold(denoiser_of(DESIGNS["E"]))
+    folded = fold(denoiser_of(DESIGNS["F"]))
     folded(*inputs(1))
     print(compile_ahead_of_time(folded.network, Path(sys.argv[1])), "torch._dynamo" in sys.modules)
 """
@@ -89,7 +89,7 @@ def test_without_a_compiler_the_blocks_stay_plain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ahead_of_time, "_compile", no_compiler)
-    folded = fold(denoiser_of(DESIGNS["E"]))
+    folded = fold(denoiser_of(DESIGNS["F"]))
     with caplog.at_level(logging.WARNING):
         assert not compile_ahead_of_time(folded.network, tmp_path)
     assert "not compiled, so slower: no compiler" in caplog.text
@@ -100,7 +100,7 @@ def test_without_a_compiler_the_blocks_stay_plain(
 def test_a_damaged_file_is_not_used_and_made_again_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folded = fold(denoiser_of(DESIGNS["E"]))
+    folded = fold(denoiser_of(DESIGNS["F"]))
     monkeypatch.setattr(ahead_of_time, "_compile", lambda block, example, path: path.write_bytes(b"no library"))
     assert not compile_ahead_of_time(folded.network, tmp_path)
     assert not list(tmp_path.glob("*.so"))
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_not_used_and_made_again_next_time(
 
 
 def test_what_the_file_depends_on_is_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    design = DESIGNS["E"]
+    design = DESIGNS["F"]
     network = denoiser_of(design).network
     wider = build_denoiser(small_architecture(width=64, design=design), Edm(sigma_data=0.75), 0).network
     keys = [ahead_of_time._key(network), ahead_of_time._key(wider)]

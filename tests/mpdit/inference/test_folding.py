@@ -32,9 +32,9 @@ def test_a_folded_denoiser_gives_the_same_images(design: str) -> None:
                 parameter.fill_(0.7)  # gains start at 0, where nothing is to be seen
     folded = fold(denoiser)
     assert not any(isinstance(part, (MPLinear, WNLinear)) for part in folded.modules())
-    assert any(isinstance(part, FoldedLinear) for part in folded.modules()) == (design in "CDE")
+    assert any(isinstance(part, FoldedLinear) for part in folded.modules()) == (design in "CDEF")
     inputs = normal((6, 1, 8, 8), 0, 0, "images"), torch.linspace(0.01, 20, 6), torch.arange(6)
-    torch.testing.assert_close(folded(*inputs), denoiser(*inputs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(folded(*inputs), denoiser(*inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_a_folded_network_takes_the_weights_of_another() -> None:

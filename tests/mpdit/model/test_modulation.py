@@ -22,7 +22,7 @@ from mpdit.randomness import normal
 SUBSETS = [kinds for size in range(len(part_names()) + 1) for kinds in itertools.combinations(part_names(), size)]
 
 
-def with_gain(kinds: tuple[str, ...], gain: float, design: str = "E", variant: str | None = None) -> MPConditioner:
+def with_gain(kinds: tuple[str, ...], gain: float, design: str = "F", variant: str | None = None) -> MPConditioner:
     made = MPConditioner(64, kinds, choose_design(design, variant=variant))
     initialize_weights(made, torch.Generator().manual_seed(0))
     for parameter in made.gains.values():
@@ -77,7 +77,7 @@ def test_every_modulation_starts_as_the_identity_and_gates_of_plain_sums_start_c
     initialize_weights(made, torch.Generator().manual_seed(0))
     does = made(condition())
     torch.testing.assert_close(Modulate()(x, does), x)
-    torch.testing.assert_close(does.output.of(x), torch.zeros_like(x) if "gate" in kinds and design != "E" else x)
+    torch.testing.assert_close(does.output.of(x), torch.zeros_like(x) if "gate" in kinds and design not in "EF" else x)
 
 
 @pytest.mark.parametrize("kinds", SUBSETS)
@@ -88,8 +88,9 @@ def test_every_modulation_keeps_unit_magnitude_at_any_gain(kinds: tuple[str, ...
         assert float(y.detach().square().mean().sqrt()) == pytest.approx(1, abs=0.08)
 
 
-def test_the_public_code_lets_scale_and_gate_grow() -> None:
-    does = with_gain(("scale", "gate"), 1.0, variant="map-dit")(condition())
+@pytest.mark.parametrize(("design", "variant"), [("E", None), ("E", "map-dit"), ("F", "map-dit")])
+def test_the_paper_and_its_code_let_scale_and_gate_grow(design: str, variant: str | None) -> None:
+    does = with_gain(("scale", "gate"), 1.0, design, variant)(condition())
     for y in (Modulate()(tokens(), does), does.output.of(tokens())):
         assert float(y.detach().square().mean().sqrt()) == pytest.approx(2**0.5, abs=0.1)
 

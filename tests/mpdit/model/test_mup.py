@@ -21,12 +21,12 @@ def test_the_hidden_rate_of_normalised_maps_is_that_of_edm2_s_presets(width: int
     assert 0.01 * rule("hidden", True, width, 192 / width).rate == pytest.approx(lr, rel=0.04)
 
 
-@pytest.mark.parametrize("design", "AE")
+@pytest.mark.parametrize("design", "AEF")
 def test_the_roles_follow_from_what_grows(design: str) -> None:
     architecture = small_architecture(design=DESIGNS[design], width=256, heads=16, base_width=64)
     rates = {name: its.rate for name, its in parameter_rules(architecture).items()}
     assert set(rates) == set(dict(build_transformer(architecture, 0).named_parameters()))
-    kept = {"A": 1 / 4, "E": 1 / 2}[design]
+    kept = {"A": 1 / 4, "E": 1 / 2, "F": 1 / 2}[design]
     hidden = ("noise_embed.fc2", "project", "qkv", "branch.proj", "branch.fc1", "branch.fc2")
     for name, rate in rates.items():  # 256 noise-level channels are not taken for the width
         assert rate == (kept if name.endswith(tuple(f"{part}.weight" for part in hidden)) else 1), name
@@ -52,7 +52,7 @@ def test_plain_maps_start_as_dit_under_mup_does() -> None:
     assert network.final.multiplier == 1 / 4
 
 
-@pytest.mark.parametrize("design", "ABCDE")
+@pytest.mark.parametrize("design", "ABCDEF")
 def test_the_answer_starts_at_0_at_every_width(design: str) -> None:
     for width in (32, 64):
         network = build_transformer(small_architecture(design=DESIGNS[design], width=width, base_width=16), 0)
@@ -60,7 +60,7 @@ def test_the_answer_starts_at_0_at_every_width(design: str) -> None:
         assert float(answer.detach().abs().max()) == 0
 
 
-def after_two_steps(base_width: int | None, design: str = "E") -> Denoiser:
+def after_two_steps(base_width: int | None, design: str = "F") -> Denoiser:
     architecture = small_architecture(design=DESIGNS[design], base_width=base_width)
     state = new_state(build_denoiser(architecture, Edm(0.75), seed=0), (0.9, 0.99))
     loss = DenoisingLoss(state.denoiser)
@@ -72,7 +72,7 @@ def after_two_steps(base_width: int | None, design: str = "E") -> Denoiser:
     return state.denoiser
 
 
-def test_at_the_base_width_design_e_is_bit_for_bit_the_standard_parametrisation() -> None:
+def test_at_the_base_width_design_f_is_bit_for_bit_the_standard_parametrisation() -> None:
     pairs = zip(after_two_steps(None).parameters(), after_two_steps(32).parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 

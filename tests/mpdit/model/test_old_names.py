@@ -45,7 +45,7 @@ def rename_as_before(path: Path) -> None:
     save_file(tensors, path, metadata=header)
 
 
-@pytest.mark.parametrize("design", "AE")
+@pytest.mark.parametrize("design", "AF")
 def test_weights_snapshots_and_checkpoints_of_release_0_1_0_are_read(design: str, tmp_path: Path) -> None:
     architecture = small_architecture(design=DESIGNS[design])
     denoiser = build_denoiser(architecture, Edm(0.75, uncertainty=True), seed=0)

@@ -5,7 +5,7 @@ from mpdit.errors import InputError
 from mpdit.model.architecture import SIZES, Architecture
 from mpdit.model.attention.layers.softmax import SoftmaxAttention
 from mpdit.model.design import DESIGNS, SWITCHES, choose_design
-from mpdit.model.layers import magnitude, normalised_weights
+from mpdit.model.layers import magnitude, normalised_weights, normalize
 from mpdit.model.transformer import (
     build_transformer,
     parameter_count,
@@ -69,7 +69,7 @@ def test_attention_ignores_the_order_of_tokens() -> None:
 
 
 def test_attention_ignores_the_magnitude_of_queries_and_keys() -> None:
-    attention = SoftmaxAttention(32, 2, DESIGNS["E"])
+    attention = SoftmaxAttention(32, 2, DESIGNS["F"])
     torch.nn.init.normal_(attention.qkv.weight)
     torch.nn.init.normal_(attention.proj.weight)
     x = normal((2, 16, 32), 0, 0, "x")
@@ -127,14 +127,32 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
 def test_each_rung_of_the_ladder_changes_what_it_says() -> None:
     changed = {
         rung: {name for name in SWITCHES if getattr(DESIGNS[rung], name) != getattr(DESIGNS[before], name)}
-        for before, rung in zip("ABCD", "BCDE", strict=True)
+        for before, rung in zip("ABCDE", "BCDEF", strict=True)
     }
     assert changed == {
         "B": {"cosine_attention"},
         "C": {"weight_normalization"},
         "D": {"forced_normalization"},
         "E": {"mp_residual", "mp_silu", "mp_embedding", "mp_positions", "layer_norm"},
+        "F": {"renormalized"},
     }
+
+
+def test_design_e_blends_streams_and_attends_as_published_and_f_brings_them_back() -> None:
+    """A block without modulation, by hand: Eq. 88 of arXiv 2312.02696 with t = 0.3, cosine attention, SiLU/0.596."""
+    x = normalize(normal((2, 16, 32), 0, 0, "x")) * 1.5
+    for design in "EF":
+        block = build_transformer(small_architecture("none", design=DESIGNS[design]), seed=0).blocks[0]
+        back = normalize if design == "F" else torch.nn.Identity()
+        attention, mlp = block.attention.branch, block.mlp.branch
+        q, k, v = attention.qkv(x).reshape(2, 16, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        weights = (normalize(q) @ normalize(k).mT / 4).softmax(-1)
+        y = back(attention.proj((weights @ v).transpose(1, 2).reshape(2, 16, 32)))
+        stream = back((0.7 * x + 0.3 * y) / 0.58**0.5)
+        branch = mlp.fc2(torch.nn.functional.silu(mlp.fc1(stream)) / 0.596)
+        torch.testing.assert_close(
+            block(x, torch.zeros(2, 32)), back((0.7 * stream + 0.3 * branch) / 0.58**0.5), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_plain_attention_feels_the_magnitude_of_queries_and_keys() -> None:
@@ -148,13 +166,15 @@ def test_plain_attention_feels_the_magnitude_of_queries_and_keys() -> None:
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.parametrize("design", ["A", "E"])
+@pytest.mark.parametrize("design", ["A", "E", "F"])
 def test_every_switch_can_be_set_by_itself(design: str, switch: str) -> None:
     flipped = {switch: not getattr(DESIGNS[design], switch)}
-    if switch == "weight_normalization" and design == "E":
+    if switch == "weight_normalization" and design in "EF":
         flipped["forced_normalization"] = False
     if switch == "forced_normalization" and design == "A":
         flipped["weight_normalization"] = True
+    if switch == "renormalized" and design == "A":
+        flipped["mp_residual"] = True
     model = build_transformer(small_architecture(design=choose_design(design, flipped)), seed=0)
     model(normal((2, 1, 8, 8), 0, 0, "x"), torch.zeros(2), torch.arange(2)).square().sum().backward()
 
@@ -162,6 +182,26 @@ def test_every_switch_can_be_set_by_itself(design: str, switch: str) -> None:
 def test_forced_normalisation_of_weights_that_are_not_normalised_is_refused() -> None:
     with pytest.raises(InputError, match="forced weight normalisation"):
         choose_design("A", {"forced_normalization": True})
+
+
+def test_bringing_back_plain_sums_is_refused() -> None:
+    with pytest.raises(InputError, match="mp_residual: true"):
+        choose_design("A", {"renormalized": True})
+
+
+def test_a_switch_that_the_variant_sets_otherwise_is_refused() -> None:
+    with pytest.raises(InputError, match="sets renormalized itself"):
+        choose_design("F", {"renormalized": True}, "map-dit")
+    assert choose_design("F", {"renormalized": False}, "map-dit") == choose_design("E", variant="map-dit")
+
+
+@pytest.mark.parametrize(
+    ("design", "sums", "brought_back"), [("A", True, True), ("E", True, False), ("F", False, False)]
+)
+def test_a_sum_is_brought_back_unless_its_design_leaves_it_as_it_is(
+    design: str, sums: bool, brought_back: bool
+) -> None:
+    assert choose_design(design, {"mp_residual": sums}).renormalized is brought_back
 
 
 def test_an_unknown_variant_is_refused_with_the_nearest() -> None:

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch import nn
 
 from mpdit.data.registry import load_dataset
 from mpdit.diffusion.denoiser import Denoiser, build_denoiser
@@ -48,7 +49,7 @@ def new_drift(size: str, modulation: str, samples: int) -> float:
 
 @pytest.mark.parametrize("modulation", MODULATIONS)
 def test_a_new_network_keeps_magnitude_under_every_modulation(modulation: str) -> None:
-    assert new_drift("nano", modulation, 64) < 0.05
+    assert new_drift("nano", modulation, 64) < 0.1  # a sum's, by the chance correlation of 64 channels
 
 
 @pytest.mark.parametrize("size", ["XS", "S"])
@@ -64,9 +65,20 @@ def test_a_large_new_network_keeps_magnitude(size: str) -> None:
 
 @pytest.mark.parametrize("design", ["A", "D"])
 def test_without_exact_sums_the_stream_of_a_new_network_leaves_unit_magnitude(design: str) -> None:
-    architecture = replace(small_architecture("scale+shift+gate"), design=choose_design(design))
+    architecture = small_architecture("scale+shift+gate", design=choose_design(design))
     denoiser = build_denoiser(architecture, Edm(0.75), seed=0)
     assert magnitude.magnitude_drift(magnitude.activation_magnitudes(denoiser, load_dataset("digits"))) > 0.05
+
+
+@pytest.mark.parametrize(("design", "sums"), [("E", 4), ("F", 1)])
+def test_drift_is_seen_before_a_stream_is_brought_back(design: str, sums: int) -> None:
+    """With branches that repeat the stream a sum grows by 1/√(0.7² + 0.3²); in F each one begins at 1 again."""
+    network = small_architecture("none", design=choose_design(design))
+    denoiser = build_denoiser(network, Edm(0.75), seed=0)
+    for block in denoiser.network.blocks:
+        block.attention.branch = block.mlp.branch = nn.Identity()
+    drift = magnitude.magnitude_drift(magnitude.activation_magnitudes(denoiser, load_dataset("digits")))
+    assert drift == pytest.approx(-sums * math.log(math.hypot(0.7, 0.3)), abs=0.1 if design == "E" else 1e-5)
 
 
 def test_drift_is_the_largest_log_magnitude_after_a_block() -> None:

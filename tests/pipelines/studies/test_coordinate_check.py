@@ -8,7 +8,7 @@ from mpdit.errors import InputError
 from pipelines.recipe import Recipe
 from pipelines.studies import coordinate_check as coordinates
 
-LARGE = {"E": 0.01, "A": 0.004}  # learning rates
+LARGE = {"F": 0.01, "E": 0.01, "A": 0.004}  # learning rates
 
 
 def recipe(design: str) -> Recipe:
@@ -20,7 +20,7 @@ def spreads(found: coordinates.Check, parametrization: str, kind: str) -> dict[s
     return {place: coordinates.spread(c[kind][place] for c in by_width) for place in next(iter(by_width))[kind]}
 
 
-@pytest.mark.parametrize("design", "EA")
+@pytest.mark.parametrize("design", "FEA")
 def test_under_mup_nothing_grows_with_the_width_and_under_sp_it_does(design: str) -> None:
     found = coordinates.check(recipe(design), (64, 256))
     for kind in ("activation", "change"):
@@ -30,7 +30,7 @@ def test_under_mup_nothing_grows_with_the_width_and_under_sp_it_does(design: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("design", "EA")
+@pytest.mark.parametrize("design", "FA")
 def test_the_same_from_width_64_to_1024(design: str) -> None:
     found = coordinates.check(recipe(design), (64, 128, 256, 512, 1024))
     for kind in ("activation", "change"):

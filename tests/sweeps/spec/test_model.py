@@ -45,6 +45,30 @@ def test_a_resolved_spec_reads_back_as_itself(tmp_path: Path) -> None:
     assert read_spec(tmp_path / "resolved.yaml") == spec
 
 
+def test_a_sweep_that_an_earlier_release_wrote_has_today_s_names_of_designs(tmp_path: Path) -> None:
+    """It wrote every switch of its time; its E is F. A file of one's own means what it says."""
+    from pipelines.yaml_file import write_yaml
+
+    text = SWEEP.replace("  optimizer.lr:", "  model.design: [A, E]\n  optimizer.lr:")
+    text += "search: {algorithm: random, trials: 2, first: [{model.design: E, model.modulation: scale}]}\n"
+    spec = read_spec(written(tmp_path, text))
+    assert spec.axes["model.design"] == ["A", "E"]
+    assert spec.search.first[0]["model.design"] == "E"
+    dumped = spec.model_dump()
+    assert dumped["recipe"]["model"].pop("renormalized", 0) is None
+    dumped["recipe"]["model"]["design"] = "E"
+    write_yaml(tmp_path / "old.yaml", dumped)
+    old = read_spec(tmp_path / "old.yaml")
+    assert old.axes["model.design"] == ["A", "F"]
+    assert old.search.first[0]["model.design"] == "F"
+    assert old.recipe.model.design == "F"
+    changed = read_spec(tmp_path / "old.yaml", ["recipe.model.design=E", "axes.model.design=[A,E]", "search.first=[]"])
+    assert changed.recipe.model.design == "E"
+    assert changed.axes["model.design"] == ["A", "E"]
+    write_yaml(tmp_path / "again.yaml", old.model_dump())
+    assert read_spec(tmp_path / "again.yaml") == old
+
+
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_sweep_is_valid_and_found_by_name(path: Path) -> None:
     assert read_spec(sweep_file(path.stem)).name == path.stem

@@ -20,6 +20,7 @@ from sweeps.storage.events import (
     Progress,
     RungScored,
     RungWidth,
+    Suggested,
     SweepEnded,
     SweepStarted,
     TrialEnded,
@@ -50,6 +51,18 @@ def of_a_worker(value: float) -> list[Event]:
         RungScored("a", 10, 0.5, 50, [RungWidth(0.1, value, value, [value, 1.0], value)], value),
         TrialEnded("a", TrialStatus.COMPLETED, training_seconds=value, energy_joules=value, machine={"watts": value}),
     ]
+
+
+def test_a_point_that_an_earlier_release_suggested_has_today_s_name_of_its_design(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    head = '{"time": "2026-11-24T07:12:29+00:00", "event": "suggested", "trial": null, "step": null, '
+    ledger.path.write_text(head + '"params": {"model.design": "E", "optimizer.lr": 0.1}, "trials": ["a"]}\n')
+    ledger = Ledger(ledger.path)
+    assert ledger.append(Suggested({"model.design": "E"}, ["b"]))
+    for events in (ledger.events, read(ledger.path), [from_plain(encode(event)) for event in ledger.events]):
+        old, new = only(events, Suggested)
+        assert old.params == {"model.design": "F", "optimizer.lr": 0.1}
+        assert new.params == {"model.design": "E"}
 
 
 @pytest.mark.parametrize("value", NOT_FINITE)
