@@ -21,13 +21,13 @@ def report(
     """Write a sweep's report: one HTML file that needs no network. A running sweep's is of what is known so far."""
     from cli.sweeping import check_metric, recorded
     from sweeps.report.page import write_report
-    from sweeps.results.ranking import rank
+    from sweeps.results.ranking import rank_in
     from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
     where = open_storage(storage)
     found, made, events = recorded(where, name)
-    rows = rank(made, events, by, where.is_running(found))
+    rows = rank_in(where, made, events, by)
     for trial in dict.fromkeys(row.trial for row in rows):
         where.bring(trial, small=True)
     path = write_report(where, made, rows, events, output or Path(f"{found}-report.html"))

@@ -4,8 +4,6 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 
     from sweeps.execution.driver import RunOptions
     from sweeps.planning.plan import Plan, Trial
+    from sweeps.results.ranking import Row
     from sweeps.storage.events import Event, TrialEnded
     from sweeps.storage.layout import Storage
 
@@ -70,6 +69,7 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str)
     from sweeps.execution.driver import SweepEnd, run
     from sweeps.execution.notify import Notifier, call_each
     from sweeps.planning.plan import make_plan
+    from sweeps.results.ranking import rank_in
     from sweeps.storage.ledger import read
     from sweeps.storage.trial_status import TrialStatus
 
@@ -97,7 +97,8 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str)
     elif not end.worked:
         print("nothing to train or score: every cell is known\n")
     events = read(ledger)
-    _print_ranking(plan, events, Shown(top=SHOWN_AT_THE_END), alive=False)
+    rows = rank_in(where, plan, events)
+    _print_ranking(plan, events, rows, None, SHOWN_AT_THE_END)
     program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
     steps = (f"rank {name}", f"report {name}", "ui", f"best {name} --export")
     print("\n".join(["\nnext:", *(f"  {program} {step}{option}" for step in steps)]))
@@ -237,7 +238,7 @@ def rank(
     columns: Annotated[str | None, typer.Option(metavar="M,M,…", help="Metrics to show besides.")] = None,
 ) -> None:
     """List the cells of a sweep, best first."""
-    from sweeps.results.ranking import as_csv, rank
+    from sweeps.results.ranking import as_csv, rank_in
     from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
@@ -246,18 +247,19 @@ def rank(
     documents = []
     for name in names or [None]:  # type: ignore[list-item]
         found, made, events = recorded(where, name)
-        alive = where.is_running(found)
-        rows = rank(made, events, by, alive, columns=shown)[:top]
+        rows = rank_in(where, made, events, by, shown)
         if optuna:
             from sweeps.results.importance import write_study
 
-            write_study(made, rows, optuna if len(names or []) < 2 else optuna.with_stem(f"{optuna.stem}-{found}"))
+            write_study(
+                made, rows[:top], optuna if len(names or []) < 2 else optuna.with_stem(f"{optuna.stem}-{found}")
+            )
         if json_:
-            documents += [row.as_dict() for row in rows]
+            documents += [row.as_dict() for row in rows[:top]]
         elif csv_:
-            print(as_csv(rows), end="")
+            print(as_csv(rows[:top]), end="")
         else:
-            _print_ranking(made, events, Shown(by, top, shown), alive)
+            _print_ranking(made, events, rows, by, top)
     if json_:
         print(json.dumps(documents, indent=2))
 
@@ -275,7 +277,7 @@ def best(
     json_: JsonOption = False,
 ) -> None:
     """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
-    from sweeps.results.ranking import rank
+    from sweeps.results.ranking import rank_in
     from sweeps.results.winner import RankedSweep, export_winner, transfer_winner
     from sweeps.storage.open_storage import open_storage
 
@@ -284,7 +286,7 @@ def best(
         raise input_error("--size and --patch say what to export the winner for", hint="add --export")
     where = open_storage(storage)
     found, made, events = recorded(where, name)
-    rows = rank(made, events, by, where.is_running(found))
+    rows = rank_in(where, made, events, by)
     if rows[0].value is None:
         raise input_error(f"no cell of {found} has a value yet", hint=f"mpdit status {found}")
     bundle, moved = None, transfer_winner(made, rows[0], size, patch) if size or patch else None
@@ -299,7 +301,7 @@ def best(
         document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
-    _print_ranking(made, events, Shown(by, 1), alive=False)
+    _print_ranking(made, events, rows, by, 1)
     if open_ends := sum(row.is_open for row in rows):
         print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
     if moved:
@@ -335,22 +337,13 @@ def check_metric(by: str | None) -> None:
         METRICS[by]
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What of a ranking is printed: by which metric, how many rows, which further metrics."""
-
-    by: str | None = None
-    top: int | None = None
-    columns: Sequence[str] = ()
-
-
-def _print_ranking(made: "Plan", events: "list[Event]", shown: Shown, alive: bool) -> None:
+def _print_ranking(made: "Plan", events: "list[Event]", rows: "list[Row]", asked: str | None, top: int | None) -> None:
     from cli.tables import ranking_table
     from pipelines.scoring.metrics.registry import METRICS
-    from sweeps.results.ranking import noise_floor, rank
+    from sweeps.results.ranking import noise_floor
+    from sweeps.results.seed_spread import spread_said
 
-    by, top = METRICS[shown.by or made.spec.metrics[0]], shown.top
-    rows = rank(made, events, shown.by, alive, columns=shown.columns)
+    by = METRICS[asked or made.spec.metrics[0]]
     if all(row.value is None and row.is_open for row in rows):
         print(f"none of the {len(rows)} cells of {made.spec.name} has a value yet; see: mpdit status {made.spec.name}")
         return
@@ -369,6 +362,8 @@ def _print_ranking(made: "Plan", events: "list[Event]", shown: Shown, alive: boo
         print("!  breaks a constraint: " + ", ".join(made.spec.constraints))
     if by.has_folds and len(made.trials) > 1 and {row.seeds for row in rows if row.value is not None} == {1}:
         print("±  standard error; a training seed may move it by more: sweep seed: [0, 1, 2]")
+    if len(made.trials) > 1 and rows[0].seed_spread is not None:
+        print(spread_said(rows[0].seed_spread, rows[0].seed_spread_from or "").replace(": ", ":\n   ", 1))
     floor = noise_floor(events)
     if by.has_folds and floor is not None:
         print(f"noise floor: {floor:.3f}, what real images would score with as many samples")

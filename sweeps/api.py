@@ -55,4 +55,4 @@ def rank(
     name = where.find_sweep(sweep)
     events = read(where.ledger(name))
     plan = make_plan(read_spec(where.spec(name)), events)
-    return ranking.rank(plan, events, by, where.is_running(name))[:top]
+    return ranking.rank_in(where, plan, events, by)[:top]

@@ -7,15 +7,14 @@ so parts computed anywhere (processes, GPUs, earlier starts) can be added up.
 from __future__ import annotations
 
 import hashlib
-import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, reduce
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mpdit.lazy_modules import lazy_module
 from mpdit.randomness import generator
+from mpdit.scoring.intervals import FOLDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,10 +24,6 @@ else:
     np = lazy_module("numpy")
     torch = lazy_module("torch")
 
-FOLDS = 10  # disjoint groups of samples, the same for every cell
-CONFIDENCE = 0.95
-NORMAL_CRITICAL = 1.959963984540054  # of a normal value at that confidence
-EXPANSION_FROM = 500  # degrees of freedom, where the expansion's error is that of rounding
 FLOOR_SPLITS = 20  # pairs of disjoint parts of each size, for the noise floor in few dimensions
 FLOOR_WORK = 2e9  # fewer splits are taken where splits·dimensions³ would be more
 
@@ -123,89 +118,6 @@ def left_out_distances(folds: Sequence[Statistics], reference: Statistics) -> tu
     """
     total = sum(folds[1:], folds[0])
     return distance(total, reference), [distance(total - fold, reference) for fold in folds]
-
-
-def jackknife_error(left_out: Sequence[float]) -> float:
-    """Return the standard error of the delete-a-fold jackknife over k folds, √((k − 1)·variance).
-
-    It is the error over the samples alone, not over training seeds.
-
-    Args:
-        left_out: a value without each fold; for a difference of two cells on the same noise, the differences.
-    """
-    count = len(left_out)
-    mean = _sum(left_out) / count
-    variance = _sum([(value - mean) * (value - mean) for value in left_out]) / count
-    return math.sqrt((count - 1) * variance)
-
-
-def _sum(values: Sequence[float]) -> float:
-    """Add some numbers (128 at most) in NumPy's order, so that errors stay those that older releases wrote."""
-    even = len(values) - len(values) % 8
-    rows = [list(values[at : at + 8]) for at in range(0, even, 8)]
-    total = 0.0
-    if rows:
-        a, b, c, d, e, f, g, h = (reduce(operator.add, column) for column in zip(*rows, strict=True))
-        total = ((a + b) + (c + d)) + ((e + f) + (g + h))
-    return reduce(operator.add, values[even:], total)
-
-
-@cache
-def t_critical(freedom: float) -> float:
-    """Return the critical value of Student's t at 95 % confidence, for that many degrees of freedom.
-
-    A value may be off by so many standard errors. Folds have FOLDS − 1 = 9 degrees of freedom: 2.26 errors, not 1.96.
-    """
-    t = _expansion(freedom)
-    if freedom >= EXPANSION_FROM:
-        return t
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
-    for _ in range(20):  # Newton's method; two to four steps
-        density = scale * (1 + t * t / freedom) ** (-(freedom + 1) / 2)
-        step = (_two_sided(t, freedom) - (1 - CONFIDENCE)) / (2 * density)
-        t += step
-        if abs(step) < 1e-14 * t:
-            break
-    return t
-
-
-def _expansion(freedom: float) -> float:
-    """Return the critical value by Fisher's expansion about the normal one, Eq. 26.7.5 of Abramowitz and Stegun."""
-    z = NORMAL_CRITICAL
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return sum(term / freedom**power for power, term in enumerate(terms))
-
-
-def _two_sided(t: float, freedom: float) -> float:
-    """Return the probability that |Student's t| exceeds t: I_x(ν/2, ½) at x = ν/(ν + t²), DLMF 8.17.22."""
-    a, b, x = freedom / 2, 0.5, freedom / (freedom + t * t)
-    beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    front = math.exp(a * math.log(x) + b * math.log1p(-x) - beta)
-    if x < (a + 1) / (a + b + 2):
-        return front * _beta_fraction(a, b, x) / a
-    return 1 - front * _beta_fraction(b, a, 1 - x) / b
-
-
-def _beta_fraction(a: float, b: float, x: float) -> float:
-    """Return the continued fraction of the incomplete beta function, by Lentz's method."""
-    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
-    value = d
-    for m in range(1, 10_000):
-        for term in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d, c = 1 / (1 + term * d), 1 + term / c
-            value *= c * d
-        if abs(c * d - 1) < 1e-16:
-            break
-    return value
 
 
 def floor_slope(features: Tensor) -> float:

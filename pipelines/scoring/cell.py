@@ -11,7 +11,7 @@ from mpdit.diffusion.samplers.registry import SAMPLERS
 from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
 from mpdit.errors import input_error
 from mpdit.schedules import edm_levels
-from mpdit.scoring.frechet import FOLDS
+from mpdit.scoring.intervals import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
 from pipelines.recipe import Ema
 from pipelines.scoring.metrics.registry import METRICS, TOGETHER, measurable

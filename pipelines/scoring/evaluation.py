@@ -22,7 +22,8 @@ from mpdit.data.dataset import Dataset
 from mpdit.diffusion.denoiser import Denoiser
 from mpdit.errors import disk_is_full, input_error, no_space
 from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
-from mpdit.scoring.frechet import FOLDS, folds_of, jackknife_error, left_out_distances, metric_name
+from mpdit.scoring.frechet import folds_of, left_out_distances, metric_name
+from mpdit.scoring.intervals import FOLDS, jackknife_error
 from mpdit.training.ema import reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.identity import plugins

@@ -14,7 +14,8 @@ import torch
 from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.errors import InputError
 from mpdit.run_folder import EMA, set_weights
-from mpdit.scoring.frechet import folds_of, jackknife_error, left_out_distances
+from mpdit.scoring.frechet import folds_of, left_out_distances
+from mpdit.scoring.intervals import jackknife_error
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct, snapshot_steps
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe

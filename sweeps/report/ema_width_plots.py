@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mpdit.scoring.frechet import FOLDS, t_critical
 from sweeps.planning.plan import Plan
 from sweeps.results.ranking import Row
 
@@ -78,10 +77,9 @@ def _curves(rows: Sequence[Row], axes: Sequence[str], path: Path) -> Path:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     plot = figure.add_subplot()
     known = lines(rows, axes)
-    wide = t_critical(FOLDS - 1)
     for label, same in list(known.items())[:MOST_CURVES]:
         x, y = [float(row.params[WIDTH]) for row in same], [float(row.value or 0.0) for row in same]
-        spread = [wide * (row.stderr or 0.0) for row in same]
+        spread = [row.interval or 0.0 for row in same]
         (line,) = plot.plot(x, y, marker="o", markersize=3, label=label)
         band = [v - s for v, s in zip(y, spread, strict=True)], [v + s for v, s in zip(y, spread, strict=True)]
         plot.fill_between(x, *band, alpha=0.15, color=line.get_color(), linewidth=0)

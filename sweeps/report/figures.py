@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpdit.scoring.frechet import FOLDS, t_critical
 from pipelines.scoring.metrics.registry import METRICS, Metric
 from sweeps.planning.plan import Plan, Trial
 from sweeps.report.ema_width_plots import WIDTH, grid, lines
@@ -119,7 +118,7 @@ def split_axis(data: SweepData) -> str | None:
 
 def interval(row: Row) -> float:
     """Half the 95 % interval of a row's value; 0 where no error is known."""
-    return t_critical(FOLDS - 1) * (row.stderr or 0.0)
+    return row.interval or 0.0
 
 
 def curves(data: SweepData) -> Figure | None:

@@ -30,6 +30,7 @@ from sweeps.report.pareto_front import front, front_answer, front_figure, object
 from sweeps.report.svg import figure, in_column
 from sweeps.results.importance import distinct, importances
 from sweeps.results.ranking import Row, noise_floor
+from sweeps.results.seed_spread import spread_said
 from sweeps.storage.events import CellScored, Event, Progress, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import by_trial, only
@@ -119,14 +120,14 @@ def answer(data: SweepData) -> list[str]:
     first = f"Best is {what}, with {data.metric} {figure(best.value)}{around}, {seeds}."
     tied = sum(row.tied_with_best for row in data.rows)
     others = len(data.scored) - 1
-    alone = best.seeds == 1 and len(data.plan.trials) > 1
     if tied:
         second = f"{tied} of the {others} other cells cannot be told from it at these errors"
         second += ": more seeds would tell" if best.seeds == 1 else ": more seeds or samples would tell"
     else:
         second = f"It is better than each of the {others} other cells by more than the error of their difference"
-    second += "; another training seed may move any value by more than its interval." if alone else "."
-    return [first, second]
+    if len(data.plan.trials) > 1 and best.seed_spread is not None:
+        second += f"; {spread_said(best.seed_spread, best.seed_spread_from or '')}"
+    return [first, second + "."]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -13,10 +13,12 @@ from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.planning.staged_scoring import rounds, seed_groups
 from sweeps.results.pareto import front
-from sweeps.results.uncertainty import Measured, difference, value_error, what_would_tell_apart
+from sweeps.results.seed_spread import PRIOR, Point, SeedSpread, pooled, storage_spread
+from sweeps.results.uncertainty import Measured, difference, ties, value_error, what_would_tell_apart
 from sweeps.spec.constraint import keeps_all
 from sweeps.spec.model import SweepSpec
 from sweeps.storage.events import CellScored, Event
+from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import by_trial, only, trial_statuses
 from sweeps.storage.trial_status import TrialStatus
 
@@ -30,6 +32,8 @@ class Row:
     to_tell_apart: for a row that is tied with the best, what would separate the two. values, pareto: with several
     objectives each one's mean, and whether no row beats this one in all of them. feasible: with constraints, whether
     it keeps them. metrics: the mean of each further metric that the sweep measures, constrains or is asked for.
+    freedom: degrees of freedom of `stderr`; interval: half the 95 % interval that follows. seed_spread: how far
+    another training seed was taken to move a value, as a share of it, and seed_spread_from: where that is known from.
     """
 
     rank: int
@@ -44,6 +48,10 @@ class Row:
     tied_with_best: bool
     magnitude_drift: float | None
     to_tell_apart: str | None = None
+    freedom: float | None = None
+    interval: float | None = None
+    seed_spread: float | None = None
+    seed_spread_from: str | None = None
     values: dict[str, float | None] | None = None
     pareto: bool | None = None
     feasible: bool | None = None
@@ -71,7 +79,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """As `rank --json` shows it; what only some sweeps have is left out in the others."""
-        some = ("values", "pareto", "feasible", "metrics")
+        some = ("values", "pareto", "feasible", "metrics", "seed_spread", "seed_spread_from")
         return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
 
 
@@ -93,6 +101,20 @@ class _Results:
     columns: list[str]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a ranking is asked for.
+
+    by: a metric; None: the first objective. alive: whether the driver of the sweep is running. columns: metrics to give
+    besides those that the sweep names. known: the spread between training seeds elsewhere.
+    """
+
+    by: str | None = None
+    alive: bool = False
+    columns: Iterable[str] = ()
+    known: SeedSpread = PRIOR
+
+
 def rank(
     plan: Plan, events: list[Event], by: str | None = None, alive: bool = False, *, columns: Iterable[str] = ()
 ) -> list[Row]:
@@ -109,17 +131,31 @@ def rank(
     Raises:
         InputError: For a metric that was not measured in this sweep.
     """
+    return _ranked(plan, events, Asked(by, alive, columns))
+
+
+def rank_in(
+    storage: Storage, plan: Plan, events: list[Event], by: str | None = None, columns: Iterable[str] = ()
+) -> list[Row]:
+    """Rank a sweep as `rank` does, with what the storage's other sweeps tell of the spread between training seeds."""
+    known = storage_spread(storage, plan)
+    return _ranked(plan, events, Asked(by, storage.is_running(plan.spec.name), columns, known))
+
+
+def _ranked(plan: Plan, events: list[Event], asked: Asked) -> list[Row]:
+    by = asked.by
     kind = METRICS[by or plan.spec.metrics[0]]
-    shown = [name for name in dict.fromkeys([*plan.spec.columns, *columns]) if name != kind.name]
+    shown = [name for name in dict.fromkeys([*plan.spec.columns, *asked.columns]) if name != kind.name]
     cells = _scored(plan, events, {*plan.spec.metrics, *shown, kind.name})
-    for name in (kind.name, *columns):
+    for name in (kind.name, *asked.columns):
         _check_measured(plan, METRICS[name], cells.values())
-    results = _Results(cells, trial_statuses(events, alive), kind, shown)
+    results = _Results(cells, trial_statuses(events, asked.alive), kind, shown)
     found = [_row(plan, trials, planned, results) for trials in seed_groups(plan) for planned in plan.cells]
     if len(plan.spec.objective) > 1:
         found = _with_front(plan, found)
     found.sort(key=lambda pair: _order(pair[0], pair[1], front_first=by is None))
-    return [_placed(row, measured, number, *found[0]) for number, (row, measured) in enumerate(found, start=1)]
+    placed = [(replace(row, rank=at), values) for at, (row, values) in enumerate(found, start=1)]
+    return _compared(plan, placed, kind, asked.known)
 
 
 def noise_floor(events: list[Event]) -> float | None:
@@ -208,6 +244,7 @@ def _row(plan: Plan, trials: list[Trial], planned: PlannedCell, results: _Result
     measured = None
     if complete:
         measured = _measured({trial.recipe.seed: cells[trial.id] for trial in trials}, by)
+    error = value_error(measured) if measured else None
     distance = next((cell.event.metric for cell in known if cell), None)
     drifts = [cell.event.magnitude_drift for cell in cells.values() if cell.event.magnitude_drift is not None]
     row = Row(
@@ -217,7 +254,9 @@ def _row(plan: Plan, trials: list[Trial], planned: PlannedCell, results: _Result
         params={**{name: value for name, value in trials[0].params.items() if name != "seed"}, **planned.params},
         metric=distance if by.name == "frechet" else by.name,
         value=measured.value if measured else None,
-        stderr=value_error(measured) if measured else None,
+        stderr=error.error if error else None,
+        freedom=round(error.freedom, 2) if error else None,
+        interval=error.interval if error else None,
         seeds=len(trials),
         trials=[trial.id for trial in trials],
         tied_with_best=False,
@@ -252,14 +291,33 @@ def _measured(cells: dict[int, ScoredCell], by: Metric) -> Measured:
         left_out=[mean(same) for same in zip(*folds, strict=True)] if len(folds) == len(events) else None,
         sampling_error=mean(errors) if len(errors) == len(events) else None,
         samples=events[0].samples,
+        larger_is_better=by.larger_is_better,
     )
 
 
-def _placed(row: Row, measured: Measured | None, number: int, first: Row, best: Measured | None) -> Row:
-    if number == 1 or not (measured and best) or not row.status == first.status == TrialStatus.COMPLETED:
-        return replace(row, rank=number)
-    found = difference(measured, best, same_training=row.trials == first.trials)
-    if found is None or not found.is_tie:
-        return replace(row, rank=number)
-    text = what_would_tell_apart(found, measured.samples)
-    return replace(row, rank=number, tied_with_best=True, to_tell_apart=text)
+def _compared(plan: Plan, found: list[tuple[Row, Measured | None]], by: Metric, known: SeedSpread | None) -> list[Row]:
+    """Mark the rows that cannot be told from the first, among those that are scored in full."""
+    full = [(row, values) for row, values in found if row.status == TrialStatus.COMPLETED and values]
+    rows = [row for row, _ in found]
+    if not full or full[0][0] is not rows[0]:
+        return rows
+    spread = pooled(_by_cell(plan, full), known if by.has_folds else None, "sweep")
+    (first, best), *others = full
+    differences = [difference(values, best, row.trials == first.trials, spread) for row, values in others]
+    tied, level = ties(differences)
+    marked: dict[int, Row] = {}
+    for (row, values), between, is_tied in zip(others, differences, tied, strict=True):
+        if is_tied and between:
+            text = what_would_tell_apart(between, values.samples, level)
+            marked[row.rank] = replace(row, tied_with_best=True, to_tell_apart=text)
+    rows = [marked.get(row.rank, row) for row in rows]
+    return [replace(row, seed_spread=spread.share, seed_spread_from=spread.source) for row in rows] if spread else rows
+
+
+def _by_cell(plan: Plan, found: Iterable[tuple[Row, Measured]]) -> list[dict[Point, dict[int, float]]]:
+    """For each cell the values of the trained points by seed."""
+    cells: dict[tuple[str, ...], dict[Point, dict[int, float]]] = {}
+    for row, measured in found:
+        cell = tuple(str(row.params[axis]) for axis in plan.spec.post_hoc_axes)
+        cells.setdefault(cell, {})[tuple(row.trials)] = measured.values
+    return list(cells.values())

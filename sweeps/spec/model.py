@@ -14,7 +14,7 @@ from pydantic import (
 
 from mpdit.errors import input_error
 from mpdit.model.old_designs import current_recipe, current_values, is_old
-from mpdit.scoring.frechet import FOLDS
+from mpdit.scoring.intervals import FOLDS
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.metrics.registry import METRICS, Mode, measured_metrics

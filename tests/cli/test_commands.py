@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_yaml(storage.sweep("made") / "sweep.yaml", plan.spec.model_dump())
     ledger = Ledger(storage.ledger("made"))
     ledger.append(SweepStarted("s", 2, settings={"axes": plan.spec.axes}))
-    for trial, cell, value in ((0, 0, 3.0), (0, 1, 3.1), (1, 0, 2.0), (1, 1, None)):
+    for trial, cell, value in ((0, 0, 6.0), (0, 1, 6.1), (1, 0, 2.0), (1, 1, None)):
         ledger.append(scored(plan, trial, cell, value))
     for trial in (0, 1):
         ledger.append(ended(plan, trial))
@@ -144,7 +144,7 @@ def test_rank_prints_the_cells_best_first(finished: Path, mpdit: Command) -> Non
 
 def test_rank_as_json_is_one_document(finished: Path, mpdit: Command) -> None:
     rows = json.loads(mpdit("rank", "made", "--storage", finished, "--json").stdout)
-    assert [row["value"] for row in rows] == [2.0, 3.0, 3.1, None]
+    assert [row["value"] for row in rows] == [2.0, 6.0, 6.1, None]
     assert rows[0]["params"] == {"model.modulation": "rotation", "ema.sigma_rel": 0.05}
     assert rows[0]["metric"] == "fd_digits_2k"
     best_two = json.loads(mpdit("rank", "--storage", finished, "--json", "--top", "2").stdout)
@@ -167,7 +167,7 @@ def test_status_shows_each_trial(finished: Path, mpdit: Command) -> None:
     assert "made: not running" in mpdit("status", "--storage", finished).stdout
     found = json.loads(mpdit("status", "--storage", finished, "--json").stdout)
     assert [row["status"] for row in found["trials"]] == ["completed", "completed"]
-    assert [row["best"] for row in found["trials"]] == [3.0, 2.0]
+    assert [row["best"] for row in found["trials"]] == [6.0, 2.0]
 
 
 def test_best_shows_the_winner_and_exports_only_what_is_there(finished: Path, mpdit: Command, refused: Refused) -> None:

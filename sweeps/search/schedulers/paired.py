@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from mpdit.scoring.frechet import FOLDS, jackknife_error, t_critical
+from mpdit.scoring.intervals import FOLDS, jackknife_error
+from mpdit.scoring.student_t import t_critical
 from sweeps.search.schedulers.median import FEWEST_OTHERS
 from sweeps.spec.scheduler_kind import SCHEDULERS, SchedulerKind, Score
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import scipy.linalg
-import scipy.special
 import torch
 from torch.utils.data import Dataset as TorchDataset
 
@@ -9,7 +8,9 @@ from mpdit.data.dataset import to_bytes
 from mpdit.data.registry import load_dataset
 from mpdit.randomness import normal
 from mpdit.scoring import frechet as fidelity
+from mpdit.scoring import intervals
 from mpdit.scoring.extractors.registry import load_extractor
+from mpdit.scoring.student_t import t_critical
 from mpdit.scoring.torch_fidelity_adapter import register_with_torch_fidelity
 
 
@@ -125,9 +126,9 @@ def test_the_errors_interval_covers_the_truth_as_often_as_it_says() -> None:
         for seed in range(300)
     ]
     values = np.array([value for value, _ in found])
-    errors = np.array([fidelity.jackknife_error(left_out) for _, left_out in found])
+    errors = np.array([intervals.jackknife_error(left_out) for _, left_out in found])
     assert errors.mean() == pytest.approx(values.std(), rel=0.15)
-    held = np.abs(values - values.mean()) <= fidelity.t_critical(fidelity.FOLDS - 1) * errors
+    held = np.abs(values - values.mean()) <= t_critical(intervals.FOLDS - 1) * errors
     assert 0.91 <= held.mean() <= 0.98
 
 
@@ -141,25 +142,10 @@ def test_the_error_of_a_paired_difference_is_that_of_the_difference() -> None:
             fidelity.left_out_distances(fidelity.folds_of(x), reference) for x in (noise, 1.05 * noise + 0.02)
         )
         differences.append(other[0] - one[0])
-        told.append(fidelity.jackknife_error(np.subtract(other[1], one[1])))
-        single.append(fidelity.jackknife_error(one[1]))
+        told.append(intervals.jackknife_error(np.subtract(other[1], one[1])))
+        single.append(intervals.jackknife_error(one[1]))
     assert np.mean(told) == pytest.approx(np.std(differences), rel=0.25)
     assert np.mean(told) < np.mean(single) / 2
-
-
-def test_student_s_critical_value_is_wider_than_the_normals() -> None:
-    assert fidelity.t_critical(9) == pytest.approx(2.262, abs=1e-3)
-    assert fidelity.t_critical(1e6) == pytest.approx(1.960, abs=1e-3)
-
-
-def test_errors_are_those_of_the_numerical_libraries() -> None:
-    """They are computed without them, so that a ranking waits for no import."""
-    for freedom in [*np.geomspace(1, 1e9, 100), 9, np.inf]:
-        wanted = scipy.special.stdtrit(freedom, 0.975)
-        assert fidelity.t_critical(float(freedom)) == pytest.approx(wanted, rel=1e-13)
-    for count in (2, 7, 8, 9, 10, 16, 40):
-        values = normal((count,), count, 0, "values").double().numpy()
-        assert fidelity.jackknife_error(values.tolist()) == float(np.sqrt((count - 1) * values.var()))
 
 
 def test_the_noise_floor_is_what_fresh_samples_of_the_truth_score() -> None:

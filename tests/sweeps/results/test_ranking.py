@@ -1,13 +1,19 @@
 import csv
 import io
 import math
+from pathlib import Path
 from statistics import stdev
 
+import numpy as np
 import pytest
 
-from mpdit.scoring.frechet import jackknife_error
-from sweeps.planning.plan import Plan
-from sweeps.results.ranking import as_csv, noise_floor, rank
+from mpdit.scoring.intervals import jackknife_error
+from pipelines.yaml_file import write_yaml
+from sweeps.planning.plan import Plan, make_plan
+from sweeps.results.ranking import as_csv, noise_floor, rank, rank_in
+from sweeps.spec.model import SweepSpec
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import Ledger
 from tests.sweeps.conftest import ended, plan_of, scored
 
 
@@ -42,9 +48,9 @@ def test_a_group_with_a_seed_missing_has_no_value_yet(small_plan: Plan) -> None:
     assert row.status == "pending"
 
 
-@pytest.mark.parametrize(("other", "tied"), [(1.9, True), (1.95, False)])
+@pytest.mark.parametrize(("other", "tied"), [(1.5, True), (1.75, False)])
 def test_ties_are_what_the_errors_cannot_tell_apart(other: float, tied: bool) -> None:
-    """One seed: 0.1·√2 over samples and an assumed 3.2 times that over seeds, together 0.47; 1.96 of them are 0.93."""
+    """One seed: 0.1·√2 over samples, an assumed 13 % of about 1.3, times √2, over seeds: 0.28; 2.14 of them: 0.60."""
     plan = plan_of({"model.modulation": ["scale", "shift"]})
     rows = rank(plan, finished(plan, {(0, 0): 1.0, (1, 0): other}, stderr=0.1))
     assert [row.tied_with_best for row in rows] == [False, tied]
@@ -70,15 +76,107 @@ def test_differences_are_taken_in_pairs_of_folds() -> None:
     assert [row.tied_with_best for row in rows] == [False, False, True]
 
 
-def test_seeds_are_paired_too(small_plan: Plan) -> None:
+def test_seeds_are_paired_too() -> None:
     """A seed that is worse for every cell says nothing against one of them."""
-    alike = {(0, 0): 1.0, (1, 0): 3.0, (2, 0): 1.5, (3, 0): 3.5 + 1e-3}
-    events = [scored(small_plan, trial, 0, value, left_out=folds(value, 0.001)) for (trial, _), value in alike.items()]
-    rows = rank(small_plan, events + [ended(small_plan, trial) for trial in range(4)])
-    known = [row for row in rows if row.value is not None]
-    assert [row.value for row in known] == [2.0, pytest.approx(2.5005)]
-    assert known[0].stderr > 0.9
-    assert not known[1].tied_with_best
+    plan = plan_of({"model.modulation": ["scale", "rotation"], "seed": list(range(6))})
+    values = [factor * (1 + seed % 3) for factor in (1.0, 1.25) for seed in range(6)]
+    events = [scored(plan, at, 0, value, left_out=folds(value, 0.001)) for at, value in enumerate(values)]
+    best, other = rank(plan, events + [ended(plan, trial) for trial in range(12)])
+    assert (best.value, other.value) == (2.0, 2.5)
+    assert best.stderr > 0.3
+    assert not other.tied_with_best
+
+
+def equal_sweeps(seeds: int, spread: float, uneven: float) -> int:
+    """In how many of 300 sweeps of points that are equal `rank` tells one from the best.
+
+    spread: between training seeds, as a share. uneven: by how much points differ in it, as a share of it.
+    """
+    plan = plan_of({"optimizer.lr": [0.01, 0.02, 0.03, 0.04, 0.05], "seed": list(range(seeds))})
+    random, told = np.random.default_rng(0), 0
+    for _ in range(300):
+        of_point = spread * np.exp(uneven * random.standard_normal(5)).repeat(seeds)
+        true = 3 * np.exp(of_point * random.standard_normal(5 * seeds))
+        noise = 0.02 * true[:, None] * random.standard_normal((5 * seeds, 10))  # of each fold
+        left_out = true[:, None] + (noise.sum(1, keepdims=True) - noise) / 9
+        values = true + noise.mean(1)
+        events = [scored(plan, at, 0, values[at], left_out=left_out[at].tolist()) for at in range(5 * seeds)]
+        rows = rank(plan, events + [ended(plan, at) for at in range(5 * seeds)])
+        told += not all(row.tied_with_best for row in rows[1:])
+    return told
+
+
+@pytest.mark.parametrize(
+    ("seeds", "spread", "uneven"),
+    [
+        (1, 0.13, 0.0),  # as the prior says
+        (1, 0.13, 0.3),
+        (2, 0.3, 0.0),  # the sweep's own seeds say more than the prior
+        (3, 0.05, 0.0),
+        (3, 0.3, 0.3),
+        (5, 0.3, 0.3),
+    ],
+)
+def test_of_300_sweeps_of_equal_points_at_most_5_percent_tell_two_apart(
+    seeds: int, spread: float, uneven: float
+) -> None:
+    assert equal_sweeps(seeds, spread, uneven) <= 15
+
+
+def test_the_interval_has_the_freedom_of_what_made_the_error() -> None:
+    """Ten folds: t(9) = 2.262. Three seeds beside which the folds say little: t(2) = 4.303."""
+    alone, several = plan_of({"seed": [0]}), plan_of({"seed": [0, 1, 2]})
+    of_folds = rank(alone, [scored(alone, 0, 0, 3.0, left_out=folds(3.0, 0.01)), ended(alone, 0)])[0]
+    assert of_folds.freedom == 9
+    assert of_folds.interval == pytest.approx(2.2622 * of_folds.stderr, rel=1e-4)
+    events = [scored(several, at, 0, 60.0 + 3 * at, left_out=folds(60.0, 1e-4)) for at in range(3)]
+    of_seeds = rank(several, events + [ended(several, at) for at in range(3)])[0]
+    assert of_seeds.freedom == pytest.approx(2, abs=0.01)
+    assert of_seeds.interval == pytest.approx(4.3027 * 3 / math.sqrt(3), rel=1e-3)
+
+
+def test_the_spread_of_seeds_is_the_sweeps_own_before_the_storages_before_the_prior(tmp_path: Path) -> None:
+    alone = plan_of({"model.modulation": ["scale", "rotation"]})
+    events = finished(alone, {(0, 0): 3.0, (1, 0): 3.2})
+    storage = Storage(tmp_path)
+    assert rank_in(storage, alone, events)[0].seed_spread_from == "prior"
+    other = make_plan(SweepSpec.model_validate({"name": "other", "axes": {"seed": [0, 1, 2]}}))
+    storage.prepare()
+    storage.sweep("other").mkdir()
+    write_yaml(storage.spec("other"), other.spec.model_dump())
+    ledger = Ledger(storage.ledger("other"))
+    for at in range(3):
+        ledger.append(scored(other, at, 0, 3.0 * 1.5**at))
+    spread = math.sqrt((2 * math.log(1.5) ** 2 + 0.13**2) / 3)  # two degrees of freedom, and one of the prior
+    best, second = rank_in(storage, alone, events)
+    assert (best.seed_spread, best.seed_spread_from, second.tied_with_best) == (pytest.approx(spread), "storage", True)
+    own = plan_of({"model.modulation": ["scale", "rotation"], "seed": [0, 1]})
+    events = finished(own, {(0, 0): 3.0, (1, 0): 3.0, (2, 0): 4.0, (3, 0): 4.1})
+    assert rank_in(storage, own, events)[0].seed_spread_from == "sweep"
+
+
+def test_the_spread_of_seeds_does_not_shrink_with_more_samples() -> None:
+    """One seed each, 5 % apart: no number of samples shows which recipe is better."""
+    plan = plan_of({"model.modulation": ["scale", "shift"]})
+    rows = rank(plan, finished(plan, {(0, 0): 1.0, (1, 0): 1.05}, stderr=1e-9))
+    assert (rows[1].tied_with_best, rows[1].to_tell_apart) == (True, "more seeds")
+
+
+def test_the_more_rows_are_compared_the_more_a_difference_has_to_be() -> None:
+    def is_tied(points: int) -> bool:
+        rates = [0.01 * (at + 1) for at in range(points)]
+        plan = plan_of({"optimizer.lr": rates})
+        values = {(at, 0): 1.7 if at else 1.0 for at in range(points)}
+        return rank(plan, finished(plan, values))[1].tied_with_best  # type: ignore[arg-type]
+
+    assert [is_tied(points) for points in (2, 20)] == [False, True]
+
+
+def test_what_is_far_behind_does_not_count_as_a_comparison() -> None:
+    """Step-down: nineteen rows that are told apart without a doubt leave two to compare."""
+    plan = plan_of({"optimizer.lr": [0.01 * (at + 1) for at in range(21)]})
+    values = {(at, 0): 1.0 if at == 0 else 1.7 if at == 1 else 1000.0 for at in range(21)}
+    assert not any(row.tied_with_best for row in rank(plan, finished(plan, values)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +265,8 @@ def test_the_row_has_the_fields_of_the_contract(small_plan: Plan) -> None:
         "tied_with_best",
         "magnitude_drift",
         "to_tell_apart",
+        "freedom",
+        "interval",
     ]
 
 
