@@ -10,10 +10,11 @@ chosen is an instance of it. A kind without settings may be any object that has 
 """
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from threading import RLock
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -35,12 +36,14 @@ class Plugin(NamedTuple):
 class Registry(Generic[K]):
     """The kinds of one thing by name: ours in alphabetical order, then those of plug-ins.
 
-    what: how messages call the thing, as "attention". package: the package whose modules hold our own kinds.
+    what: how messages call the thing, as "attention". package: the package whose modules, in depth, hold our own
+    kinds.
     """
 
     def __init__(self, what: str, package: str) -> None:
         self.what, self.package = what, package
         self._kinds: dict[str, K] = {}
+        self._modules: dict[str, str] = {}
         self._complete = self._importing = False
         self._lock = RLock()  # a second thread waits until all kinds are there
 
@@ -49,6 +52,7 @@ class Registry(Generic[K]):
         name: str = kind.name  # type: ignore[attr-defined]
         if self._kinds.setdefault(name, kind) is not kind:
             raise ValueError(f"{self.what} {name!r} is registered twice")
+        self._modules[name] = sys._getframe(1).f_globals["__name__"]
         return kind
 
     def __getitem__(self, name: str) -> K:
@@ -62,6 +66,10 @@ class Registry(Generic[K]):
                 f"no {self.what} {name!r}", given=name, nearest=nearest(name, names), allowed=", ".join(names)
             )
         return self._kinds[name]
+
+    def module_of(self, name: str) -> str:
+        """The module that registered the kind of that name. Raises InputError where there is none."""
+        return self._modules.get(name, type(self[name]).__module__)
 
     def __contains__(self, name: object) -> bool:
         self._import_ours()
@@ -83,7 +91,7 @@ class Registry(Generic[K]):
                 return
             self._importing = True
             try:
-                for module in iter_modules(import_module(self.package).__path__, f"{self.package}."):
+                for module in walk_packages(import_module(self.package).__path__, f"{self.package}."):
                     import_module(module.name)
                 self._complete = True
             finally:

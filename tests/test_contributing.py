@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mpdit.data.dataset import Dataset
-from mpdit.data.registry import DATASETS, load_dataset
+from mpdit.data.registry import DATASETS, DatasetKind, load_dataset
 from mpdit.diffusion.objectives.registry import OBJECTIVES
 from mpdit.errors import InputError
 from mpdit.model.attention.registry import ATTENTIONS
@@ -53,7 +53,7 @@ def stripes() -> Dataset:
 
 
 @dataclass(frozen=True)
-class Stripes:
+class Stripes(DatasetKind):
     """As a file of mpdit/data/ would register it."""
 
     name: ClassVar[str] = "stripes"

@@ -54,6 +54,7 @@ class Dataset:
         real: (batch,) indices → the uint8 images that samples are measured against; None where `plain` returns them.
         class_names: one a class, or none.
         folder: of the features trained for it.
+        held_out: the images of the set that no training sees (mpdit/data/holdout.py); None where all are trained on.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     real: Callable[[Tensor], Tensor] | None = None
     class_names: tuple[str, ...] = ()
     folder: Path | None = None
+    held_out: "Dataset | None" = None
 
     def __len__(self) -> int:
         return len(self.labels)

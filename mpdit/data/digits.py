@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mpdit.data.dataset import Dataset
-from mpdit.data.registry import DATASETS
+from mpdit.data.registry import DATASETS, DatasetKind
 from mpdit.errors import input_error
 from mpdit.lazy_modules import lazy_module
 
@@ -25,8 +25,8 @@ FILE = "digits.csv.gz"
 
 @DATASETS.register
 @dataclass(frozen=True)
-class Digits:
-    """The digits, which have no settings."""
+class Digits(DatasetKind):
+    """The digits, which have no settings of their own."""
 
     name: ClassVar[str] = "digits"
     doc: ClassVar[str] = "1,797 handwritten digits, 8×8 grey"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpdit.data.dataset import Dataset, Stored
 from mpdit.data.prepared_images import FEATURES, LABELS, MANIFEST, load_image_folder, map_file
-from mpdit.data.registry import DATASETS
+from mpdit.data.registry import DATASETS, DatasetKind
 from mpdit.errors import input_error
 from mpdit.lazy_modules import lazy_module
 from mpdit.randomness import Draws
@@ -194,7 +194,7 @@ def read_latent_record(folder: Path) -> LatentSet:
 
 @DATASETS.register
 @dataclass(frozen=True)
-class Latents:
+class Latents(DatasetKind):
     """Latents of a VAE that `mpdit data encode` has written to a folder."""
 
     name: ClassVar[str] = "latents"

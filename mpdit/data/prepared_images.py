@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpdit.data.dataset import Dataset, from_bytes, from_bytes_flipped
 from mpdit.data.image_entry import Unusable
-from mpdit.data.registry import DATASETS
+from mpdit.data.registry import DATASETS, DatasetKind
 from mpdit.errors import input_error
 from mpdit.lazy_modules import lazy_module
 
@@ -214,7 +214,7 @@ def map_file(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 @DATASETS.register
 @dataclass(frozen=True)
-class Folder:
+class Folder(DatasetKind):
     """Images that `mpdit data prepare` has written to a folder; `flips`: see `load_image_folder`."""
 
     name: ClassVar[str] = "folder"

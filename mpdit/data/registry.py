@@ -1,20 +1,32 @@
 """What a data set is in a recipe, and the registry of them."""
 
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Lt
 
 from mpdit.data.dataset import Dataset
+from mpdit.data.holdout import with_holdout
 from mpdit.registry import Registry, choose
 
 
-class DatasetKind(Protocol):
-    """A data set with its settings: a frozen dataclass. The set that it loads has a fingerprint of its content."""
+@dataclass(frozen=True, kw_only=True)
+class DatasetKind:
+    """A data set with its settings: each kind is a frozen dataclass derived from this one.
+
+    Attributes:
+        holdout: the fraction of the images that no training sees; the settings of every kind include it, and
+            `open_dataset` heeds it.
+    """
 
     name: ClassVar[str]
     doc: ClassVar[str]
+    holdout: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def load(self) -> Dataset:
-        """Load the data. Raises InputError where it is missing."""
+        """Load all of the data, with a fingerprint of its content. Raises InputError where it is missing."""
+        raise NotImplementedError
 
 
 DATASETS: Registry[type[DatasetKind]] = Registry("data set", __package__)
@@ -22,8 +34,8 @@ DATASETS: Registry[type[DatasetKind]] = Registry("data set", __package__)
 
 @cache
 def open_dataset(kind: DatasetKind) -> Dataset:
-    """Load the data of a kind with its settings, once a process. Raises InputError where it is missing."""
-    return kind.load()
+    """Load the data that a kind with its settings trains on, once a process. Raises InputError where it is missing."""
+    return with_holdout(kind.load(), kind.holdout)
 
 
 def load_dataset(name: str, **settings: Any) -> Dataset:

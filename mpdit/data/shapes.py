@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Ge
 
 from mpdit.data.dataset import Dataset, Stored, from_bytes
-from mpdit.data.registry import DATASETS
+from mpdit.data.registry import DATASETS, DatasetKind
 from mpdit.errors import input_error
 from mpdit.lazy_modules import lazy_module
 
@@ -159,7 +159,7 @@ def _drawn(outline: Callable[[Tensor, Tensor], Tensor], contents: Scene, resolut
 
 @DATASETS.register
 @dataclass(frozen=True)
-class Shapes:
+class Shapes(DatasetKind):
     """Coloured geometric shapes in 10 classes, as many and as large as wanted."""
 
     name: ClassVar[str] = "shapes"

@@ -1,4 +1,4 @@
-"""Standard errors with their degrees of freedom, and the intervals that follow from both. Imports neither torch nor NumPy."""
+"""Standard errors with their degrees of freedom, and the intervals that follow. Imports neither torch nor NumPy."""
 
 import math
 from collections.abc import Iterable, Sequence

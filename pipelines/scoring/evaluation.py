@@ -10,7 +10,8 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,7 @@ from mpdit.data.dataset import Dataset
 from mpdit.diffusion.denoiser import Denoiser
 from mpdit.errors import disk_is_full, input_error, no_space
 from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
+from mpdit.scoring.extractor import Extractor
 from mpdit.scoring.frechet import folds_of, left_out_distances, metric_name
 from mpdit.scoring.intervals import FOLDS, jackknife_error
 from mpdit.training.ema import reconstruct
@@ -33,7 +35,7 @@ from pipelines.scoring.feature_cache import FeatureCache
 from pipelines.scoring.metrics.registry import Features, measurable, measured_metrics
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.ranks import ALONE, Ranks
-from pipelines.scoring.reference import Reference, extractor_for, real_features, reference
+from pipelines.scoring.reference import Reference, extractor_for, real_features, real_index, reference
 from pipelines.scoring.sample_generator import Progress, SampleGenerator
 
 SCORES = "scores"  # the folder in a run for the features of unfinished cells
@@ -67,6 +69,13 @@ def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
                 f"the {extractor.name} features have no classes, of which an {unfit[0].label} is made",
                 given=f"evaluation.metrics: [{unfit[0].name}]",
                 allowed=", ".join(name for name in measurable() if not _needs_classes(name)),
+            )
+        without = [kind for kind in measured_metrics(asked.metrics) if kind.needs_holdout and dataset.held_out is None]
+        if without:
+            raise input_error(
+                f"{without[0].name} compares with images that the training did not see, and all are trained on",
+                given="data.holdout: 0",
+                hint="data: {holdout: 0.1} keeps a tenth of the images out of training",
             )
 
 
@@ -218,13 +227,21 @@ def measure(fake: Tensor, real: Reference, dataset: Dataset, metrics: Iterable[s
     """
     value, left_out = left_out_distances(folds_of(fake), real.statistics)
     more: dict[str, float] = {}
-    if kinds := measured_metrics(metrics):
-        real_rows = real_features(dataset, real.extractor, REAL_FEATURES)
-        features = Features(fake.cpu(), real_rows.cpu(), real.extractor)
+    if kinds := measured_metrics(metrics, has_holdout=dataset.held_out is not None):
+        features = replace(_real(dataset, real.extractor), fake=fake.cpu(), shared={})
         for kind in kinds:
             assert kind.measure, "evaluation.metrics names metrics that are measured only"
             more |= kind.measure(features)
     return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out, "more": more}
+
+
+@lru_cache(maxsize=1)
+def _real(dataset: Dataset, extractor: Extractor) -> Features:
+    """The real side of the further metrics, the same for all cells; its `fake` is empty."""
+    rows, held_out = real_features(dataset, extractor, REAL_FEATURES).cpu(), None
+    if dataset.held_out is not None:
+        held_out = real_features(dataset.held_out, extractor, REAL_FEATURES).cpu()
+    return Features(rows[:0], rows, extractor, {}, dataset.labels[real_index(dataset, REAL_FEATURES)], held_out)
 
 
 def _facts(cell: Cell, generator: SampleGenerator, real: Reference) -> dict[str, Any]:

@@ -70,9 +70,14 @@ def reference(dataset: Dataset, extractor: Extractor) -> Reference:
     return Reference(extractor, Statistics(sums.count, sums.total.to(device), sums.products.to(device)), slope)
 
 
+def real_index(dataset: Dataset, limit: int) -> torch.Tensor:
+    """All real images, or `limit` drawn at random when there are more: (count,) int64, ascending."""
+    return torch.randperm(len(dataset), generator=generator(0, 0, "reference subset"))[:limit].sort().values
+
+
 def real_features(dataset: Dataset, extractor: Extractor, limit: int) -> torch.Tensor:
-    """The features of all real images, or of `limit` drawn at random when there are more: (count, dimensions) fp32."""
-    index = torch.randperm(len(dataset), generator=generator(0, 0, "reference subset"))[:limit].sort().values
+    """The features of the images of `real_index`: (count, dimensions) fp32."""
+    index = real_index(dataset, limit)
     return torch.cat([extractor.features(dataset.pixels(part)) for part in index.split(READ_AT_ONCE)])
 
 

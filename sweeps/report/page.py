@@ -26,6 +26,7 @@ from sweeps.report.figures import (
     split_axis,
     sweep_data,
 )
+from sweeps.report.memorising import memorising
 from sweeps.report.pareto_front import front, front_answer, front_figure, objectives, written, written_name
 from sweeps.report.svg import figure, in_column
 from sweeps.results.importance import distinct, importances
@@ -63,6 +64,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         when=_span(events),
         question=question(data),
         answer=answer(data),
+        memorising=memorising(data, planned(plan, data.scored[0]).cell.key if data.scored else ""),
         facts=_facts(data),
         axes=axes,
         metric=data.metric,

@@ -1,7 +1,7 @@
 """Metrics: whatever is known of a cell, by one name in objectives, constraints, rankings and reports.
 
-Each metric is a module of pipelines/scoring/metrics. A metric is measured from the features of a cell's samples when
-the cell is scored, or read from what the ledger says of the cell and of its trial.
+Each metric is a module of pipelines/scoring/metrics, or of a package in it. A metric is measured from the features of a
+cell's samples when the cell is scored, or read from what the ledger says of the cell and of its trial.
 """
 
 import math
@@ -65,13 +65,16 @@ class Features:
     """What a metric is measured from: the features of a cell's samples and of real images.
 
     fake, real: (count, dimensions), on the CPU. extractor: the network that they are of. shared: what one metric has
-    computed and another needs too.
+    computed and another needs too. real_labels: (count,), of the real images. held_out: features of the images that
+    the training did not see, where some are held out.
     """
 
     fake: "Tensor"
     real: "Tensor"
     extractor: "Extractor"
     shared: dict[str, Any] = field(default_factory=dict)
+    real_labels: "Tensor | None" = None
+    held_out: "Tensor | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,7 @@ class Metric:
         at_rung: Reads it from a score of an unfinished training; None: no scheduler can stop a training by it.
         has_folds: Whether its value without each fold of the samples is known, of which its error is made.
         needs_classes: Whether the features must be those of a classifier.
+        needs_holdout: Whether images must be held out of training; it is then measured without being named.
     """
 
     name: str
@@ -102,6 +106,7 @@ class Metric:
     at_rung: Callable[[Scores], float | None] | None = None
     has_folds: bool = False
     needs_classes: bool = False
+    needs_holdout: bool = False
 
     def __post_init__(self) -> None:
         if (self.measure is None) == (self.read is None):
@@ -130,9 +135,13 @@ class Metric:
 METRICS: Registry[Metric] = Registry("metric", "pipelines.scoring.metrics")
 
 
-def measured_metrics(names: Iterable[str]) -> list[Metric]:
-    """The metrics of `evaluation.metrics` that are measured from features, in alphabetical order."""
+def measured_metrics(names: Iterable[str], has_holdout: bool = False) -> list[Metric]:
+    """The metrics of `evaluation.metrics` that are measured from features, in alphabetical order.
+
+    has_holdout: Whether images are held out of training, which adds the metrics that compare with them.
+    """
     found = {one for name in names for one in TOGETHER.get(name, (name,))}
+    found |= {kind.name for kind in METRICS if kind.needs_holdout} if has_holdout else set()
     return [METRICS[name] for name in sorted(found)]
 
 
