@@ -36,12 +36,27 @@ ByOption = Annotated[
 AddressOption = Annotated[
     str | None, typer.Option("--address", metavar="RAY", help="A Ray cluster, HOST:PORT or auto; one of its own else.")
 ]
+ReuseOption = Annotated[
+    str,
+    typer.Option(
+        metavar="any|same-code|none",
+        help="Which finished trials are taken as they are: any, those of today's code, or none.",
+    ),
+]
 InceptionOption = Annotated[
     Path | None,
     typer.Option(
         "--inception-weights", help="A file of Inception-v3's weights; MPDIT_INCEPTION_WEIGHTS names one too."
     ),
 ]
+
+
+def check_metric(by: str | None) -> None:
+    """Raise InputError where --by names no metric."""
+    from pipelines.scoring.metrics.registry import METRICS
+
+    if by is not None:
+        METRICS[by]
 
 
 def name_inception_weights(path: Path | None) -> None:

@@ -17,11 +17,13 @@ from cli.options import (
     InceptionOption,
     JsonOption,
     PatchOption,
+    ReuseOption,
     SetOption,
     SizeOption,
     StorageOption,
     SweepArgument,
     SweepFile,
+    check_metric,
     name_inception_weights,
 )
 from mpdit.errors import input_error
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from sweeps.execution.driver import RunOptions
     from sweeps.planning.plan import Plan, Trial
+    from sweeps.planning.reuse import Reuse
     from sweeps.results.ranking import Row
     from sweeps.storage.events import Event, TrialEnded
     from sweeps.storage.layout import Storage
@@ -50,15 +53,16 @@ def sweep(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop the sweep when a trial fails.")] = False,
     inception_weights: InceptionOption = None,
     address: AddressOption = None,
+    reuse: ReuseOption = "any",
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run."""
     from sweeps.execution.driver import RunOptions
+    from sweeps.planning.reuse import Reuse
     from sweeps.storage.open_storage import open_storage
 
     name_inception_weights(inception_weights)
-    conduct(
-        _read_plan(file, set_), open_storage(storage), RunOptions(max_concurrent, fail_fast, address=address), storage
-    )
+    options = RunOptions(max_concurrent, fail_fast, address=address, reuse=Reuse(reuse))
+    conduct(_read_plan(file, set_), open_storage(storage), options, storage)
 
 
 def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str) -> None:
@@ -77,6 +81,7 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str)
     ledger = where.ledger(name)
     past = read(ledger)
     plan = make_plan(plan.spec, past, where.trial_names())
+    _warn_of_other_code(plan, where, options.reuse)
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
             end = run(plan, where, call_each(progress, notifier), options)
@@ -109,6 +114,14 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str)
         raise typer.Exit(FAILED)
 
 
+def _warn_of_other_code(plan: "Plan", where: "Storage", reuse: "Reuse") -> None:
+    from sweeps.planning.known_work import known_events
+    from sweeps.planning.reuse import Reuse, reuse_warning
+
+    if reuse is Reuse.ANY and (warning := reuse_warning(plan, known_events(where, plan))):
+        print(warning, file=sys.stderr)
+
+
 def plan(
     file: SweepFile,
     storage: StorageOption = DEFAULT_STORAGE,
@@ -126,6 +139,7 @@ def plan(
     from sweeps.execution.cluster import slots_here
     from sweeps.planning.known_work import cost_of, known_events, unfinished, untrained
     from sweeps.planning.plan import make_plan
+    from sweeps.planning.reuse import reuse_warning
     from sweeps.spec.reading import check_unchanged
     from sweeps.storage.open_storage import open_storage
 
@@ -135,6 +149,8 @@ def plan(
     check_unchanged(where.spec(made.spec.name), made.spec)
     events = known_events(where, made)
     made = make_plan(made.spec, events, where.trial_names())
+    if warning := reuse_warning(made, events):
+        print(warning, file=sys.stderr)
     remaining = unfinished(made, events)
     here = slots_here(made.spec)
     measured = _measured(made, untrained(made.expected, where, events) or remaining, here) if measure_ else None
@@ -330,13 +346,6 @@ def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Eve
     return found, make_plan(read_spec(storage.spec(found)), events), events
 
 
-def check_metric(by: str | None) -> None:
-    from pipelines.scoring.metrics.registry import METRICS
-
-    if by is not None:
-        METRICS[by]
-
-
 def _print_ranking(made: "Plan", events: "list[Event]", rows: "list[Row]", asked: str | None, top: int | None) -> None:
     from cli.tables import ranking_table
     from pipelines.scoring.metrics.registry import METRICS
@@ -360,6 +369,8 @@ def _print_ranking(made: "Plan", events: "list[Event]", rows: "list[Row]", asked
         print("*  on the Pareto front: no other cell is better in " + " and ".join(made.spec.metrics))
     if any(row.feasible is False for row in rows[:top]):
         print("!  breaks a constraint: " + ", ".join(made.spec.constraints))
+    if any(row.other_code for row in rows[:top]):
+        print(f"~  trained by other code than the best: mpdit sweep {made.spec.name} --reuse same-code trains it again")
     if by.has_folds and len(made.trials) > 1 and {row.seeds for row in rows if row.value is not None} == {1}:
         print("±  standard error; a training seed may move it by more: sweep seed: [0, 1, 2]")
     if len(made.trials) > 1 and rows[0].seed_spread is not None:

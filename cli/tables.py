@@ -98,14 +98,17 @@ def short(axis: str) -> str:
 
 
 def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
-    """The ranking; `=` marks what cannot be told from the best, `*` the Pareto front, `!` a broken constraint."""
+    """The ranking; `=` marks what cannot be told from the best, `*` the Pareto front, `!` a broken constraint,
+    `~` other code.
+    """
     shown = [axis for axis in axes if axis != "seed"]
     metric = next((row.metric for row in rows if row.metric), "value")
     others = [*list(rows[0].values or {})[1:], *(rows[0].metrics or {})] if rows else []
     header = ["", "rank", "trial", *[short(axis) for axis in shown], metric, "±", *others, "drift", "status", "needs"]
     body = [
         [
-            "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else "",
+            ("!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else "")
+            + ("~" if row.other_code else ""),
             "–" if row.value is None else str(row.rank),
             row.trial,
             *[str(row.params.get(axis, "–")) for axis in shown],

@@ -17,7 +17,7 @@ from mpdit.run_folder import (
 from mpdit.training.ema import reconstruct
 from pipelines.provenance import git_state, machine, versions
 from pipelines.scoring.cell import Evaluation, evaluation_of
-from pipelines.training.training_folder import read_recipe
+from pipelines.training.training_folder import read_code, read_recipe
 from pipelines.yaml_file import write_yaml
 
 CARD = "README.md"
@@ -42,6 +42,7 @@ def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, An
         **source,
         "result": result,
         "seed": recipe.seed,
+        "training_code": read_code(run),
         "git": git_state(),
         "versions": versions(),
         "machine": machine(recipe.runtime.device),

@@ -15,7 +15,7 @@ from mpdit.model.design import DESIGNS
 from mpdit.model.old_designs import implied_renormalized
 from mpdit.registry import plugin_of
 from pipelines.recipe import Model, Recipe
-from pipelines.settings import Settings, kind_names, one_of
+from pipelines.settings import Settings, kinds_of, one_of
 
 IDENTITY_VERSION = 3
 DIGITS = 10  # hexadecimal, of a name
@@ -106,4 +106,4 @@ def _kinds(settings: Settings) -> Iterator[str]:
         if isinstance(value, Settings):
             yield from _kinds(value)
         else:
-            yield from kind_names(field, value)
+            yield from (kind for _, kind in kinds_of(field, value))

@@ -19,12 +19,12 @@ from mpdit.model.attention.softmax import Softmax
 from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
 from mpdit.model.mlp.registry import MLPS
 from mpdit.model.mlp.silu import Silu
-from mpdit.model.modulation.registry import modulation_name, parse_modulation
+from mpdit.model.modulation.registry import MODULATIONS, modulation_name, parse_modulation
 from mpdit.model.old_designs import current_model
 from mpdit.training.ema import check_sigma_rel
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
 from pipelines.known_facts import DatasetFacts, dataset_facts
-from pipelines.settings import KIND_NAMES, POST_HOC, KindName, OneOf, Settings, known
+from pipelines.settings import POST_HOC, KindName, KindNames, OneOf, Settings, known
 
 REPORTS = 20  # progress reports of a short run
 REPORT_AT_LEAST_EVERY = 1000  # steps
@@ -40,7 +40,9 @@ def _width(value: float) -> float:
 
 
 SigmaRel = Annotated[float, AfterValidator(_width)]
-Modulation = Annotated[str, AfterValidator(lambda text: modulation_name(parse_modulation(text))), KIND_NAMES]
+Modulation = Annotated[
+    str, AfterValidator(lambda text: modulation_name(parse_modulation(text))), KindNames(MODULATIONS)
+]
 
 
 class Model(Settings):

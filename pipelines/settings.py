@@ -120,17 +120,19 @@ def one_of(field: FieldInfo) -> OneOf | None:
 class KindNames:
     """Marks a field that names kinds of a registry in a way of its own: several in a list, or joined by +."""
 
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
 
-KIND_NAMES = KindNames()
 
-
-def kind_names(field: FieldInfo, value: Any) -> list[str]:
-    """The names of the kinds in a field; none for a field that holds no kinds."""
-    if one_of(field):
-        return [value.name]
-    if not any(isinstance(mark, (KindName, KindNames)) for mark in field.metadata):
-        return []
-    return str(value).split("+") if isinstance(value, str) else list(value)
+def kinds_of(field: FieldInfo, value: Any) -> list[tuple[Registry[Any], str]]:
+    """The kinds in a field by registry and name; none for a field that holds no kinds."""
+    for mark in field.metadata:
+        if isinstance(mark, OneOf):
+            return [(mark.registry, value.name)]
+        if isinstance(mark, (KindName, KindNames)):
+            names = str(value).split("+") if isinstance(value, str) else list(value)
+            return [(mark.registry, name) for name in names]
+    return []
 
 
 def is_post_hoc(field: FieldInfo) -> bool:

@@ -10,6 +10,7 @@ from sweeps.execution.driver import RunOptions, SweepEnd
 from sweeps.execution.notify import Notifier, call_each
 from sweeps.execution.recorder import Listener
 from sweeps.planning.plan import make_plan
+from sweeps.planning.reuse import Reuse
 from sweeps.results import ranking
 from sweeps.results.ranking import Row
 from sweeps.spec.model import SweepSpec
@@ -27,12 +28,14 @@ def run(  # noqa: PLR0913  (public: its options are named)
     settings: Sequence[str] = (),
     max_concurrent: int | None = None,
     fail_fast: bool = False,
+    reuse: str = "any",
     listener: Listener | None = None,
 ) -> SweepEnd:
     """Run a sweep, or continue it: what is done is reused, what is new is run.
 
     sweep: its fields, the path of its file, or the name of one that comes with mpdit. settings: changes, as
-    `["recipe.steps=100"]`. listener: called with each ledger event. Raises InputError for what must not start.
+    `["recipe.steps=100"]`. reuse: which finished trials are taken as they are: any, same-code
+    or none. listener: called with each ledger event. Raises InputError for what must not start.
     """
     if isinstance(sweep, (str, Path)):
         spec = read_spec(sweep_file(str(sweep)), list(settings))
@@ -44,7 +47,7 @@ def run(  # noqa: PLR0913  (public: its options are named)
     plan = make_plan(spec, past, where.trial_names())
     with Notifier(plan, past) as notifier:
         listeners = call_each(notifier, listener) if listener else notifier
-        return driver.run(plan, where, listeners, RunOptions(max_concurrent, fail_fast))
+        return driver.run(plan, where, listeners, RunOptions(max_concurrent, fail_fast, reuse=Reuse(reuse)))
 
 
 def rank(

@@ -71,7 +71,7 @@ class Dataset:
     real: Callable[[Tensor], Tensor] | None = None
     class_names: tuple[str, ...] = ()
     folder: Path | None = None
-    held_out: "Dataset | None" = None
+    held_out: Dataset | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -15,7 +15,7 @@ from mpdit.scoring.intervals import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
 from pipelines.recipe import Ema
 from pipelines.scoring.metrics.registry import METRICS, TOGETHER, measurable
-from pipelines.settings import KIND_NAMES, POST_HOC, OneOf, Settings
+from pipelines.settings import POST_HOC, KindNames, OneOf, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class Evaluation(Settings):
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
-    metrics: Annotated[list[str], AfterValidator(_known_metrics), KIND_NAMES] = Field(default_factory=list)
+    metrics: Annotated[list[str], AfterValidator(_known_metrics), KindNames(METRICS)] = Field(default_factory=list)
 
     @field_validator("guidance_interval", mode="before")
     @classmethod

@@ -28,7 +28,14 @@ from pipelines.training.measurements import network_metrics, step_metrics
 from pipelines.training.out_of_memory import explained_out_of_memory
 from pipelines.training.processes import batch_slice, new_accelerator
 from pipelines.training.state_tensors import load_state, state_tensors
-from pipelines.training.training_folder import CHECKPOINTS, LOG, is_trained, log_to, settle_recipe
+from pipelines.training.training_folder import (
+    CHECKPOINTS,
+    LOG,
+    is_trained,
+    log_to,
+    note_code,
+    settle_recipe,
+)
 
 Report = Callable[[dict[str, Any]], None]
 AtSnapshot = Callable[[int], None]  # called with the step, once its snapshot is on disk
@@ -64,6 +71,7 @@ def train(
     recipe = settle_recipe(recipe, folder, threads)
     if not is_trained(folder):
         with log_to(folder / LOG):
+            note_code(folder, recipe)
             Trainer(recipe, folder, report, at_snapshot).run()
     return recipe
 

@@ -1,5 +1,6 @@
 """The folder of a training: its recipe as the first start settled it, its log, and how far it has come."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE
 from pipelines.identity import trial_id
 from pipelines.recipe import Recipe, resolve_runtime
 from pipelines.training import checkpoint
+from pipelines.training_code import training_code
 from pipelines.yaml_file import read_yaml, validate, write_yaml
 
-CHECKPOINTS, LOG = "checkpoints", "log.txt"
+CHECKPOINTS, LOG, CODE = "checkpoints", "log.txt", "code.json"
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,28 @@ def halve_micro_batch(folder: Path, processes: int = 1) -> int | None:
 
 def _with_micro_batch(recipe: Recipe, samples: Any) -> Recipe:
     return recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"micro_batch": samples})})
+
+
+def note_code(folder: Path, recipe: Recipe) -> None:
+    """Write down which code trains from here on, and warn where other code has trained up to here."""
+    known, today = _codes(folder), training_code(recipe)
+    if known[-1:] == [today]:
+        return
+    if known:
+        log.warning("other code (%s) began this training and today's (%s) continues it", known[-1], today)
+    (folder / CODE).write_text(json.dumps({"training_code": [*known, today]}) + "\n")
+
+
+def read_code(folder: Path) -> str | None:
+    """The code that has trained a folder, joined by + where one continued what another began; None: not known."""
+    return "+".join(_codes(folder)) or None
+
+
+def _codes(folder: Path) -> list[str]:
+    try:
+        return [str(code) for code in json.loads((folder / CODE).read_text())["training_code"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def is_trained(folder: Path) -> bool:

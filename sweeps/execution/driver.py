@@ -14,15 +14,17 @@ from sweeps.execution.cluster import Cluster, RayLost, gpus_per_trial, joined_ra
 from sweeps.execution.driver_sync import DriverSync, driver_sync
 from sweeps.execution.ray_tune import TuneJob, tune_trials
 from sweeps.execution.recorder import Listener, Recorder
+from sweeps.execution.retention import forget_trial
 from sweeps.planning.budget import affordable, exhausted
 from sweeps.planning.known_work import cost_of, finished_elsewhere, unfinished
 from sweeps.planning.plan import Plan, Trial, make_plan
+from sweeps.planning.reuse import Reuse, fresh_starts
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.search.trial_scheduler import TrialScheduler
 from sweeps.spec.reading import FIXED, check_unchanged
 from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, TrialRetried, TrialStarted
 from sweeps.storage.layout import Storage, locked
-from sweeps.storage.ledger import Ledger, only, trial_statuses
+from sweeps.storage.ledger import Ledger, only, trial_statuses, with_void
 from sweeps.storage.stop_requests import take_requests
 from sweeps.storage.trial_status import TrialStatus
 from sweeps.tracking.tracking_thread import TrackingThread
@@ -52,7 +54,8 @@ class RunOptions:
 
     max_concurrent: trials at a time; None: as many as there is room for. fail_fast: whether the first trial that
     fails ends the sweep. only: the trials to run; None: all that are unfinished. again: trials to take up again that
-    have ended. address: of a Ray cluster that runs already; None: one of our own, for this sweep.
+    have ended. address: of a Ray cluster that runs already; None: one of our own, for this sweep. reuse: what of
+    the storage is taken as it is.
     """
 
     max_concurrent: int | None = None
@@ -60,6 +63,7 @@ class RunOptions:
     only: Collection[str] | None = None
     again: Collection[str] = ()
     address: str | None = None
+    reuse: Reuse = Reuse.ANY
 
 
 def run(plan: Plan, storage: Storage, listener: Listener, options: RunOptions | None = None) -> SweepEnd:
@@ -78,16 +82,20 @@ def run(plan: Plan, storage: Storage, listener: Listener, options: RunOptions | 
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
         plan.trials[:] = make_plan(spec, ledger.events, storage.trial_names()).trials
-        again: list[Event] = [TrialRetried(trial) for trial in options.again]
-        reused = finished_elsewhere(storage, spec.name, unfinished(plan, ledger.events))
-        todo = unfinished(plan, ledger.events + again + reused)
+        afresh = fresh_starts(plan, storage, ledger.events, options.reuse)
+        again: list[Event] = [*(TrialRetried(trial) for trial in options.again), *afresh]
+        known = with_void(ledger.events + again)
+        reused = finished_elsewhere(storage, spec.name, unfinished(plan, known), options.reuse)
+        todo = unfinished(plan, known + reused)
         todo = [trial for trial in todo if options.only is None or trial.id in options.only]
-        _check_means(plan, storage, todo, ledger.events + again + reused)
-        remaining = _affordable(plan, ledger.events + reused, todo, searching=options.only is None)
+        _check_means(plan, storage, todo, known + reused)
+        remaining = _affordable(plan, known + reused, todo, searching=options.only is None)
         with _cluster(plan, storage, options) if remaining.is_work else nullcontext() as cluster:
             most = options.max_concurrent or len(remaining.trials) + remaining.open
             concurrent = min(most, slots(spec, cluster.nodes)) if cluster else 0
             write_yaml(storage.spec(spec.name), spec.model_dump())  # only now: what is refused leaves nothing behind
+            for start in afresh:
+                forget_trial(storage, start.trial)
             for event in again + reused:
                 ledger.append(event)
             last = ledger.events[-1] if ledger.events else None
@@ -186,7 +194,7 @@ def _run_rounds(sweep: RunningSweep, cluster: Cluster, remaining: Remaining, rec
     given_up: set[str] = set()
 
     def known_results(trials: list[Trial]) -> list[Event]:
-        return finished_elsewhere(sweep.storage, plan.spec.name, trials)
+        return finished_elsewhere(sweep.storage, plan.spec.name, trials, options.reuse)
 
     while todo or searching:
         missing, known = missing_cells(plan, ledger.events, given_up), {trial.id for trial in plan.trials}

@@ -92,6 +92,11 @@ def remove(storage: Storage, removals: list[Removal]) -> None:
             storage.remove(removal.path)
 
 
+def forget_trial(storage: Storage, trial: str) -> None:
+    """Remove the folder of a trial that is to begin afresh. Raises Busy where another process runs it."""
+    remove(storage, [Removal(storage.trial(trial), "begins afresh", 0)])
+
+
 def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None) -> Iterator[Removal]:
     spec = validate(SweepSpec, read_yaml(storage.spec(name)))
     keep = spec.retention.best if best is None else best

@@ -25,6 +25,7 @@ from pipelines.training.training_folder import (
     LOG,
     halve_micro_batch,
     log_to,
+    read_code,
     settle_recipe,
     training_seconds,
 )
@@ -131,6 +132,7 @@ class TrialRun:
             "training_seconds": training_seconds(self.folder),
             "scoring_seconds": round(self.scoring_seconds, 3),
             "scoring_work": self.scoring_work,
+            "code": read_code(self.folder),
             **self.meter.metrics(),
         }
         self.send(TrialEnded(job.trial, **outcome, **totals, **self.facts))

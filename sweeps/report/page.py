@@ -164,8 +164,16 @@ def _line(data: SweepData, row: Row, axes: Sequence[str]) -> dict[str, Any]:
     values = [str(row.params.get(axis, "–")) for axis in axes]
     others = [written(row, metric) for _, metric in _others(data)]
     mark = "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else ""
+    mark += "~" if row.other_code else ""
     interval_ = interval(row) if row.stderr else None
-    return {**row.as_dict(), "values": values, "others": others, "mark": mark, "interval": interval_}
+    return {
+        **row.as_dict(),
+        "other_code": row.other_code,
+        "values": values,
+        "others": others,
+        "mark": mark,
+        "interval": interval_,
+    }
 
 
 @dataclass(frozen=True)

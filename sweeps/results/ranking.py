@@ -11,6 +11,7 @@ from mpdit.errors import input_error
 from pipelines.scoring.metrics.registry import METRICS, Metric, measured_metrics
 from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.plan import Plan, PlannedCell, Trial
+from sweeps.planning.reuse import recorded_codes
 from sweeps.planning.staged_scoring import rounds, seed_groups
 from sweeps.results.pareto import front
 from sweeps.results.seed_spread import PRIOR, Point, SeedSpread, pooled, storage_spread
@@ -34,6 +35,7 @@ class Row:
     it keeps them. metrics: the mean of each further metric that the sweep measures, constrains or is asked for.
     freedom: degrees of freedom of `stderr`; interval: half the 95 % interval that follows. seed_spread: how far
     another training seed was taken to move a value, as a share of it, and seed_spread_from: where that is known from.
+    other_code: where the trials have different code, whether any of this row's has not the best trial's.
     """
 
     rank: int
@@ -56,6 +58,7 @@ class Row:
     pareto: bool | None = None
     feasible: bool | None = None
     metrics: dict[str, float | None] | None = None
+    other_code: bool | None = None
 
     @property
     def kind(self) -> Metric:
@@ -79,7 +82,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """As `rank --json` shows it; what only some sweeps have is left out in the others."""
-        some = ("values", "pareto", "feasible", "metrics", "seed_spread", "seed_spread_from")
+        some = ("values", "pareto", "feasible", "metrics", "seed_spread", "seed_spread_from", "other_code")
         return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
 
 
@@ -155,7 +158,17 @@ def _ranked(plan: Plan, events: list[Event], asked: Asked) -> list[Row]:
         found = _with_front(plan, found)
     found.sort(key=lambda pair: _order(pair[0], pair[1], front_first=by is None))
     placed = [(replace(row, rank=at), values) for at, (row, values) in enumerate(found, start=1)]
-    return _compared(plan, placed, kind, asked.known)
+    return _with_code(plan, _compared(plan, placed, kind, asked.known), events)
+
+
+def _with_code(plan: Plan, rows: list[Row], events: list[Event]) -> list[Row]:
+    """Mark the rows that other code than the best one's has trained, in a sweep of more than one code."""
+    trials = {trial.id for trial in plan.trials}
+    codes = {trial: code for trial, code in recorded_codes(events).items() if trial in trials}
+    if len(set(codes.values())) < 2:
+        return rows
+    best = codes.get(rows[0].trial)
+    return [replace(row, other_code=any(codes.get(trial, best) != best for trial in row.trials)) for row in rows]
 
 
 def noise_floor(events: list[Event]) -> float | None:

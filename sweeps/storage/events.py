@@ -146,15 +146,17 @@ class CellScored(Event, frozen=True, omit_defaults=False, tag="cell"):
 
 
 class TrialRetried(Event, frozen=True, tag="trial_retried"):
-    """A user asked for a trial that had ended."""
+    """A user asked for a trial that had ended. afresh: from its first step; what was reported of it before is void."""
 
     trial: str
+    afresh: bool = False
 
 
 class TrialEnded(Event, frozen=True, tag="trial_ended"):
     """How a trial ended and what it took; None where that is not known.
 
     training_work, scoring_work: what the times are in proportion to. disk_full, bucket_lost: whether that is why.
+    code: what has trained it (pipelines/training_code.py).
     """
 
     trial: str
@@ -168,6 +170,7 @@ class TrialEnded(Event, frozen=True, tag="trial_ended"):
     energy_joules: float | None = None
     runtime: dict[str, Any] = {}
     machine: dict[str, Any] = {}
+    code: str | None = None
     disk_full: bool = False
     bucket_lost: bool = False
     non_finite: list[str] = []

@@ -22,7 +22,7 @@ MOUNTS = Path("/proc/self/mounts")
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
 NETWORK_FILE_SYSTEMS |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
 
-SMALL = ("samples/", RECIPE, "log.txt")  # the files of a trial besides its weights that people look at
+SMALL = ("samples/", RECIPE, "log.txt", "code.json")  # the files of a trial besides its weights that people look at
 
 
 class Storage:

@@ -69,6 +69,9 @@ class Ledger:
         self._write(json.dumps(line, allow_nan=False) + "\n")
         self._known.add(known)
         self.events.append(from_plain(line))
+        if isinstance(event, TrialRetried) and event.afresh:
+            self.events[:] = with_void(self.events)
+            self._known = {identity(event) for event in self.events}
         return True
 
     def _write(self, text: str) -> None:
@@ -108,7 +111,20 @@ def read(path: Path) -> list[Event]:
         if isinstance(event, UnknownEvent) and event.kind in KINDS:
             log.warning("%s, line %d: this version of mpdit cannot read this %r event", path, number, event.kind)
         events.append(event)
-    return events
+    return with_void(events)
+
+
+def with_void(events: list[Event]) -> list[Event]:
+    """The events, as many as before; those from before a fresh start of their trial as events that nobody knows."""
+    started: dict[str | None, int] = {
+        event.trial: at for at, event in enumerate(events) if isinstance(event, TrialRetried) and event.afresh
+    }
+    if not started:
+        return events
+    return [
+        UnknownEvent(time=event.time, line=encode(event)) if at < started.get(event.trial, 0) else event
+        for at, event in enumerate(events)
+    ]
 
 
 def only(events: Iterable[Event], kind: type[Kind]) -> list[Kind]:
