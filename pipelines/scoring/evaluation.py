@@ -4,6 +4,7 @@ All cells of one evaluation start from the same noise and ask for the same class
 """
 
 import copy
+import errno
 import itertools
 import logging
 import math
@@ -41,6 +42,7 @@ from pipelines.scoring.sample_generator import Progress, SampleGenerator
 SCORES = "scores"  # the folder in a run for the features of unfinished cells
 PICTURED = 10  # columns of a cell's picture, a class each
 COMPILE_PAYS_FROM = 200_000  # evaluations of the network for one image; half of what the first compilation costs
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 REAL_FEATURES = 50_000  # real images that the further metrics compare with, at most
 
 Report = Callable[[dict[str, Any]], None]
@@ -300,6 +302,9 @@ def _write_picture(path: Path, images: Tensor, classes: int) -> None:
     try:
         write_grid(path, images[[index for index in chosen if index < len(images)]], columns)
     except OSError as problem:
+        if problem.errno in READ_ONLY:  # another person's storage, which we only read
+            log.warning("the samples of the cell are not shown in %s: %s", path.parent, problem.strerror)
+            return
         path.unlink(missing_ok=True)
         if disk_is_full(problem):
             raise no_space(path.parent) from None

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ class FeatureCache:
             save_file({"rows": torch.cat(self.parts)}, partial, metadata={"facts": self.facts})
             partial.replace(self.path)
         except (OSError, SafetensorError) as problem:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             if disk_is_full(problem):
                 raise no_space(self.path.parent) from None
             log.warning("what is drawn cannot be kept in %s: %s", self.path.parent, problem)
@@ -83,9 +84,9 @@ class FeatureCache:
 
     def remove(self) -> None:
         """Delete the file, and its folder when nothing else is in it."""
-        if not self.writing:
+        if not self.writing or not self.path.exists():  # of a storage that can only be read
             return
-        self.path.unlink(missing_ok=True)
+        self.path.unlink()
         if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any
 
 from mpdit.errors import input_error, nearest
 from mpdit.run_folder import EMA, RAW_WEIGHTS, RECIPE, is_bundle
@@ -216,39 +216,48 @@ def locked(path: Path, what: str, patience: float = 0) -> Iterator[None]:
     Raises:
         Busy: Another process holds it; the message names that process.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
-    with path.open("a+") as file:
-        while not _try_lock(file):
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            if _try_lock(file, fcntl.LOCK_EX):
+                if not _is_file_at(file, path):  # who held it has removed it, and another may have made a new one
+                    continue
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {os.uname().nodename}")
+                file.flush()
+                yield
+                return
             if time.monotonic() >= deadline:
                 file.seek(0)
                 holder = file.read().strip()
                 headline = f"{what} is being run by another process"
                 raise Busy(str(input_error(headline, holder=holder, hint="wait for it, or stop it")))
-            time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        yield
+        time.sleep(0.2)
 
 
-def _try_lock(file: TextIO) -> bool:
+def _try_lock(file: IO[Any], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a live process holds the lock."""
-    if not path.exists():
-        return False
+def _is_file_at(file: IO[Any], path: Path) -> bool:
     try:
-        with locked(path, ""):
-            return False
-    except Busy:
-        return True
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds the lock; nothing is written, and two that look do not see each other."""
+    try:
+        with path.open("rb") as file:
+            return not _try_lock(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
 
 
 def file_system(path: Path) -> str:

@@ -5,30 +5,34 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mpdit.errors import input_error
 from sweeps.storage.layout import Storage
 from sweeps.tracking.mlflow_view import quiet, tracking_uri
 
 HOST = "127.0.0.1"
+LOG = "mlflow-ui.log"
 
 
 @contextmanager
 def served(storage: Storage, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's server: answering when this opens, ended when it closes.
 
-    Its output goes to `mlflow-ui.log` in the storage. Raises InputError when there is nothing to show, when the port
-    is taken, or when it does not start.
+    Its output goes to `mlflow-ui.log` in the storage, or among temporary files where that can only be read. Raises
+    InputError when there is nothing to show, when the port is taken, or when it does not start.
     """
     if not storage.database.exists():
         hint = f"mpdit sweep conditioning --storage {storage.root}"
         raise input_error(f"there is nothing to show in {storage.root}", hint=hint)
     _check_free(port)
-    path = storage.root / "mlflow-ui.log"
+    writable = os.access(storage.root, os.W_OK)
+    path = storage.root / LOG if writable else Path(tempfile.gettempdir()) / f"{os.getpid()}-{LOG}"
     with path.open("wb") as words:
         # a session of its own: Ctrl-C reaches us alone, and we end it in one piece
         server = subprocess.Popen(

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from sweeps.storage.events import (
     TrialEnded,
     TrialStarted,
 )
-from sweeps.storage.layout import NETWORK_FILE_SYSTEMS, Storage, file_system
+from sweeps.storage.layout import NETWORK_FILE_SYSTEMS, Storage, file_system, locked
 from sweeps.storage.ledger import read
 from sweeps.storage.trial_status import TrialStatus
 from sweeps.tracking.model_registry import register_best
@@ -49,6 +49,7 @@ CELLS = f"tags.`{KIND}` = 'cell'"
 SHARED_VIEW, VIEW = "mlflow.sharedViewState.", "cells"  # where MLflow's pages keep what `Share view` makes
 GROWTH = "samples as they grow"  # the row of the image viewer whose slider of steps plays a training
 DESCRIBE_EVERY = 20  # seconds between two descriptions of a sweep that runs
+DATABASE_PATIENCE = 120  # seconds that another sweep of the storage gets to make the database
 TAG_LIMIT = 5000  # characters; MLflow's own limit differs from store to store
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,8 @@ def check_place(storage: Storage, uri: str | None) -> None:
 def create_database(storage: Storage) -> None:
     """MLflow's tables in the storage's own SQLite file, which appears whole or not at all.
 
-    MLflow never again accepts a file whose first start was killed half-way.
+    MLflow never again accepts a file whose first start was killed half-way. Of two sweeps that start at once, one makes
+    it. Raises Busy where the other takes very long.
     """
     if storage.database.exists():
         return
@@ -105,10 +107,13 @@ def create_database(storage: Storage) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     partial = storage.database.with_name(f".{storage.database.name}.partial")
-    partial.unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"sqlite:///{partial}", storage.artifacts.as_uri())
-    store.engine.dispose()
-    partial.replace(storage.database)
+    with locked(partial.with_suffix(".lock"), "MLflow's database", patience=DATABASE_PATIENCE):
+        if storage.database.exists():
+            return
+        partial.unlink(missing_ok=True)
+        store = SqlAlchemyStore(f"sqlite:///{partial}", storage.artifacts.as_uri())
+        store.engine.dispose()
+        partial.replace(storage.database)
 
 
 def check_database(storage: Storage) -> None:
@@ -330,15 +335,22 @@ class MLflowWriter:
             register_best(self.client, self.storage, self.plan, rows, self._parent(event))
         self._end(self._parent(event), mlflow_status(event.outcome), event)
 
-    def shown_count(self) -> int:
-        """How many events of the ledger this store is known to show."""
-        parent = self.runs.get((None, None))
-        return int(self.client.get_run(parent).data.tags.get(MIRRORED, 0)) if parent else 0
+    def shown_count(self, ledger: Sequence[Event]) -> int:
+        """How many events of the ledger this store is known to show; none where it has shown another ledger's.
 
-    def mark_shown(self, events: int) -> None:
-        """Note how many events of the ledger are shown; later ones are shown at the next start."""
-        if (None, None) in self.runs:
-            self.client.set_tag(self.runs[None, None], MIRRORED, events)
+        As after a driver whose last events never came to the bucket, and another has gone on without them.
+        """
+        parent = self.runs.get((None, None))
+        noted = self.client.get_run(parent).data.tags.get(MIRRORED, "") if parent else ""
+        count, _, last = noted.partition(" ")
+        if not last or not 0 < int(count) <= len(ledger) or ledger[int(count) - 1].time != last:
+            return 0
+        return int(count)
+
+    def mark_shown(self, events: Sequence[Event]) -> None:
+        """Note which events of the ledger are shown, by their number and the last one's time."""
+        if (None, None) in self.runs and events:
+            self.client.set_tag(self.runs[None, None], MIRRORED, f"{len(events)} {events[-1].time}")
 
     def close(self) -> None:
         """Nothing is open between two calls."""

@@ -73,7 +73,7 @@ class TrackingThread(threading.Thread):
             self._closing.wait(TRY_AGAIN)
 
     def _show_all(self, writer: Writer) -> None:
-        done = writer.shown_count()
+        done = writer.shown_count(self._events)
         while True:
             closing = self._closing.is_set()  # before the events: those that come with the closing are not missed
             if done < len(self._events):
@@ -83,9 +83,9 @@ class TrackingThread(threading.Thread):
                 done += 1
                 self.shown += 1
                 if isinstance(event, TrialEnded):
-                    writer.mark_shown(done)
+                    writer.mark_shown(self._events[:done])
             elif closing:
-                writer.mark_shown(done)
+                writer.mark_shown(self._events[:done])
                 writer.close()
                 return
             else:
@@ -124,11 +124,11 @@ def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | No
     sweep = only(events, SweepStarted)[0].sweep
     try:
         writer = view.open(storage, plan, sweep, place)
-        known = writer.shown_count()
+        known = writer.shown_count(events)
         for event in events[known:]:
             bring_shown(storage, event)
             writer.show(event)
-        writer.mark_shown(len(events))
+        writer.mark_shown(events)
         writer.close()
     except Exception as problem:
         raise input_error(

@@ -1,6 +1,6 @@
 """What a tracking view offers: it shows the events of a sweep in a store, and can be rebuilt from the ledger."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,11 +16,11 @@ class Writer(Protocol):
     def show(self, event: Event) -> None:
         """Show one event."""
 
-    def shown_count(self) -> int:
-        """How many events of the ledger the store is known to show."""
+    def shown_count(self, ledger: Sequence[Event]) -> int:
+        """How many events of the ledger the store is known to show; 0 where it has shown others in their place."""
 
-    def mark_shown(self, events: int) -> None:
-        """Note in the store that so many events of the ledger are shown; later ones are shown at the next start."""
+    def mark_shown(self, events: Sequence[Event]) -> None:
+        """Note in the store that these events, the ledger's first, are shown; later ones are at the next start."""
 
     def close(self) -> None:
         """End the connection."""

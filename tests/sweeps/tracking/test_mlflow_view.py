@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from mlflow import MlflowClient
 from mpdit.errors import InputError
 from sweeps.planning.plan import Plan
 from sweeps.spec.model import Tracking
+from sweeps.storage import layout
 from sweeps.storage.events import Event, Progress, SamplesDrawn, SweepEnded, SweepStarted, TrialStarted
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
@@ -128,6 +130,24 @@ def test_wherever_the_driver_was_killed_the_view_becomes_whole(shown: int, stora
     assert [(point.step, point.value) for point in history] == [(10, 0.5), (20, 0.4)]
 
 
+@pytest.mark.parametrize("sent", [3, 7])
+def test_what_another_machine_reports_in_the_place_of_lost_events_is_shown(
+    sent: int, storage: Storage, small_plan: Plan
+) -> None:
+    """The first driver showed more than it had sent to the bucket; the one that took over knows only what was sent."""
+    lost, trial = story(small_plan), small_plan.trials[0].id
+    mirror(storage, small_plan, [], lost, f"lost-{sent}")
+    again = [*lost[:sent], SweepStarted("s1", 2), TrialStarted(trial)]
+    again += [Progress(trial, step, {"loss": 0.1 * step}) for step in range(30, 30 + 10 * (len(lost) - sent), 10)]
+    mirror(storage, small_plan, again, [], f"lost-{sent}")
+    child = next(run for run in runs(storage, f"lost-{sent}") if TRIAL in run.data.tags and CELL not in run.data.tags)
+    client = MlflowClient(tracking_uri=tracking_uri(storage, None))
+    shown = {point.step for point in client.get_metric_history(child.info.run_id, "loss")}
+    assert shown >= {event.step for event in again if isinstance(event, Progress)}
+    uri = tracking_uri(storage, None)
+    assert open_writer(storage, small_plan, f"lost-{sent}", uri).shown_count(again) == len(again)
+
+
 def test_a_store_that_is_away_does_not_hold_the_sweep_up(
     tmp_path: Path, small_plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +165,46 @@ def test_a_database_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / ".mlflow.db.partial").write_bytes(b"left by a kill")
     create_database(storage)
     assert not (tmp_path / ".mlflow.db.partial").exists()
+    assert MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments()
+
+
+def test_two_sweeps_that_start_at_once_make_one_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    storage, first, second = Storage(tmp_path), threading.Event(), threading.Event()
+    storage.prepare()
+    made: list[str] = []
+    real, try_lock = SqlAlchemyStore.__init__, layout._try_lock
+
+    def slow(*given: Any) -> None:
+        made.append(given[1])
+        (first if len(made) == 1 else second).set()
+        assert second.wait(60)  # the other has come, too: to here, or to the lock
+        real(*given)
+
+    def watched(*given: Any) -> bool:
+        got = try_lock(*given)
+        if not got:
+            second.set()
+        return got
+
+    monkeypatch.setattr(SqlAlchemyStore, "__init__", slow)
+    monkeypatch.setattr(layout, "_try_lock", watched)
+    problems: list[Exception] = []
+
+    def create() -> None:
+        try:
+            create_database(storage)
+        except Exception as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=create) for _ in range(2)]
+    threads[0].start()
+    assert first.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert (problems, len(made)) == ([], 1)
     assert MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments()
 
 

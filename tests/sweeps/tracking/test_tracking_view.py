@@ -1,5 +1,6 @@
 """Tracking views as kinds: one that is registered is checked, opened, written and closed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,11 +29,11 @@ class Notes:
     def show(self, event: Event) -> None:
         self.events.append(event)
 
-    def shown_count(self) -> int:
+    def shown_count(self, ledger: Sequence[Event]) -> int:
         return self.known
 
-    def mark_shown(self, events: int) -> None:
-        self.known = events
+    def mark_shown(self, events: Sequence[Event]) -> None:
+        self.known = len(events)
 
     def close(self) -> None:
         self.is_open = False
