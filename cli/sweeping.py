@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sweeps.planning.plan import Plan, Trial
     from sweeps.planning.reuse import Reuse
     from sweeps.results.ranking import Row
+    from sweeps.spec.model import Notify
     from sweeps.storage.events import Event, TrialEnded
     from sweeps.storage.layout import Storage
 
@@ -61,12 +62,16 @@ def sweep(
     from sweeps.storage.open_storage import open_storage
 
     name_inception_weights(inception_weights)
+    made = _read_plan(file, set_)
     options = RunOptions(max_concurrent, fail_fast, address=address, reuse=Reuse(reuse))
-    conduct(_read_plan(file, set_), open_storage(storage), options, storage)
+    conduct(made, open_storage(storage), options, storage, made.spec.notify)
 
 
-def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str) -> None:
-    """Run a sweep with its display, show its ranking, and end with its exit code. storage: as the user wrote it."""
+def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str, notify: "Notify") -> None:
+    """Run a sweep with its display, show its ranking, and end with its exit code.
+
+    storage: as the user wrote it. notify: whom to notify; only ever from the user's own file.
+    """
     from rich.console import Console
 
     from cli.progress import SweepProgress
@@ -83,7 +88,7 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str)
     plan = make_plan(plan.spec, past, where.trial_names())
     _warn_of_other_code(plan, where, options.reuse)
     try:
-        with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past) as notifier:
+        with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past, notify) as notifier:
             end = run(plan, where, call_each(progress, notifier), options)
     except KeyboardInterrupt:  # before or after Ray Tune handles it
         end = SweepEnd(TrialStatus.INTERRUPTED, 0)

@@ -62,8 +62,9 @@ def retry(
     storage: StorageOption = DEFAULT_STORAGE,
     address: AddressOption = None,
 ) -> None:
-    """Take up again what a sweep has not finished, from its checkpoints: stopped trials too."""
+    """Take up again what a sweep has not finished, from its checkpoints: stopped trials too. Sends no notices."""
     from sweeps.execution.driver import RunOptions
+    from sweeps.spec.model import Notify
     from sweeps.storage.ledger import trial_statuses
     from sweeps.storage.open_storage import open_storage
 
@@ -75,7 +76,9 @@ def retry(
         print(f"nothing to retry: every trial of {found} " + ("has not failed" if failed else "is finished"))
         return
     again = [trial for trial in wanted if not statuses[trial].is_open]  # what has ended
-    conduct(made, where, RunOptions(only=wanted, again=again, address=address), storage)
+    if made.spec.notify != Notify():
+        print("no notices are sent: their commands are taken from your own file only, by mpdit sweep", file=sys.stderr)
+    conduct(made, where, RunOptions(only=wanted, again=again, address=address), storage, Notify())
 
 
 def sync(

@@ -45,7 +45,7 @@ def run(  # noqa: PLR0913  (public: its options are named)
     where = open_storage(storage)
     past = read(where.ledger(spec.name))
     plan = make_plan(spec, past, where.trial_names())
-    with Notifier(plan, past) as notifier:
+    with Notifier(plan, past, spec.notify) as notifier:
         listeners = call_each(notifier, listener) if listener else notifier
         return driver.run(plan, where, listeners, RunOptions(max_concurrent, fail_fast, reuse=Reuse(reuse)))
 

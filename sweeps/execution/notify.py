@@ -85,11 +85,12 @@ class Teller:
 class Notifier:
     """Sends the notices that a sweep asks for, on a thread of its own. Use around the sweep, as a listener.
 
-    What goes wrong is a warning: a sweep never fails or waits because of a notice.
+    What goes wrong is a warning: a sweep never fails or waits because of a notice. settings: whom to notify, from the
+    user's own file, never from a stored spec: whoever can write the storage could set a command there.
     """
 
-    def __init__(self, plan: Plan, past: Iterable[Event] = ()) -> None:
-        self.settings, self.teller = plan.spec.notify, Teller(plan, past)
+    def __init__(self, plan: Plan, past: Iterable[Event], settings: Notify) -> None:
+        self.settings, self.teller = settings, Teller(plan, past)
         self._notices: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._send_all, name="notify", daemon=True)
 

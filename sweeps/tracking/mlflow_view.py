@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -81,8 +82,19 @@ def tracking_uri(storage: Storage, uri: str | None) -> str:
 
 
 def check_place(storage: Storage, uri: str | None) -> None:
-    """Raises InputError where the tracking database would be SQLite on a network file system, whose locks it breaks."""
+    """Check that a sweep may be shown at a URI before it starts.
+
+    Raises InputError where the URI holds a password, which the storage would keep; and where the database would be
+    SQLite on a network file system, whose locks it breaks.
+    """
     place = tracking_uri(storage, uri)
+    if without_password(place) != place:
+        server = "MLFLOW_TRACKING_USERNAME with MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the environment"
+        raise input_error(
+            "tracking.uri holds a password, which everybody who can read the storage would see",
+            given=without_password(place),
+            hint=server if place.startswith("http") else "PGPASSWORD or ~/.pgpass, or `mlflow server` in front of it",
+        )
     if not place.startswith("sqlite:"):
         return
     path = Path(place.removeprefix("sqlite:///"))
@@ -376,7 +388,8 @@ def open_writer(storage: Storage, plan: Plan, sweep: str, uri: str) -> MLflowWri
 
 
 def without_password(uri: str) -> str:
-    """A URI as it may be shown."""
+    """A URI as it may be shown and kept."""
     scheme, separator, rest = uri.partition("://")
-    place, slash, path = rest.partition("/")
-    return scheme + separator + place.rpartition("@")[2] + slash + path
+    is_server = scheme in ("http", "https")  # where a name without a password may be a token
+    rest = re.sub("^[^/@]*@", "", rest) if is_server else re.sub("^([^:/@]*):[^@]*@", r"\1@", rest)
+    return scheme + separator + re.sub(r"[?&][^=&]*(passw|token|secret)[^=&]*=[^&]*", "", rest, flags=re.IGNORECASE)

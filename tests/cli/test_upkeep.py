@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 
 from pipelines.yaml_file import write_yaml
-from sweeps.storage.events import SweepStarted, TrialStarted
+from sweeps.execution import driver
+from sweeps.execution.driver import RunOptions, SweepEnd
+from sweeps.execution.recorder import Listener
+from sweeps.planning.plan import Plan
+from sweeps.storage.events import SweepEnded, SweepStarted, TrialStarted
 from sweeps.storage.layout import Storage, locked
 from sweeps.storage.ledger import Ledger
 from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, take_requests
+from sweeps.storage.trial_status import TrialStatus
 from tests.cli.conftest import Command, Refused
-from tests.sweeps.conftest import ended, plan_of, scored
+from tests.sweeps.conftest import ended, made, plan_of, scored
 
 PLAN = plan_of({"optimizer.lr": [0.01, 0.02]})
 FIRST, SECOND = (trial.id for trial in PLAN.trials)
@@ -58,6 +63,27 @@ def test_a_running_trial_is_asked_to_stop(finished: Storage, mpdit: Command) -> 
 def test_a_finished_sweep_has_nothing_to_retry(finished: Storage, mpdit: Command) -> None:
     assert "every trial of made is finished" in mpdit("retry", "--storage", finished.root).stdout
     assert "every trial of made has not failed" in mpdit("retry", "made", "--failed", "--storage", finished.root).stdout
+
+
+def test_a_command_in_a_stored_spec_is_not_run_only_one_in_the_user_s_own_file(
+    tmp_path: Path, mpdit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(tmp_path / "runs")
+    told = plan_of({"optimizer.lr": [0.01, 0.02]}, notify={"command": f"echo ran >> {tmp_path / 'ran'}"})
+    made(storage, told).append(SweepStarted("s", 2))
+    write_yaml(tmp_path / "own.yaml", {"name": "made", **told.spec.model_dump(include={"axes", "notify"})})
+
+    def run(plan: Plan, where: Storage, listener: Listener, options: RunOptions) -> SweepEnd:
+        listener(SweepEnded(TrialStatus.COMPLETED))
+        return SweepEnd(TrialStatus.COMPLETED, 1)
+
+    monkeypatch.setattr(driver, "run", run)
+    done = mpdit("retry", "--storage", storage.root)
+    assert done.returncode == 0
+    assert "no notices are sent" in done.stderr
+    assert not (tmp_path / "ran").exists()
+    mpdit("sweep", tmp_path / "own.yaml", "--storage", storage.root)
+    assert (tmp_path / "ran").read_text() == "ran\n"
 
 
 def test_a_tracking_server_that_does_not_answer_is_told(finished: Storage, refused: Refused) -> None:

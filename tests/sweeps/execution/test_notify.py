@@ -72,7 +72,7 @@ def test_a_command_and_a_webhook_are_told(
     monkeypatch.setenv("MY_HOOK", address)
     notify = {"command": f'echo "$MPDIT_KIND: $MPDIT_TEXT" >> {tmp_path}/told', "webhook": "$MY_HOOK", "when": ["end"]}
     plan = plan_of(AXES, notify=notify)
-    with Notifier(plan) as notifier:
+    with Notifier(plan, [], plan.spec.notify) as notifier:
         for line in (scored(plan, 0, 0, 3.0), ended(plan, 0), SweepEnded(TrialStatus.COMPLETED)):
             notifier(line)
     text = f"sweep made: completed; fd_digits_2k 3.000: {plan.trials[0].id} scale σ_rel 0.05"
@@ -82,6 +82,7 @@ def test_a_command_and_a_webhook_are_told(
 
 @pytest.mark.parametrize("notify", [{"command": "exit 3"}, {"webhook": "http://127.0.0.1:9/"}, {"webhook": "no url"}])
 def test_a_notice_that_fails_is_a_warning(notify: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
-    with Notifier(plan_of(AXES, notify=notify)) as notifier:
+    plan = plan_of(AXES, notify=notify)
+    with Notifier(plan, [], plan.spec.notify) as notifier:
         notifier(SweepEnded(TrialStatus.COMPLETED))
     assert "was not sent" in caplog.text

@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mpdit.errors import InputError
+from sweeps.execution.driver import run
 from sweeps.planning.plan import Plan
 from sweeps.spec.model import Tracking
 from sweeps.storage import layout
@@ -297,6 +298,29 @@ def test_the_samples_of_a_training_are_one_row_of_the_viewer_and_are_not_doubled
 def test_a_password_is_not_shown() -> None:
     assert without_password("http://me:secret@host:5000/x") == "http://host:5000/x"
     assert without_password("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
+    assert without_password("http://host:5000/a@b") == "http://host:5000/a@b"
+    assert without_password("https://token@host/") == "https://host/"
+    assert without_password("postgresql://me:sec/ret@host/db") == "postgresql://me@host/db"
+    assert without_password("postgresql://me@host/db?sslmode=require") == "postgresql://me@host/db?sslmode=require"
+    assert without_password("mysql://host/db?user=me&password=secret&a=b") == "mysql://host/db?user=me&a=b"
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("http://me:secret@127.0.0.1:9", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://secret@127.0.0.1:9", "MLFLOW_TRACKING_TOKEN"),
+        ("postgresql://me:secret@127.0.0.1:9/db", "PGPASSWORD"),
+    ],
+)
+def test_a_sweep_with_a_password_in_its_uri_is_refused_before_anything_is_written(
+    uri: str, hint: str, tmp_path: Path
+) -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.02]}, tracking={"uri": uri})
+    with pytest.raises(InputError, match=hint) as refusal:
+        run(plan, Storage(tmp_path / "runs"), lambda event: None)
+    assert "secret" not in str(refusal.value)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_description_of_a_sweep_is_its_summary(storage: Storage) -> None:
