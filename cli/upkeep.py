@@ -126,8 +126,10 @@ def clean(
     if not yes and not (sys.stdin.isatty() and typer.confirm("remove them?")):
         print("nothing is removed; --yes removes them", file=sys.stderr)
         return
-    remove(where, found)
+    left = remove(where, found, best)
     print("removed", file=sys.stderr)
+    for removal in left:
+        print(f"left, because it is in use or needed by now: {_short(removal.path, where.root)}", file=sys.stderr)
 
 
 def _short(path: Path, root: Path) -> str:

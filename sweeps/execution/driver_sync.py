@@ -3,12 +3,12 @@
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from sweeps.execution.recorder import Recorder
-from sweeps.storage.bucket import Bucket, BucketLost
+from sweeps.storage.bucket import BucketLost
 from sweeps.storage.layout import Storage
-from sweeps.storage.lease import RENEWED_EVERY, Lease, acquire
+from sweeps.storage.lease import RENEWED_EVERY, Lease, held, lock_identity
 from sweeps.storage.open_storage import SEGMENTS, fetch_records
 from sweeps.storage.stop_requests import ask_driver_here
 
@@ -25,25 +25,22 @@ def driver_sync(storage: Storage, sweep: str) -> Iterator["DriverSync | None"]:
     if storage.bucket is None:
         yield None
         return
-    lease = acquire(storage.bucket, sweep, storage.copy)
-    try:
-        link = DriverSync(storage, storage.bucket, lease, fetch_records(storage, sweep))
+    lock = lock_identity(storage.lock(sweep))
+    with held(storage.bucket, f"sweeps/{sweep}", f"sweep {sweep}", lock) as lease:
+        link = DriverSync(storage, sweep, lease, fetch_records(storage, sweep))
         link.keep_up()
         try:
             yield link
         finally:
-            link.over.set()
-    finally:
-        with suppress(BucketLost):
-            lease.release()
+            link.end()
 
 
 class DriverSync(threading.Thread):
-    """Renews the lease and sends the ledger every few seconds, on a thread of its own: the sweep never waits for it."""
+    """Sends the ledger every few seconds, on a thread of its own: the sweep never waits for it."""
 
-    def __init__(self, storage: Storage, bucket: Bucket, lease: Lease, sent: int) -> None:
+    def __init__(self, storage: Storage, sweep: str, lease: Lease, sent: int) -> None:
         super().__init__(name="driver-sync", daemon=True)
-        self.storage, self.bucket, self.sweep, self.lease = storage, bucket, lease.sweep, lease
+        self.storage, self.bucket, self.sweep, self.lease = storage, lease.bucket, sweep, lease
         self.over = threading.Event()
         self.recorder: Recorder | None = None
         self._sent = sent  # bytes of the ledger that the bucket has
@@ -52,21 +49,27 @@ class DriverSync(threading.Thread):
     def follow(self, recorder: Recorder) -> None:
         """Start to send what this recorder writes; it is halted where another driver takes over the sweep."""
         self.recorder = recorder
+        if self.over.is_set():  # it has been taken over already
+            self._give_way()
         self.start()
 
     def run(self) -> None:
-        """Synchronise until `finish` is called or another driver takes over."""
+        """Synchronise until `end` is called or another driver takes over; whatever fails is tried again."""
         while not self.over.wait(RENEWED_EVERY):
             try:
                 self.keep_up()
-            except BucketLost as problem:
+            except Exception as problem:
                 log.warning("%s; it is tried again", problem)
 
-    def finish(self) -> str | None:
-        """Send the rest; returns the reason where that fails."""
+    def end(self) -> None:
+        """Stop to synchronise."""
         self.over.set()
         if self.is_alive():
             self.join()
+
+    def finish(self) -> str | None:
+        """Send the rest; returns the reason where that fails."""
+        self.end()
         try:
             self.keep_up()
         except BucketLost as problem:
@@ -74,13 +77,14 @@ class DriverSync(threading.Thread):
         return None
 
     def keep_up(self) -> None:
-        """Renew the lease, send new events, fetch requests to stop. Raises BucketLost."""
+        """See that the lease is ours, send new events, fetch requests to stop. Raises BucketLost."""
         if not self.lease.renew() or not self._send():
             self._give_way()
             return
         place = f"sweeps/{self.sweep}/stop"
         for asked in self.bucket.entries(place):
-            ask_driver_here(self.storage, self.sweep, asked)
+            if "/" not in asked:  # what is not ours would stay for ever
+                ask_driver_here(self.storage, self.sweep, asked)
             self.bucket.remove([f"{place}/{asked}"])
 
     def _send(self) -> bool:

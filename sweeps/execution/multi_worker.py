@@ -13,7 +13,8 @@ from sweeps.execution.trial_job import TrialJob
 from sweeps.execution.worker import Send, outcome_of_error, run_trial
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import Event, TrialEnded, encode
-from sweeps.storage.folder_sync import synced
+from sweeps.storage.folder_sync import LOCK, PATIENCE, synced
+from sweeps.storage.layout import locked
 from sweeps.storage.trial_status import TrialStatus
 
 POLL_SECONDS = 0.2  # between two looks at whether the group has ended
@@ -40,7 +41,8 @@ def run_in_group(config: dict[str, Any]) -> None:
 
 def _halve_micro_batch(job: TrialJob) -> bool:
     """Let the group continue with half a batch at once, where the recipe sets no micro-batch."""
-    with synced(open_bucket(job.bucket) if job.bucket else None, f"trials/{job.trial}", job.folder):
+    bucket = open_bucket(job.bucket) if job.bucket else None
+    with locked(job.folder / LOCK, f"trial {job.trial}", patience=PATIENCE), synced(bucket, job.trial, job.folder):
         return halve_micro_batch(job.folder, job.workers) is not None
 
 

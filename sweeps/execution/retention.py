@@ -1,6 +1,7 @@
 """What can be removed from a storage: weights of trials that cannot win, and files that killed processes have left."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from sweeps.planning.staged_scoring import missing_cells, seed_groups
 from sweeps.results.ranking import rank
 from sweeps.spec.model import SweepSpec
 from sweeps.storage.events import Event, TrialEnded, WeightsDropped
+from sweeps.storage.folder_sync import LOCK
 from sweeps.storage.layout import Storage, is_locked, locked
+from sweeps.storage.lease import Busy, held, lock_identity, trial_lease
 from sweeps.storage.ledger import read, trial_statuses
+from sweeps.storage.open_storage import open_storage
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = (EMA, CHECKPOINTS, SCORES)
@@ -63,33 +67,66 @@ def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
     return gone
 
 
-def removable(storage: Storage, best: int | None = None) -> list[Removal]:
-    """Everything that no sweep needs. best: how many points of each sweep keep their weights; else its own setting."""
+def removable(storage: Storage, best: int | None = None, ours: Collection[str] = ()) -> list[Removal]:
+    """Everything that no sweep needs.
+
+    Args:
+        storage: Where to look.
+        best: How many points of each sweep keep their weights; None: what its own file says.
+        ours: Trials whose locks the caller holds; another's locks say that a trial runs.
+    """
     found, known = list[Removal](), set[str]()
     for name in storage.sweep_names():
         events = read(storage.ledger(name))
         known |= {event.trial for event in events if event.trial}
         if not storage.is_running(name):
             found += _of_sweep(storage, name, events, best)
-    elsewhere = storage.bucket and any(storage.is_running(name) for name in storage.sweep_names())
+    # a driver elsewhere may have trials that it has not told of yet
+    elsewhere = bool(storage.bucket) and any(storage.is_running(name) for name in storage.sweep_names())
     for name in storage.trial_names():
-        if not is_locked(
-            storage.trial(name) / "lock"
-        ):  # a driver elsewhere may have trials that it has not told of yet
-            found += _of_trial(storage, storage.trial(name), name in known or bool(elsewhere))
+        if name in ours or not is_locked(storage.trial(name) / LOCK):
+            found += _of_trial(storage, storage.trial(name), name in known or elsewhere)
     found += [_removal(storage, folder, "left by a driver that was killed") for folder in dead_folders()]
     return list({removal.path: removal for removal in found}.values())
 
 
-def remove(storage: Storage, removals: list[Removal]) -> None:
-    """Remove them. Raises Busy for a trial that another process has begun to run since."""
-    for removal in removals:
-        if not removal.path.is_relative_to(storage.trials):
+def remove(storage: Storage, removals: list[Removal], best: int | None = None) -> list[Removal]:
+    """Remove what can still go, now that its locks are held: since the user was asked, a sweep may have begun.
+
+    Args:
+        storage: Where they were found.
+        removals: What `removable` has found.
+        best: As it was given to `removable`.
+
+    Returns:
+        What is left, because it runs or is needed by now.
+    """
+    trials = {trial for removal in removals if (trial := _trial_of(storage, removal))}
+    with ExitStack() as locks:
+        ours = {trial for trial in sorted(trials) if _hold(storage, trial, locks)}
+        still = {removal.path for removal in removable(open_storage(storage.name), best, ours)}
+        free = [removal for removal in removals if _trial_of(storage, removal) in {None, *ours}]
+        gone = [removal for removal in free if removal.path in still]
+        for removal in gone:
             storage.remove(removal.path)
-            continue
-        trial = removal.path.relative_to(storage.trials).parts[0]
-        with locked(storage.trial(trial) / "lock", f"trial {trial}"):
-            storage.remove(removal.path)
+    return [removal for removal in removals if removal not in gone]
+
+
+def _trial_of(storage: Storage, removal: Removal) -> str | None:
+    inside = removal.path.is_relative_to(storage.trials)
+    return removal.path.relative_to(storage.trials).parts[0] if inside else None
+
+
+def _hold(storage: Storage, trial: str, locks: ExitStack) -> bool:
+    """Take a trial's lock, in a bucket its lease too; False where another process has it."""
+    lock, what = storage.trial(trial) / LOCK, f"trial {trial}"
+    try:
+        locks.enter_context(locked(lock, what, patience=1))
+        if storage.bucket:
+            locks.enter_context(held(storage.bucket, trial_lease(trial), what, lock_identity(lock)))
+    except Busy:
+        return False
+    return True
 
 
 def forget_trial(storage: Storage, trial: str) -> None:
@@ -111,7 +148,7 @@ def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None
 
 def _of_trial(storage: Storage, folder: Path, known: bool) -> Iterator[Removal]:
     if not known:
-        if storage.holds(folder / RECIPE) or (folder / "lock").exists():
+        if storage.holds(folder / RECIPE) or (folder / LOCK).exists():
             yield _removal(storage, folder, "of no sweep here")
         return
     partial = [*folder.glob(f"{CHECKPOINTS}/partial-*"), *folder.glob(f"{EMA}/*.partial")]

@@ -29,7 +29,7 @@ class Bucket(Protocol):
     url: str
 
     def entries(self, folder: str = "") -> dict[str, Entry]:
-        """Everything below a folder, by its name relative to that folder."""
+        """Everything below a folder, by its name relative to that folder; only names that `is_plain` accepts."""
 
     def read(self, name: str) -> bytes | None:
         """An object's content; None where there is none."""
@@ -39,6 +39,13 @@ class Bucket(Protocol):
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a new object; return False and change nothing where there is one of that name."""
+
+    def replace(self, name: str, content: bytes, mark: str | None) -> str | None:
+        """Write an object only while it has this mark, or, with None, while there is none of that name.
+
+        Returns:
+            Its new mark; None where nothing was written because the object is another.
+        """
 
     def fetch(self, wanted: Mapping[str, Path]) -> None:
         """Fetch objects to files, which appear only when complete. Raises FileNotFoundError for a missing object."""
@@ -54,6 +61,11 @@ class Bucket(Protocol):
 
     def now(self) -> datetime:
         """The time by the bucket's clock, which also gives objects their times."""
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name stays below its folder when it becomes a path: whoever can write the bucket chooses names."""
+    return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mpdit.errors import InputError
 from mpdit.run_folder import RAW_WEIGHTS
 from pipelines.training.checkpoint import MANIFEST
-from sweeps.storage.bucket import Bucket, BucketLost, Entry
+from sweeps.storage.bucket import Bucket, Entry
+from sweeps.storage.lease import Busy, Lease, held, lock_identity, trial_lease
 
 NOTED = ".synced.json"
 LOOK_EVERY = 5.0  # seconds between two checks for new files of a training
 TRIES = 3  # attempts: a file may be removed meanwhile, as old checkpoints are
+PATIENCE = 60.0  # seconds that the last workers of a dead driver get to give the trial up
+LOCK = "lock"  # of a trial, on one machine
 HELD = ".sending"  # hard links to the files that are being sent
 
 Push = Callable[[], None]
@@ -91,31 +95,45 @@ def push(bucket: Bucket, place: str, folder: Path) -> None:
 
 
 @contextmanager
-def synced(bucket: Bucket | None, place: str, folder: Path) -> Iterator[Push]:
-    """Keep a folder in step with the bucket while the block runs: fetch it first, then send changes from a thread.
+def synced(bucket: Bucket | None, trial: str, folder: Path) -> Iterator[Push]:
+    """Keep a trial's folder in step with the bucket while the block runs: fetch it, then send changes from a thread.
 
-    What has changed last is sent at the end, also after an exception. Without a bucket nothing happens.
+    The trial's lease is held meanwhile, so that no other machine writes it; needs the folder's lock. What has changed
+    last is sent at the end, also after an exception. Without a bucket nothing happens.
 
     Yields:
         A function that sends the changes at once.
 
     Raises:
+        Busy: Another machine has the trial, or has taken it over.
         BucketLost: The last changes could not be sent.
     """
     if bucket is None:
         yield lambda: None
         return
-    sending, over = threading.Lock(), threading.Event()
+    lock = lock_identity(folder / LOCK)
+    with (
+        held(bucket, trial_lease(trial), f"trial {trial}", lock, patience=PATIENCE) as lease,
+        _sending(bucket, trial, folder, lease) as push_now,
+    ):
+        yield push_now
+
+
+@contextmanager
+def _sending(bucket: Bucket, trial: str, folder: Path, lease: Lease) -> Iterator[Push]:
+    sending, over, place = threading.Lock(), threading.Event(), f"trials/{trial}"
 
     def send() -> None:
         with sending:
+            if not lease.renew():
+                raise Busy(f"trial {trial} is being run on another machine, which has taken it over")
             push(bucket, place, folder)
 
     def send_repeatedly() -> None:
         while not over.wait(LOOK_EVERY):
             try:
                 send()
-            except (BucketLost, OSError) as problem:
+            except Exception as problem:
                 log.warning("%s; it is tried again", problem)
 
     pull(bucket, place, folder)
@@ -126,7 +144,7 @@ def synced(bucket: Bucket | None, place: str, folder: Path) -> Iterator[Push]:
         yield send
     except BaseException:
         over.set()
-        with suppress(BucketLost, OSError):
+        with suppress(InputError, OSError):
             send()
         raise
     finally:
@@ -156,7 +174,7 @@ def _is_ours(name: str) -> bool:
     """Whether a file belongs to the storage: neither half-written, nor a lock or a note of this machine."""
     parts = name.split("/")
     half = any(part.startswith((".", "partial-")) for part in parts) or name.endswith(".partial")
-    return not half and parts[-1] != "lock"
+    return not half and parts[-1] != LOCK
 
 
 def _in_order(names: list[str]) -> list[list[str]]:

@@ -4,7 +4,6 @@ import fcntl
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -48,15 +47,6 @@ class Storage:
             raise input_error("a storage in a bucket has no MLflow database of its own", given=self.name, hint=hint)
         return self.root / "mlflow.db"
 
-    @property
-    def copy(self) -> str:
-        """The identity of this machine's copy of a bucket; made at its first use."""
-        path = self.root / ".copy"
-        if not path.exists():
-            self.root.mkdir(parents=True, exist_ok=True)
-            path.write_text(uuid.uuid4().hex)
-        return path.read_text()
-
     def prepare(self) -> None:
         """Create the folders. Raises InputError where that fails, or where the storage has another layout."""
         try:
@@ -74,6 +64,8 @@ class Storage:
                 f"the storage {self.root} is not writable", reason=error.strerror, hint="--storage DIR or MPDIT_STORAGE"
             ) from None
         self.check()
+        if self.bucket:
+            _check_conditions(self.bucket)
 
     def check(self) -> None:
         """Raise InputError where the storage has the layout of another version."""
@@ -104,7 +96,7 @@ class Storage:
 
     def is_running(self, name: str) -> bool:
         """Whether a live driver runs the sweep."""
-        return is_locked(self.lock(name)) or (self.bucket is not None and is_held(self.bucket, name))
+        return is_locked(self.lock(name)) or (self.bucket is not None and is_held(self.bucket, f"sweeps/{name}"))
 
     def trial(self, trial: str) -> Path:
         """A trial's folder."""
@@ -202,6 +194,16 @@ class Storage:
             path.unlink(missing_ok=True)
         if self.bucket and path.is_relative_to(self.root):
             self.bucket.remove_folder(path.relative_to(self.root).as_posix())
+
+
+def _check_conditions(bucket: Bucket) -> None:
+    """Raise InputError where the server writes whatever the condition: two drivers could then take one lease."""
+    if bucket.replace("VERSION", f"{LAYOUT}\n".encode(), '"00000000000000000000000000000000"') is not None:
+        raise input_error(
+            "this bucket's server ignores conditions on writes (If-Match), so that two sweeps could harm each other",
+            given=bucket.url,
+            hint="a newer server",
+        )
 
 
 @contextmanager

@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import uuid
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from mpdit.errors import input_error
 from pipelines.known_facts import cache_folder
-from sweeps.storage.bucket import BUCKETS, bucket_kind, open_bucket
+from sweeps.storage.bucket import BUCKETS, Bucket, bucket_kind, open_bucket
 from sweeps.storage.folder_sync import pull
-from sweeps.storage.layout import Storage, is_locked
+from sweeps.storage.layout import Storage, is_locked, locked
+from sweeps.storage.lease import Busy
 
 SEGMENTS = "ledger"  # the folder of a ledger's pieces in a bucket, where nothing can be appended to an object
+PATIENCE = 60.0  # seconds for another process of this machine to fetch a sweep's records
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ def open_storage(place: str | Path) -> Storage:
         refresh(storage, name)
     for folder in storage.sweeps.glob("*"):
         if folder.name not in sweeps and (folder / SEGMENTS).exists():
-            shutil.rmtree(folder)  # it has been removed from the bucket
+            _forget(storage, bucket, folder.name)
     return storage
 
 
@@ -53,10 +56,18 @@ def local_copy(url: str) -> Path:
     return cache_folder() / "storages" / f"{url.partition('://')[2].replace('/', '-')}-{mark}"
 
 
+def _forget(storage: Storage, bucket: Bucket, sweep: str) -> None:
+    """Remove the copy of a sweep that has been removed from the bucket, unless its driver runs here."""
+    with suppress(Busy), locked(storage.lock(sweep), f"sweep {sweep}"):
+        if bucket.read(f"sweeps/{sweep}/sweep.yaml") is None:
+            shutil.rmtree(storage.sweep(sweep))
+
+
 def refresh(storage: Storage, sweep: str) -> None:
     """Fetch a sweep's file and ledger from the bucket, unless its driver runs here and so has the newest ones."""
-    if not is_locked(storage.lock(sweep)):
-        fetch_records(storage, sweep)
+    with _fetching(storage, sweep):
+        if storage.bucket and not is_locked(storage.lock(sweep)):
+            _fetch_records(storage, storage.bucket, sweep)
 
 
 def fetch_records(storage: Storage, sweep: str) -> int:
@@ -67,10 +78,22 @@ def fetch_records(storage: Storage, sweep: str) -> int:
     """
     if storage.bucket is None:
         return 0
+    with _fetching(storage, sweep):
+        return _fetch_records(storage, storage.bucket, sweep)
+
+
+def _fetching(storage: Storage, sweep: str) -> AbstractContextManager[None]:
+    """Let one process fetch at a time; a driver that starts waits for those that began when it did not run."""
+    if storage.bucket is None:
+        return nullcontext()
+    return locked(storage.sweep(sweep) / ".fetching", f"the copy of sweep {sweep}", patience=PATIENCE)
+
+
+def _fetch_records(storage: Storage, bucket: Bucket, sweep: str) -> int:
     place, folder, ledger = f"sweeps/{sweep}", storage.sweep(sweep), storage.ledger(sweep)
-    entries = storage.bucket.entries(place)
+    entries = bucket.entries(place)
     records = {name: entry for name, entry in entries.items() if name.startswith((f"{SEGMENTS}/", "sweep.yaml"))}
-    pull(storage.bucket, place, folder, records)
+    pull(bucket, place, folder, records)
     sent = joined(sorted((folder / SEGMENTS).glob("*.jsonl")))
     own = ledger.read_bytes() if ledger.exists() else b""
     if own.startswith(sent):

@@ -68,7 +68,10 @@ def test_a_sweep_ranks_as_in_a_folder_and_every_command_finds_it_elsewhere(
     assert f"rank afar --storage {bucket_url}" in told
     assert mpdit_json("rank", *place, cwd=here) == expected
     kept = set(open_bucket(bucket_url).entries())
-    assert not {name for name in kept if name.endswith(("lock", "lease.json", "mlflow.db", ".partial"))}
+    assert not {name for name in kept if name.endswith(("lock", "mlflow.db", ".partial"))}
+    leases = [name for name in kept if name.endswith("lease.json")]
+    assert len(leases) == 1 + len({row["trial"] for row in expected})
+    assert {open_bucket(bucket_url).read(name) for name in leases} == {b""}  # nobody holds one
 
     elsewhere(here, monkeypatch)
     assert mpdit_json("rank", *place, cwd=here) == expected
@@ -118,7 +121,7 @@ def test_a_killed_driver_s_sweep_goes_on_on_another_machine(
     sent = read(storage.ledger("afar"))
     assert sent == unsent[: len(sent)]
     assert len([name for name in bucket.entries("trials") if name.endswith("raw.safetensors")]) >= 1
-    assert lease.is_held(bucket, "afar")
+    assert lease.is_held(bucket, "sweeps/afar")
     s3_server.age(bucket_url.split("/")[2], "runs/sweeps/afar/lease.json", lease.LASTS)  # as it is a minute later
     mpdit("sweep", "afar.yaml", "--storage", bucket_url, cwd=here)
     assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed()

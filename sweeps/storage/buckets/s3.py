@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.errors import InputError, disk_is_full, input_error
-from sweeps.storage.bucket import BUCKETS, Bucket, BucketKind, BucketLost, Entry
+from sweeps.storage.bucket import BUCKETS, Bucket, BucketKind, BucketLost, Entry, is_plain
 
 SCHEME = "s3://"
 AT_ONCE = 1000  # the most objects that one request can remove
+CHANGED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")  # the object is not as the request wants it
 CLIENTS = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs")  # their errors, and OSError, are the bucket's
 
 
@@ -29,14 +30,14 @@ class S3Bucket:
         self.name, _, self.prefix = self.place.partition("/")
 
     def entries(self, folder: str = "") -> dict[str, Entry]:
-        """Everything below a folder, by its name relative to that folder."""
+        """Everything below a folder, by its name relative to that folder; only names that `is_plain` accepts."""
         base = f"{self.place}/{folder}".rstrip("/")
         with self._as_bucket_lost():
             objects = self.files.find(base, detail=True)
         return {
             path.removeprefix(f"{base}/"): Entry(facts["size"], facts["ETag"], facts["LastModified"])
             for path, facts in objects.items()
-            if path.startswith(f"{base}/")
+            if path.startswith(f"{base}/") and is_plain(path.removeprefix(f"{base}/"))
         }
 
     def read(self, name: str) -> bytes | None:
@@ -60,6 +61,23 @@ class S3Bucket:
             except FileExistsError:
                 return self.files.cat_file(f"{self.place}/{name}") == content  # written by us, where the reply was lost
         return True
+
+    def replace(self, name: str, content: bytes, mark: str | None) -> str | None:
+        """Write an object only while it has this mark, or, with None, while there is none; returns its new mark."""
+        condition = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
+        with self._as_bucket_lost():
+            try:
+                reply = self.files.call_s3(
+                    "put_object", Bucket=self.name, Key=self._key(name), Body=content, **condition
+                )
+            except OSError as problem:
+                if _code(problem) not in CHANGED:
+                    raise
+                return None
+        return str(reply["ETag"])
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}" if self.prefix else name
 
     def fetch(self, wanted: Mapping[str, Path]) -> None:
         """Fetch objects to files, which appear only when complete. Raises FileNotFoundError for a missing object."""
@@ -97,8 +115,7 @@ class S3Bucket:
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there count as removed."""
-        prefix = f"{self.prefix}/" if self.prefix else ""
-        keys = [{"Key": f"{prefix}{name}"} for name in names]
+        keys = [{"Key": self._key(name)} for name in names]
         for some in (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE)):
             with self._as_bucket_lost():
                 reply = self.files.call_s3("delete_objects", Bucket=self.name, Delete={"Objects": some, "Quiet": True})
@@ -127,6 +144,13 @@ class S3Bucket:
             if not foreign or disk_is_full(problem):
                 raise
             raise BucketLost(str(_bucket_error(self.url, problem))) from None
+
+
+def _code(problem: OSError) -> str | None:
+    """The error code of the S3 protocol that s3fs has made an OSError of."""
+    response: dict[str, Any] = getattr(problem.__cause__, "response", None) or {}
+    code: str | None = response.get("Error", {}).get("Code")
+    return code
 
 
 def _bucket_error(url: str, problem: Exception) -> InputError:

@@ -1,7 +1,6 @@
 """Records in a bucket, and which driver may write them."""
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from sweeps.storage import lease
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import Progress
 from sweeps.storage.layout import locked
-from sweeps.storage.lease import Busy, acquire, is_held
+from sweeps.storage.lease import acquire
 from sweeps.storage.ledger import read
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.stop_requests import EVERYTHING, ask_to_stop, take_requests
@@ -92,40 +91,6 @@ def test_a_sweep_that_is_gone_from_the_bucket_is_gone_here(bucket_url: str) -> N
     assert open_storage(bucket_url).sweep_names() == []
 
 
-def test_a_second_driver_elsewhere_is_refused_and_one_here_takes_a_dead_one_s_place(
-    bucket_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease, "LOOK_EVERY", 0.0)
-    bucket = open_bucket(bucket_url)
-    first = acquire(bucket, "made", "here")
-    assert is_held(bucket, "made")
-    entry = lease._entry
-
-    def renewing(*given: object) -> object:
-        assert first.renew()
-        return entry(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(lease, "_entry", renewing)
-    with pytest.raises(Busy, match=rf"sweep made is being run(.|\n)*process {os.getpid()} on {os.uname().nodename}"):
-        acquire(bucket, "made", "there")
-    monkeypatch.setattr(lease, "_entry", entry)
-    second = acquire(bucket, "made", "here")  # who holds the lock of the same copy
-    assert not first.renew()
-    first.release()
-    assert is_held(bucket, "made")
-    second.release()
-    assert not is_held(bucket, "made")
-
-
-def test_a_lease_that_is_not_renewed_ends(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LOOK_EVERY", 0.0)
-    monkeypatch.setattr(lease, "LASTS", -1.0)  # what was written a moment ago is old
-    bucket = open_bucket(bucket_url)
-    acquire(bucket, "made", "here")
-    assert not is_held(bucket, "made")
-    assert acquire(bucket, "made", "there").renew()
-
-
 def test_a_driver_that_has_lost_its_place_writes_no_more(
     bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +103,7 @@ def test_a_driver_that_has_lost_its_place_writes_no_more(
         assert link
         link.recorder = Recorder()  # type: ignore[assignment]
         made(storage, PLAN).append(Progress("t", 1, {}))
-        acquire(link.bucket, "made", "elsewhere")
+        acquire(link.bucket, "sweeps/made", "sweep made", "elsewhere")
         link.keep_up()
         assert "another driver has taken made over" in str(link.recorder.fault)
         assert not open_bucket(bucket_url).entries("sweeps/made/ledger")

@@ -150,9 +150,9 @@ def test_a_thread_sends_while_a_training_goes_on_and_a_bucket_that_is_away_is_tr
     with synced(bucket, "t", here):
         write(here, "one")
         assert sent.wait(60)
-        assert "one" in bucket.entries("t")
+        assert "one" in bucket.entries("trials/t")
         write(here, "two")
-    assert set(bucket.entries("t")) == {"one", "two"}
+    assert set(bucket.entries("trials/t")) == {"one", "two"}
     assert "it is tried again" in caplog.text
 
 
