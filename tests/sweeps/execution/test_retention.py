@@ -109,3 +109,33 @@ def test_a_running_sweep_is_left_alone(tmp_path: Path) -> None:
     assert removable(storage)
     with locked(storage.lock("made"), "sweep made"):
         assert removable(storage) == []
+
+
+def test_what_a_sweep_has_come_to_need_since_the_user_was_asked_stays(tmp_path: Path) -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.02, 0.03]}, retention={"best": 1})
+    events = with_results(plan, [2.0, 1.0, 3.0])
+    storage = stored(plan, tmp_path, events)
+    orphan = storage.trial("0123456789")
+    orphan.mkdir()
+    (orphan / "recipe.yaml").write_text("steps: 1")
+    found, (first, _best, third) = removable(storage), (trial.id for trial in plan.trials)
+    assert {storage.trial(first) / "ema", storage.trial(third) / "ema", orphan} <= {one.path for one in found}
+    Ledger(storage.ledger("made")).append(TrialStarted("0123456789"))
+    stored(plan_of({"optimizer.lr": [0.01]}, name="other"), tmp_path, [TrialStarted(first)])
+    left = {removal.path for removal in remove(storage, found)}
+    assert left == {storage.trial(first) / "ema", orphan}
+    assert storage.is_trained(first)
+    assert orphan.exists()
+    assert not storage.is_trained(third)
+
+
+def test_a_sweep_that_started_since_the_user_was_asked_keeps_what_it_has(tmp_path: Path) -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.02]}, retention={"best": 1})
+    storage = stored(plan, tmp_path, with_results(plan, [2.0, 1.0]))
+    found = removable(storage)
+    with locked(storage.lock("made"), "sweep made"):
+        assert remove(storage, found) == found
+    with locked(storage.trial(plan.trials[0].id) / "lock", "its trial"):
+        assert remove(storage, found) == found
+    assert remove(storage, found) == []
+    assert not storage.is_trained(plan.trials[0].id)

@@ -11,11 +11,13 @@ from safetensors.torch import load_file
 from sweeps.execution.trial_job import TrialJob
 from sweeps.execution.worker import run_trial
 from sweeps.storage import folder_sync as copies
+from sweeps.storage import lease
 from sweeps.storage.bucket import BucketLost, open_bucket
 from sweeps.storage.events import Event, Progress, SamplesDrawn, TrialEnded
 from sweeps.storage.folder_sync import NOTED, pull, push, synced
-from sweeps.storage.open_storage import local_copy
-from tests.bucket_server import bucket_url, s3_server
+from sweeps.storage.lease import Busy
+from sweeps.storage.open_storage import local_copy, open_storage
+from tests.bucket_server import Server, bucket_url, s3_server
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # a server that goes leaves its connections
@@ -154,6 +156,50 @@ def test_a_thread_sends_while_a_training_goes_on_and_a_bucket_that_is_away_is_tr
         write(here, "two")
     assert set(bucket.entries("trials/t")) == {"one", "two"}
     assert "it is tried again" in caplog.text
+
+
+def test_a_trial_is_written_by_one_machine_at_a_time(
+    bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_server: Server
+) -> None:
+    monkeypatch.setattr(copies, "PATIENCE", 0.0)
+    monkeypatch.setattr(copies, "LOOK_EVERY", 600.0)
+    monkeypatch.setattr(lease, "LOOK_EVERY", 0.0)
+    bucket, here, there = open_bucket(bucket_url), tmp_path / "a", tmp_path / "b"
+    with pytest.raises(Busy, match="taken it over"), synced(bucket, "t", here) as push_now:
+        write(here, "one", "here")
+        push_now()
+        with monkeypatch.context() as patch:
+            patch.setattr("time.sleep", lambda _: push_now())
+            with pytest.raises(Busy, match="trial t is being run"), synced(bucket, "t", there):
+                pass
+        s3_server.age(bucket_url.split("/")[2], "runs/leases/t/lease.json", lease.LASTS + 2)  # as after a long sleep
+        with synced(bucket, "t", there) as push_there:
+            write(there, "one", "there")
+            push_there()
+            write(here, "one", "here, later")
+            with pytest.raises(Busy, match="taken it over"):
+                push_now()
+    assert bucket.read("trials/t/one") == b"there"
+
+
+def test_names_that_lead_out_of_the_folder_are_left_alone(bucket_url: str, tmp_path: Path) -> None:
+    s3 = open_bucket(bucket_url).files  # type: ignore[attr-defined]
+    name, inside = bucket_url.split("/")[2], ("trials/t/fine", "sweeps/made/sweep.yaml")
+    outside = (
+        "trials/t/../../../out",
+        "trials/../../out",
+        "trials/t//absolute",
+        "sweeps/../sweep.yaml",
+        "trials/t/./x",
+    )
+    for key in (*inside, *outside):
+        s3.call_s3("put_object", Bucket=name, Key=f"runs/{key}", Body=b"x")
+    bucket, folder = open_bucket(bucket_url), tmp_path / "deep" / "trials" / "t"
+    pull(bucket, "trials/t", folder)
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"deep/trials/t/fine", f"deep/trials/t/{NOTED}"}
+    assert open_storage(bucket_url).trial_names() == ["t"]
+    assert not (local_copy(bucket_url) / "sweep.yaml").exists()
 
 
 def test_a_trial_goes_on_elsewhere_from_the_bucket(

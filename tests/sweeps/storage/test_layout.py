@@ -1,11 +1,14 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mpdit.errors import InputError
+from sweeps.storage import layout
 from sweeps.storage.events import SweepStarted
 from sweeps.storage.layout import Busy, Storage, is_locked, locked
 from sweeps.storage.ledger import Ledger
@@ -73,3 +76,23 @@ def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
     holder.wait()
     holder.stdout.close()
     assert not is_locked(tmp_path / "lock")
+
+
+def test_a_lock_whose_file_was_removed_is_not_the_lock_that_others_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the lock of a trial is that `mpdit clean` removes while a worker waits for it."""
+    path, real, removed = tmp_path / "trial" / "lock", layout._try_lock, list[int]()
+
+    def removed_first(file: Any, kind: int) -> bool:
+        if not removed:
+            removed.append(1)
+            shutil.rmtree(path.parent)
+        return real(file, kind)
+
+    monkeypatch.setattr(layout, "_try_lock", removed_first)
+    with locked(path, "trial x"):
+        assert path.exists()
+        assert is_locked(path)
+        with pytest.raises(Busy), locked(path, "trial x"):
+            pass
