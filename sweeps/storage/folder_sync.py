@@ -22,7 +22,7 @@ from sweeps.storage.lease import Busy, Lease, held, lock_identity, trial_lease
 NOTED = ".synced.json"
 LOOK_EVERY = 5.0  # seconds between two checks for new files of a training
 TRIES = 3  # attempts: a file may be removed meanwhile, as old checkpoints are
-PATIENCE = 60.0  # seconds that the last workers of a dead driver get to give the trial up
+PATIENCE = 5.0  # seconds to wait for a machine that runs the trial; the sweep has others to run
 LOCK = "lock"  # of a trial, on one machine
 HELD = ".sending"  # hard links to the files that are being sent
 
