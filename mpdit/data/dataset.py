@@ -5,6 +5,7 @@ The sets that a recipe can name are in mpdit/data/registry.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,8 @@ else:
 
 Stored = tuple["Tensor", ...]  # some samples as they are stored: each (count, …)
 READ_AT_ONCE = 4096  # samples, where a whole set is read
+PROBE_SAMPLES = 256
+GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 
 
 def as_given(stored: Stored, _draws: Draws | None) -> Tensor:
@@ -96,6 +99,11 @@ class Dataset:
         """All samples as `plain` returns them, for sets that fit in memory: (count, channels, r, r) fp32."""
         return self.plain(torch.arange(len(self)))
 
+    @cached_property
+    def probe(self) -> Tensor:
+        """The indices of the samples that magnitudes are measured on: 256, evenly over the classes."""
+        return evenly_over_classes(self.labels, PROBE_SAMPLES)
+
     def to(self, device: torch.device | str) -> Dataset:
         """Copy the set to a device, where batches are then gathered. Needs len × sample_bytes of its memory."""
         parts = [
@@ -103,6 +111,25 @@ class Dataset:
         ]
         tensors = tuple(torch.cat(same_part) for same_part in zip(*parts, strict=True))
         return replace(self, read=lambda index: tuple(tensor[index.to(tensor.device)] for tensor in tensors))
+
+
+def evenly_over_classes(labels: Tensor, samples: int) -> Tensor:
+    """Choose samples evenly over the classes: one of each class, then a second one of each, and so on.
+
+    Where the last round has more classes than are wanted, multiples of the golden ratio spread it over all of them.
+
+    Args:
+        labels: (count,) the class of each sample.
+        samples: how many to choose; all where there are fewer.
+
+    Returns:
+        (samples,) indices in ascending order.
+    """
+    by_class = labels.argsort(stable=True)
+    sizes = labels[by_class].unique_consecutive(return_counts=True)[1]
+    place_in_class = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    turn = (torch.arange(len(sizes), dtype=torch.float64) * GOLDEN_RATIO % 1).repeat_interleave(sizes)
+    return by_class[(place_in_class + turn).argsort(stable=True)[:samples]].sort().values
 
 
 def held_near(dataset: Dataset, device: torch.device) -> Dataset:

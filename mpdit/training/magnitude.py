@@ -17,8 +17,6 @@ from mpdit.model.layers import magnitude
 from mpdit.model.transformer import SubLayer
 from mpdit.randomness import normal
 
-PROBE_SAMPLES = 256
-
 
 @contextmanager
 def observed(
@@ -52,17 +50,20 @@ def observed(
 def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tuple[float, float]]:
     """Measure {"block0/attention/residual": (mean, standard deviation)} of the token magnitudes on a fixed batch.
 
-    The batch is the data's first 256 samples, always with the same noise at the same noise levels.
+    The batch is 256 samples of the data, evenly over its classes, always with the same noise at the same noise levels.
     """
     device = next(denoiser.parameters()).device
-    index = torch.arange(min(PROBE_SAMPLES, len(dataset)))
-    images, labels = dataset.plain(index).to(device), dataset.labels[index].to(device)
+    images, labels = dataset.plain(dataset.probe).to(device), dataset.labels[dataset.probe].to(device)
     noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
     sigma = denoiser.objective.noise_levels(noise[:, 0])
     magnitudes: dict[str, Tensor] = {}
     with observed(denoiser, magnitudes), _eager():
         denoiser(images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels)
-    return {name: (float(tokens.mean()), float(tokens.std())) for name, tokens in magnitudes.items()}
+    return {name: (float(tokens.mean()), _deviation(tokens)) for name, tokens in magnitudes.items()}
+
+
+def _deviation(values: Tensor) -> float:
+    return float(values.std()) if values.numel() > 1 else 0.0
 
 
 def _eager() -> AbstractContextManager[None]:
@@ -75,7 +76,8 @@ def magnitude_drift(magnitudes: dict[str, tuple[float, float]]) -> float:
 
     Where streams are brought back to unit magnitude, M is what the sum was before.
     """
-    return max(abs(math.log(mean)) for name, (mean, _) in magnitudes.items() if name.endswith("mlp/residual"))
+    after = [mean for name, (mean, _) in magnitudes.items() if name.endswith("mlp/residual")]
+    return max(abs(math.log(mean)) if mean else math.inf for mean in after)
 
 
 def matrices(module: nn.Module) -> dict[str, Tensor]:
@@ -92,20 +94,25 @@ def weight_magnitude(module: nn.Module) -> float:
 def update_magnitudes(module: nn.Module, before: list[Tensor]) -> dict[str, float]:
     """Measure how far one step moved each matrix, relative to its size: the effective learning rate.
 
-    before: the values of `matrices` before the step. Returns {"blocks.0.mlp.branch.fc1": RMS(W − W before)/RMS(W), …}.
+    before: the values of `matrices` before the step. Returns {"blocks.0.mlp.branch.fc1": RMS(W − W before)/RMS(W), …};
+    a matrix that was zero has no size to compare with and is left out.
     """
     after = matrices(module)
-    ratios = torch.stack(
-        [(new - old).norm() / old.norm() for new, old in zip(after.values(), before, strict=True)]
-    ).tolist()
-    names = (name.removeprefix("network.").removesuffix(".weight") for name in after)
-    return dict(zip(names, ratios, strict=True))
+    norms = [torch.stack([(new - old).norm(), old.norm()]) for new, old in zip(after.values(), before, strict=True)]
+    names = [name.removeprefix("network.").removesuffix(".weight") for name in after]
+    return {name: moved / size for name, (moved, size) in zip(names, torch.stack(norms).tolist(), strict=True) if size}
 
 
 @torch.no_grad()
-def gradient_magnitude(module: nn.Module) -> float:
-    """Return the root mean square of all gradients of the last backward pass; not finite when one of them is not."""
-    return _root_mean_square([p.grad for p in module.parameters() if p.grad is not None])
+def gradient_magnitude(module: nn.Module, norm: Tensor | None = None) -> float:
+    """Return the root mean square of all gradients of the last backward pass; not finite when one of them is not.
+
+    norm: (), of the whole gradient before it was clipped; None where it is as it was.
+    """
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    if norm is not None:
+        return float(norm) / math.sqrt(sum(gradient.numel() for gradient in gradients))
+    return _root_mean_square(gradients)
 
 
 def _root_mean_square(tensors: list[Tensor]) -> float:

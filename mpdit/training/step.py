@@ -124,17 +124,25 @@ def _without_exchange(loss: nn.Module) -> AbstractContextManager[None]:
     return loss.no_sync() if isinstance(loss, DistributedDataParallel) else nullcontext()
 
 
-def apply_gradient(state: TrainingState, lr: float, clip: float | None = None) -> None:
+def apply_gradient(state: TrainingState, lr: float, clip: float | None = None) -> Tensor | None:
     """Take the optimiser's step along the gradient in the parameters, normalise the weights, update the EMAs.
 
-    lr: the rate that each group's `factor` multiplies. clip: the largest norm that the whole gradient may have.
+    Args:
+        state: is changed.
+        lr: the rate that each group's `factor` multiplies.
+        clip: the largest norm that the whole gradient may have.
+
+    Returns:
+        () fp32, the norm of the whole gradient before it was clipped; None without clipping, which leaves it as it is.
     """
+    norm: Tensor | None = None
     state.step += 1
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group["factor"]
     project_gradients(state.denoiser)
     if clip is not None:
-        torch.nn.utils.clip_grad_norm_(state.denoiser.parameters(), clip, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(state.denoiser.parameters(), clip, foreach=True)
     state.optimizer.step()
     normalize_weights(state.denoiser)
     update_emas(state.emas, [p.detach() for p in state.denoiser.parameters()], state.step)
+    return norm

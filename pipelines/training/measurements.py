@@ -1,6 +1,7 @@
 """What a training reports of itself: its loss, its magnitudes, and that it has diverged."""
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -40,24 +41,35 @@ def network_metrics(state: TrainingState, dataset: Dataset) -> dict[str, float]:
     return metrics
 
 
-def step_metrics(
-    state: TrainingState, dataset: Dataset, loss: float, matrices_before: list[Tensor]
-) -> dict[str, float]:
+@dataclass
+class LastStep:
+    """What only the step itself knows, for the report after it.
+
+    Attributes:
+        matrices_before: the weight matrices before the step.
+        gradient_norm: of the whole gradient before it was clipped; None without clipping.
+    """
+
+    matrices_before: list[Tensor]
+    gradient_norm: Tensor | None = None
+
+
+def step_metrics(state: TrainingState, dataset: Dataset, loss: float, last: LastStep) -> dict[str, float]:
     """Measure the network, its gradient and its last update.
 
     Args:
         state: after the step.
         dataset: gives the probe batch.
         loss: the mean since the last report.
-        matrices_before: the weight matrices before the last step.
+        last: what the last step left for the report.
 
     Raises:
         Diverged: the loss, the gradient or a token magnitude is not finite, or is beyond its limit.
     """
-    gradient = gradient_magnitude(state.denoiser)
+    gradient = gradient_magnitude(state.denoiser, last.gradient_norm)
     for name, value in (("loss", loss), ("gradient", gradient)):
         if not math.isfinite(value):
             raise Diverged(state.step, f"the {name} is {value}")
     metrics = {"loss": loss, "magnitude/gradients": gradient} | network_metrics(state, dataset)
-    updates = update_magnitudes(state.denoiser, matrices_before)
+    updates = update_magnitudes(state.denoiser, last.matrices_before)
     return metrics | {f"magnitude/update/{name}": value for name, value in updates.items()}

@@ -24,7 +24,7 @@ from mpdit.training.magnitude import matrices
 from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.recipe import Recipe
 from pipelines.training import checkpoint
-from pipelines.training.measurements import network_metrics, step_metrics
+from pipelines.training.measurements import LastStep, network_metrics, step_metrics
 from pipelines.training.out_of_memory import explained_out_of_memory
 from pipelines.training.processes import batch_slice, new_accelerator
 from pipelines.training.state_tensors import load_state, state_tensors
@@ -107,7 +107,7 @@ class Trainer:
         self.state = new_state(self.denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
         self.loss: nn.Module = DenoisingLoss(self.denoiser)
         self.loss_sum = torch.zeros((), device=device)  # since the last report
-        self.matrices_before: list[Tensor] = []  # before the last step, where it is reported
+        self.last = LastStep([])
         self.first_step = self.reported_step = 0  # where this start begins, and the last report
         self.seconds_before = self.seconds = 0.0  # of training: before this start, and up to the last report
         self.started = time.monotonic()
@@ -135,10 +135,10 @@ class Trainer:
         """Take one training step; nothing here waits for the device."""
         number = self.state.step + 1
         batch = self.batches.draw(number)
-        self.matrices_before = [w.clone() for w in matrices(self.denoiser).values()] if self.is_reported(number) else []
+        self.last = LastStep([w.clone() for w in matrices(self.denoiser).values()] if self.is_reported(number) else [])
         with explained_out_of_memory(self.recipe, self.denoiser, self.micro_batch):
             loss = accumulate_gradient(self.loss, batch, self.micro_batch, self.recipe.runtime.precision)
-        apply_gradient(self.state, self.learning_rate(number), self.recipe.clip)
+        self.last.gradient_norm = apply_gradient(self.state, self.learning_rate(number), self.recipe.clip)
         self.loss_sum += loss
 
     def learning_rate(self, step: int) -> float:
@@ -162,7 +162,7 @@ class Trainer:
         loss = float(self.accelerator.reduce(self.loss_sum, "mean")) / (step - self.reported_step)
         elapsed = time.monotonic() - self.started
         self.seconds = self.seconds_before + elapsed
-        metrics = step_metrics(self.state, self.dataset, loss, self.matrices_before) | {
+        metrics = step_metrics(self.state, self.dataset, loss, self.last) | {
             "lr": self.learning_rate(step),
             "images_per_second": (step - self.first_step) * self.recipe.batch / elapsed,
             "training_seconds": self.seconds,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mpdit.data.dataset import evenly_over_classes
 from mpdit.data.registry import load_dataset
 from mpdit.diffusion.denoiser import Denoiser, build_denoiser
 from mpdit.diffusion.objectives.edm import Edm
@@ -98,3 +99,40 @@ def test_weights_have_unit_magnitude_and_gradients_are_measured(small_denoiser: 
 def test_small_architectures_are_observed_too() -> None:
     denoiser = build_denoiser(small_architecture("none"), Edm(0.75), seed=0)
     assert magnitude.activation_magnitudes(denoiser, load_dataset("digits"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen"),
+    [
+        ([0] * 900 + [1] * 400, {0: 128, 1: 128}),
+        ([0] * 900 + [1] * 6, {0: 250, 1: 6}),  # all of a rare class
+        ([2] * 9, {2: 9}),
+        ([number % 10 for number in range(1797)], dict.fromkeys(range(6), 26) | dict.fromkeys(range(6, 10), 25)),
+    ],
+)
+def test_the_probe_is_spread_evenly_over_the_classes(labels: list[int], chosen: dict[int, int]) -> None:
+    index = evenly_over_classes(torch.tensor(labels), 256)
+    counts = sorted(torch.tensor(labels)[index].unique(return_counts=True)[1].tolist())
+    assert counts == sorted(chosen.values())
+    assert index.tolist() == sorted(set(index.tolist()))
+
+
+def test_a_probe_of_fewer_samples_than_classes_is_spread_over_all_classes() -> None:
+    index = evenly_over_classes(torch.arange(1000).repeat(3), 256)
+    assert len(index) == 256
+    assert int(index.diff().max()) <= 7  # 1000 / 256 would be 4
+
+
+def test_a_matrix_that_was_zero_has_no_relative_update() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
+    torch.nn.init.zeros_(module[0].weight)
+    torch.nn.init.eye_(module[1].weight)
+    before = [weight.clone() for weight in magnitude.matrices(module).values()]
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.5 * torch.eye(2)
+    assert magnitude.update_magnitudes(module, before) == {"1": pytest.approx(0.5)}
+
+
+def test_a_stream_of_nothing_has_drifted_infinitely_far() -> None:
+    assert magnitude.magnitude_drift({"block0/mlp/residual": (0.0, 0.0)}) == math.inf

@@ -15,6 +15,7 @@ from mpdit.model.design import DESIGNS
 from mpdit.model.layers import magnitude, normalised_weights
 from mpdit.randomness import sample_order
 from mpdit.training import step as engine
+from mpdit.training.magnitude import gradient_magnitude
 from tests.conftest import small_architecture
 
 
@@ -113,6 +114,16 @@ def test_the_gradient_is_clipped_to_its_norm(small_denoiser: Denoiser) -> None:
     take(state, batch(1), clip=1e-3)
     norm = torch.stack([p.grad.norm() for p in small_denoiser.parameters() if p.grad is not None]).norm()
     assert float(norm) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_magnitude_of_a_gradient_is_that_before_clipping() -> None:
+    magnitudes = []
+    for clip in (None, 1e-3):
+        denoiser = build_denoiser(small_architecture(), Edm(0.75), seed=0)
+        engine.accumulate_gradient(DenoisingLoss(denoiser), batch(1))
+        norm = engine.apply_gradient(engine.new_state(denoiser, (0.9, 0.99)), 0.01, clip)
+        magnitudes.append(gradient_magnitude(denoiser, norm))
+    assert magnitudes[1] == pytest.approx(magnitudes[0], rel=1e-5)
 
 
 def test_weights_of_design_c_leave_unit_magnitude_and_those_of_d_stay() -> None:

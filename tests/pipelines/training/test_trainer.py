@@ -264,3 +264,20 @@ def test_the_effective_learning_rate_of_every_matrix_is_reported(tmp_path: Path,
 def test_a_batch_of_more_samples_than_there_are_is_refused(tmp_path: Path, small_recipe: Recipe) -> None:
     with pytest.raises(InputError, match="1 to 1797"):
         trained(small_recipe.model_copy(update={"batch": 2000}), tmp_path)
+
+
+def test_the_reported_gradient_is_that_before_clipping(tmp_path: Path, small_recipe: Recipe) -> None:
+    last = []
+    for clip in (None, 1e-3):
+        optimizer = small_recipe.optimizer.model_copy(update={"clip": clip})
+        recipe = small_recipe.model_copy(update={"optimizer": optimizer, "steps": 1})
+        last.append(trained(recipe, tmp_path / str(clip))[-1]["metrics"]["magnitude/gradients"])
+    assert last[1] == pytest.approx(last[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("design", "ABCD")
+def test_every_metric_of_a_network_that_begins_with_zeros_is_finite(tmp_path: Path, design: str, steps: int) -> None:
+    recipe = {"model": {"design": design, "width": 16}, "steps": steps, "batch": 4, "runtime": {"threads": 1}}
+    for line in trained(Recipe.model_validate(recipe), tmp_path):
+        assert [name for name, value in line["metrics"].items() if not math.isfinite(value)] == []
