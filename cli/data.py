@@ -33,7 +33,7 @@ def list_(json_: JsonOption = False) -> None:
         rows = [{"name": kind.name, "settings": list(settings_of(kind)), "holds": kind.doc} for kind in DATASETS]
         print(json.dumps(rows, indent=2))
         return
-    from cli.tables import aligned
+    from cli.display.tables import aligned
 
     table = [[kind.name, ", ".join(settings_of(kind)) or "–", kind.doc] for kind in DATASETS]
     print(aligned(["name", "settings", "holds"], table))
@@ -60,7 +60,7 @@ def info(
 
 
 def _described(facts: dict[str, Any]) -> str:
-    from cli.tables import aligned
+    from cli.display.tables import aligned
 
     counts = list(facts["counts"].items())
     shape = "×".join(str(side) for side in facts["shape"])
@@ -165,7 +165,7 @@ def _train_features(kind: str, folder: Path) -> None:
 def _progress(done_word: str) -> "Progress":
     from rich.console import Console
 
-    from cli.tables import duration
+    from cli.display.tables import duration
 
     console = Console(stderr=True)
     started = time.monotonic()

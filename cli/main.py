@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import data, reporting, runs, services, sweeping, upkeep
+from cli import data, reporting, results, runs, services, sweeping, upkeep
 from mpdit.errors import InputError
 
 INPUT_ERROR = 2
@@ -20,9 +20,9 @@ app = typer.Typer(
 for command in (
     sweeping.sweep,
     sweeping.plan,
-    sweeping.status,
-    sweeping.rank,
-    sweeping.best,
+    results.status,
+    results.rank,
+    results.best,
     upkeep.stop,
     upkeep.retry,
     upkeep.sync,

@@ -16,6 +16,7 @@ StorageOption = Annotated[
     ),
 ]
 DEFAULT_STORAGE = "runs"
+FAILED, INTERRUPTED = 1, 130  # exit codes
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field of the file; may be repeated.")
 ]

@@ -20,7 +20,7 @@ def report(
 ) -> None:
     """Write a sweep's report: one HTML file that needs no network. A running sweep's is of what is known so far."""
     from cli.options import check_metric
-    from cli.sweeping import recorded
+    from cli.results import recorded
     from sweeps.report.page import write_report
     from sweeps.results.ranking import rank_in
     from sweeps.storage.open_storage import open_storage

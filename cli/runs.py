@@ -30,7 +30,7 @@ def train(
     json_: JsonOption = False,
 ) -> None:
     """Train one recipe, or continue it, and score it at its own EMA width."""
-    from cli.drawing import drawing
+    from cli.display.drawing import drawing
     from pipelines.api import train
     from pipelines.training.measurements import Diverged
     from pipelines.training.out_of_memory import OutOfMemory
@@ -63,7 +63,7 @@ def evaluate(
     json_: JsonOption = False,
 ) -> None:
     """Score a finished run or a bundle at one or more EMA widths. Stopped, the same command continues."""
-    from cli.drawing import drawing
+    from cli.display.drawing import drawing
     from pipelines.api import evaluate
     from sweeps.storage.open_storage import open_storage
 
@@ -87,7 +87,7 @@ def sample(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Draw a grid of samples, a column for each class. Stopped, the same command continues."""
-    from cli.drawing import drawing
+    from cli.display.drawing import drawing
     from mpdit import load
     from pipelines.recipe import Recipe
     from pipelines.scoring.cell import Evaluation
@@ -148,7 +148,7 @@ def _progress_line(recipe: "Recipe") -> Any:
 
 
 def _print_results(results: list[dict[str, Any]], json_: bool) -> None:
-    from cli.tables import aligned, number
+    from cli.display.tables import aligned, number
 
     if json_:
         print(json.dumps(results, indent=2))

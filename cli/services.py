@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DEFAULT_STORAGE, StorageOption
-
-FAILED = 1
+from cli.options import DEFAULT_STORAGE, FAILED, StorageOption
 
 
 def ui(

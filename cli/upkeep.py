@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import DEFAULT_STORAGE, AddressOption, StorageOption, SweepArgument
-from cli.sweeping import conduct, recorded
+from cli.results import recorded
+from cli.sweeping import conduct
 from mpdit.errors import input_error, nearest
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def clean(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Show what of a storage can go, and remove it."""
-    from cli.tables import aligned
+    from cli.display.tables import aligned
     from sweeps.execution.retention import removable, remove
     from sweeps.storage.open_storage import open_storage
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.progress import SweepProgress, watch
-from cli.tables import fitted, plan_csv, plan_table, ranking_table
+from cli.display.progress import SweepProgress, watch
+from cli.display.tables import fitted, plan_csv, plan_table, ranking_table
 from sweeps.planning.plan import Estimate, Plan
 from sweeps.results.ranking import rank
 from sweeps.storage.events import Event, Progress, SweepEnded, SweepStarted, TrialStarted

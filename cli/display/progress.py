@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from cli.tables import duration, trials_table
+from cli.display.tables import duration, trials_table
 from sweeps.planning.plan import Plan, trials_of
 from sweeps.results.trial_states import fold, new_states, states_of
 from sweeps.storage.events import Event, Suggested, SweepStarted, TrialEnded

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from cli.tables import duration
+from cli.display.tables import duration
 
 LINE_EVERY = 30.0  # seconds
 

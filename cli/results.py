@@ -1,0 +1,216 @@
+"""Commands that show the results of a sweep: where its trials stand, its ranking, its best cell."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import (
+    DEFAULT_STORAGE,
+    INTERRUPTED,
+    ByOption,
+    CsvOption,
+    JsonOption,
+    PatchOption,
+    SizeOption,
+    StorageOption,
+    SweepArgument,
+    check_metric,
+)
+from mpdit.errors import input_error
+
+if TYPE_CHECKING:
+    from sweeps.planning.plan import Plan
+    from sweeps.results.ranking import Row
+    from sweeps.storage.events import Event
+    from sweeps.storage.layout import Storage
+
+
+def status(
+    name: SweepArgument = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the sweep ends.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Show where each trial of a sweep stands."""
+    from cli.display.tables import trials_table
+    from sweeps.results.trial_states import trial_states
+    from sweeps.storage.open_storage import open_storage
+
+    where = open_storage(storage)
+    found, made, events = recorded(where, name)
+    if watch and not json_:
+        _watch(where, found)
+        made, events = recorded(where, found)[1:]
+    alive = where.is_running(found)
+    rows = [state.as_dict() for state in trial_states(made, events, alive).values()]
+    if json_:
+        print(json.dumps({"sweep": found, "running": alive, "trials": rows}, indent=2))
+        return
+    print(f"{found}: {'running' if alive else 'not running'}; {counted(made, events, alive)}\n")
+    print(trials_table(rows, made.spec.training_axes))
+
+
+def _watch(where: "Storage", name: str) -> None:
+    from rich.console import Console
+
+    from cli.display.progress import watch
+    from sweeps.storage.ledger import read
+    from sweeps.storage.open_storage import refresh
+
+    def known() -> "list[Event]":
+        refresh(where, name)
+        return read(where.ledger(name))
+
+    try:
+        watch(
+            recorded(where, name)[1],
+            known,
+            lambda: where.is_running(name),
+            Console(stderr=True),
+        )
+    except KeyboardInterrupt:  # the sweep goes on; only this command ends
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def rank(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[SWEEP]…", help="Sweeps; the newest by default.")
+    ] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    json_: JsonOption = False,
+    csv_: CsvOption = False,
+    optuna: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a study for optuna-dashboard.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Only the best N.")] = None,
+    by: ByOption = None,
+    columns: Annotated[str | None, typer.Option(metavar="M,M,…", help="Metrics to show besides.")] = None,
+) -> None:
+    """List the cells of a sweep, best first."""
+    from sweeps.results.ranking import as_csv, rank_in
+    from sweeps.storage.open_storage import open_storage
+
+    check_metric(by)
+    shown = [name for name in (columns or "").split(",") if name]
+    where = open_storage(storage)
+    documents = []
+    for name in names or [None]:  # type: ignore[list-item]
+        found, made, events = recorded(where, name)
+        rows = rank_in(where, made, events, by, shown)
+        if optuna:
+            from sweeps.results.importance import write_study
+
+            write_study(
+                made, rows[:top], optuna if len(names or []) < 2 else optuna.with_stem(f"{optuna.stem}-{found}")
+            )
+        if json_:
+            documents += [row.as_dict() for row in rows[:top]]
+        elif csv_:
+            print(as_csv(rows[:top]), end="")
+        else:
+            print_ranking(made, events, rows, by, top)
+    if json_:
+        print(json.dumps(documents, indent=2))
+
+
+def best(
+    name: SweepArgument = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    by: ByOption = None,
+    export: Annotated[bool, typer.Option("--export", help="Write the winner as a bundle.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The bundle's folder; bundles/SWEEP (-SIZE-PATCH) by default.")
+    ] = None,
+    size: SizeOption = None,
+    patch: PatchOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
+    from sweeps.results.ranking import rank_in
+    from sweeps.results.winner import RankedSweep, export_winner, transfer_winner
+    from sweeps.storage.open_storage import open_storage
+
+    check_metric(by)
+    if (size or patch) and not export:
+        raise input_error("--size and --patch say what to export the winner for", hint="add --export")
+    where = open_storage(storage)
+    found, made, events = recorded(where, name)
+    rows = rank_in(where, made, events, by)
+    if rows[0].value is None:
+        raise input_error(f"no cell of {found} has a value yet", hint=f"mpdit status {found}")
+    bundle, moved = None, transfer_winner(made, rows[0], size, patch) if size or patch else None
+    if moved and moved.target.model.shape == moved.source.model.shape and patch in (None, moved.source.model.patch):
+        moved = None  # the winner as it is, with its weights
+    if export:
+        name = f"{found}-{moved.name.replace('/', '-')}" if moved else found
+        bundle = export_winner(where, RankedSweep(made, events, rows), output or Path("bundles") / name, moved)
+    if moved and moved.warnings:
+        print("\n".join(moved.warnings), file=sys.stderr)
+    if json_:
+        document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}
+        print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
+        return
+    print_ranking(made, events, rows, by, 1)
+    if open_ends := sum(row.is_open for row in rows):
+        print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
+    if moved:
+        print(f"\nwritten to {bundle}, a recipe for {moved.name} without weights yet:\n  mpdit train {bundle}")
+    elif bundle:
+        print(f"\nwritten to {bundle}:")
+        print(f'  python -c "import mpdit; model, recipe = mpdit.load({str(bundle)!r})"')
+        print(f"  mpdit sample {bundle} -o grid.png\n  mpdit train {bundle}")
+
+
+def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":
+    """The plan and the events of a sweep in the storage."""
+    from sweeps.planning.plan import make_plan
+    from sweeps.spec.reading import read_spec
+    from sweeps.storage.ledger import read
+
+    found = storage.find_sweep(name)
+    events = read(storage.ledger(found))
+    return found, make_plan(read_spec(storage.spec(found)), events), events
+
+
+def print_ranking(made: "Plan", events: "list[Event]", rows: "list[Row]", asked: str | None, top: int | None) -> None:
+    from cli.display.tables import ranking_table
+    from pipelines.scoring.metrics.registry import METRICS
+    from sweeps.results.ranking import noise_floor
+    from sweeps.results.seed_spread import spread_said
+
+    by = METRICS[asked or made.spec.metrics[0]]
+    if all(row.value is None and row.is_open for row in rows):
+        print(f"none of the {len(rows)} cells of {made.spec.name} has a value yet; see: mpdit status {made.spec.name}")
+        return
+    print(ranking_table(rows[:top], list(made.spec.axes)))
+    if top and len(rows) > top:
+        tied = sum(row.tied_with_best for row in rows[top:])
+        print(f"… and {len(rows) - top} more" + (f", {tied} of them not to be told from the best" if tied else ""))
+    if by.larger_is_better:
+        print(f"{by.name}: higher is better")
+    if any(row.tied_with_best for row in rows[:top]):
+        print("=  cannot be told from the best at these errors; needs: what would tell them")
+        print("   (cells of the best's own training share its noise: smaller gaps tell them)")
+    if any(row.pareto for row in rows[:top]):
+        print("*  on the Pareto front: no other cell is better in " + " and ".join(made.spec.metrics))
+    if any(row.feasible is False for row in rows[:top]):
+        print("!  breaks a constraint: " + ", ".join(made.spec.constraints))
+    if any(row.other_code for row in rows[:top]):
+        print(f"~  trained by other code than the best: mpdit sweep {made.spec.name} --reuse same-code trains it again")
+    if by.has_folds and len(made.trials) > 1 and {row.seeds for row in rows if row.value is not None} == {1}:
+        print("±  standard error; a training seed may move it by more: sweep seed: [0, 1, 2]")
+    if len(made.trials) > 1 and rows[0].seed_spread is not None:
+        print(spread_said(rows[0].seed_spread, rows[0].seed_spread_from or "").replace(": ", ":\n   ", 1))
+    floor = noise_floor(events)
+    if by.has_folds and floor is not None:
+        print(f"noise floor: {floor:.3f}, what real images would score with as many samples")
+
+
+def counted(made: "Plan", events: "list[Event]", alive: bool = False) -> str:
+    """How many trials have each status, as text."""
+    from sweeps.results.trial_states import trial_states
+
+    counts = Counter(state.status for state in trial_states(made, events, alive).values())
+    return f"{len(made.trials)} trials: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
