@@ -245,7 +245,7 @@ def encode(event: Event) -> dict[str, Any]:
     """
     if isinstance(event, UnknownEvent):
         return event.line
-    line = msgspec.to_builtins(event, enc_hook=float)  # NumPy's numbers
+    line = msgspec.to_builtins(event, enc_hook=_plain)
     head = {"time": event.time, "event": event.kind, "trial": event.trial, "step": event.step}
     settings = line.pop("settings", {}) if isinstance(event, SweepStarted) else {}
     rest = {name: value for name, value in line.items() if name not in HEAD}
@@ -264,6 +264,11 @@ def from_plain(line: dict[str, Any]) -> Event:
     except msgspec.ValidationError:
         return _unknown(line)
     return _completed(event, line)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers, and metrics that are still in their file."""
+    return dict(value) if isinstance(value, Mapping) else float(value)
 
 
 def _ratio(seconds: float | None, work: float | None) -> float | None:

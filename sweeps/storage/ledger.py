@@ -4,9 +4,11 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from mpdit.errors import disk_is_full, no_space
 from sweeps.storage.events import (
@@ -24,9 +26,11 @@ from sweeps.storage.events import (
     encode,
     from_plain,
 )
+from sweeps.storage.progress_lines import LedgerFile, decode_progress, is_progress
 from sweeps.storage.trial_status import TrialStatus
 
 Kind = TypeVar("Kind", bound=Event)
+PIECE = 2**20  # bytes that are read at once
 
 log = logging.getLogger(__name__)
 
@@ -98,14 +102,14 @@ def read(path: Path) -> list[Event]:
     events: list[Event] = []
     if not path.exists():
         return events
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
+    file = LedgerFile(path)
+    for number, (offset, line, is_whole) in enumerate(_lines(file), start=1):
         if not line.strip():
             continue
         try:
-            event = decode(line)
+            event = _decoded(line, file, offset)
         except ValueError:
-            if number < len(lines):
+            if is_whole:
                 log.warning("%s, line %d is damaged and is skipped", path, number)
             continue
         if isinstance(event, UnknownEvent) and event.kind in KINDS:
@@ -125,6 +129,27 @@ def with_void(events: list[Event]) -> list[Event]:
         UnknownEvent(time=event.time, line=encode(event)) if at < started.get(event.trial, 0) else event
         for at, event in enumerate(events)
     ]
+
+
+def _lines(file: LedgerFile) -> Iterator[tuple[int, bytes, bool]]:
+    """Each line with its offset, and whether its end is there; the file is read in pieces, as it may be large."""
+    offset, rest = 0, b""
+    while piece := file.read(offset + len(rest), PIECE):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield offset, line, True
+            offset += len(line) + 1
+    if rest:
+        yield offset, rest, False
+
+
+def _decoded(line: bytes, file: LedgerFile, offset: int) -> Event:
+    if is_progress(line):
+        try:
+            return decode_progress(line, file, offset)
+        except msgspec.ValidationError:
+            pass  # of another version
+    return decode(line)
 
 
 def only(events: Iterable[Event], kind: type[Kind]) -> list[Kind]:
