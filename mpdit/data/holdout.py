@@ -4,14 +4,21 @@ Which images those are depends on the data's fingerprint and on the fraction alo
 same ones. Each class gives its share, to one image, and keeps at least one image in training.
 """
 
-from dataclasses import replace
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mpdit.data.dataset import Dataset
 from mpdit.errors import input_error
+from mpdit.lazy_modules import lazy_module
 from mpdit.randomness import generator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 FEWEST = 8  # images on either side; fewer have no distance
 
