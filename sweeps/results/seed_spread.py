@@ -9,8 +9,6 @@ from math import sqrt
 from statistics import fmean
 from typing import Literal
 
-import numpy as np
-
 from mpdit.errors import InputError
 from pipelines.yaml_file import read_yaml, validate
 from sweeps.planning.plan import Plan, make_plan
@@ -79,6 +77,8 @@ def _residual_variance(points: Sequence[Values]) -> tuple[float, int] | None:
     several = [values for values in points if len(values) > 1 and min(values.values()) > 0]
     if not several:
         return None
+    import numpy as np  # only where there are seeds: most rankings need none
+
     seeds = list(several[0])
     table = np.log([[values[seed] for seed in seeds] for values in several if set(seeds) <= set(values)])
     rest = table - table.mean(1, keepdims=True)
