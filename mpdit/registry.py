@@ -21,6 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from mpdit.errors import input_error, nearest
 
 GROUP = "mpdit.plugins"
+LAYERS = "layers"  # a folder beside kinds for what they build, which is imported when it is built
 
 
 K = TypeVar("K")  # has a `name`, by which recipes and sweep files know it, and a `doc`: one line that says what it is
@@ -92,7 +93,8 @@ class Registry(Generic[K]):
             self._importing = True
             try:
                 for module in walk_packages(import_module(self.package).__path__, f"{self.package}."):
-                    import_module(module.name)
+                    if LAYERS not in module.name.split("."):
+                        import_module(module.name)
                 self._complete = True
             finally:
                 self._importing = False
