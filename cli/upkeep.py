@@ -32,6 +32,7 @@ def stop(
     found, made, events = recorded(where, name)
     if not where.is_running(found):
         raise input_error(f"{found} is not running", hint=f"mpdit status {found}")
+    where.prepare()  # says so where it can only be read
     if trial is None:
         ask_to_stop(where, found)
         _wait_for_the_end(where, found)
@@ -127,6 +128,7 @@ def clean(
     if not yes and not (sys.stdin.isatty() and typer.confirm("remove them?")):
         print("nothing is removed; --yes removes them", file=sys.stderr)
         return
+    where.prepare()  # says so where it can only be read
     left = remove(where, found, best)
     print("removed", file=sys.stderr)
     for removal in left:

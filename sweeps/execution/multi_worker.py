@@ -42,7 +42,10 @@ def run_in_group(config: dict[str, Any]) -> None:
 def _halve_micro_batch(job: TrialJob) -> bool:
     """Let the group continue with half a batch at once, where the recipe sets no micro-batch."""
     bucket = open_bucket(job.bucket) if job.bucket else None
-    with locked(job.folder / LOCK, f"trial {job.trial}", patience=PATIENCE), synced(bucket, job.trial, job.folder):
+    with (
+        locked(job.folder / LOCK, f"trial {job.trial}", patience=PATIENCE),
+        synced(bucket, f"trials/{job.trial}", job.folder),
+    ):
         return halve_micro_batch(job.folder, job.workers) is not None
 
 

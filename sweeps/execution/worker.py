@@ -116,7 +116,7 @@ class TrialRun:
             self.bucket = open_bucket(job.bucket) if job.bucket else None
             with (
                 locked(self.folder / "lock", f"trial {job.trial}", patience=LOCK_PATIENCE),
-                synced(self.bucket, job.trial, self.folder) as push,
+                synced(self.bucket, f"trials/{job.trial}", self.folder) as push,
                 self.meter.running(),
             ):
                 settled = training(job.recipe, self.folder, self.on_report, job.threads, self.on_snapshot)

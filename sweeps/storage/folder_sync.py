@@ -95,11 +95,16 @@ def push(bucket: Bucket, place: str, folder: Path) -> None:
 
 
 @contextmanager
-def synced(bucket: Bucket | None, trial: str, folder: Path) -> Iterator[Push]:
+def synced(bucket: Bucket | None, place: str, folder: Path) -> Iterator[Push]:
     """Keep a trial's folder in step with the bucket while the block runs: fetch it, then send changes from a thread.
 
     The trial's lease is held meanwhile, so that no other machine writes it; needs the folder's lock. What has changed
     last is sent at the end, also after an exception. Without a bucket nothing happens.
+
+    Args:
+        bucket: Where the original is.
+        place: The folder in the bucket, which has the trial's name.
+        folder: The copy here.
 
     Yields:
         A function that sends the changes at once.
@@ -111,22 +116,22 @@ def synced(bucket: Bucket | None, trial: str, folder: Path) -> Iterator[Push]:
     if bucket is None:
         yield lambda: None
         return
-    lock = lock_identity(folder / LOCK)
+    trial, lock = place.rpartition("/")[2], lock_identity(folder / LOCK)
     with (
         held(bucket, trial_lease(trial), f"trial {trial}", lock, patience=PATIENCE) as lease,
-        _sending(bucket, trial, folder, lease) as push_now,
+        _sending(bucket, place, folder, lease) as push_now,
     ):
         yield push_now
 
 
 @contextmanager
-def _sending(bucket: Bucket, trial: str, folder: Path, lease: Lease) -> Iterator[Push]:
-    sending, over, place = threading.Lock(), threading.Event(), f"trials/{trial}"
+def _sending(bucket: Bucket, place: str, folder: Path, lease: Lease) -> Iterator[Push]:
+    sending, over = threading.Lock(), threading.Event()
 
     def send() -> None:
         with sending:
             if not lease.renew():
-                raise Busy(f"trial {trial} is being run on another machine, which has taken it over")
+                raise Busy(f"{place} is being run on another machine, which has taken it over")
             push(bucket, place, folder)
 
     def send_repeatedly() -> None:

@@ -41,6 +41,8 @@ def theirs(tmp_path: Path) -> Storage:
     """A storage whose sweep has run, with the locks that its driver and workers have left."""
     storage = Storage(shutil.copytree(WRITTEN / "storage", tmp_path / "theirs"))
     shutil.copy(WRITTEN / "sweep.yaml", tmp_path)
+    (storage.trial("of-no-sweep") / "ema").mkdir(parents=True)
+    (storage.trial("of-no-sweep") / "recipe.yaml").touch()
     for path in (storage.lock("before"), *(storage.trial(trial) / "lock" for trial in storage.trial_names())):
         with locked(path, "it"):
             pass
@@ -67,10 +69,11 @@ def test_reading_commands_work_where_permissions_forbid_writing(theirs: Storage,
     for path in (theirs.root, *before):
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
-        assert run_each(LOOKING, BITS, tmp_path) == dict.fromkeys(LOOKING, 0)
+        codes = run_each([*LOOKING, "clean --yes"], BITS, tmp_path)
     finally:
         for path in (theirs.root, *before):
             path.chmod(0o755 if path.is_dir() else 0o644)
+    assert codes == {**dict.fromkeys(LOOKING, 0), "clean --yes": 2}  # which says that it cannot be written
     assert files(theirs.root) == before
 
 

@@ -140,7 +140,7 @@ def test_a_driver_keeps_its_place_while_it_prepares_and_whatever_else_fails(
 
     def renewals(wanted: int) -> None:
         marks.clear()
-        for _ in range(6000):
+        for _ in range(600):
             marks.add(storage_bucket.entries("sweeps/made")["lease.json"].mark)
             if len(marks) > wanted:
                 return

@@ -149,7 +149,7 @@ def test_a_thread_sends_while_a_training_goes_on_and_a_bucket_that_is_away_is_tr
             sent.set()
 
     monkeypatch.setattr(copies, "push", watched)
-    with synced(bucket, "t", here):
+    with synced(bucket, "trials/t", here):
         write(here, "one")
         assert sent.wait(60)
         assert "one" in bucket.entries("trials/t")
@@ -165,15 +165,15 @@ def test_a_trial_is_written_by_one_machine_at_a_time(
     monkeypatch.setattr(copies, "LOOK_EVERY", 600.0)
     monkeypatch.setattr(lease, "LOOK_EVERY", 0.0)
     bucket, here, there = open_bucket(bucket_url), tmp_path / "a", tmp_path / "b"
-    with pytest.raises(Busy, match="taken it over"), synced(bucket, "t", here) as push_now:
+    with pytest.raises(Busy, match="taken it over"), synced(bucket, "trials/t", here) as push_now:
         write(here, "one", "here")
         push_now()
         with monkeypatch.context() as patch:
             patch.setattr("time.sleep", lambda _: push_now())
-            with pytest.raises(Busy, match="trial t is being run"), synced(bucket, "t", there):
+            with pytest.raises(Busy, match="trial t is being run"), synced(bucket, "trials/t", there):
                 pass
         s3_server.age(bucket_url.split("/")[2], "runs/leases/t/lease.json", lease.LASTS + 2)  # as after a long sleep
-        with synced(bucket, "t", there) as push_there:
+        with synced(bucket, "trials/t", there) as push_there:
             write(there, "one", "there")
             push_there()
             write(here, "one", "here, later")
