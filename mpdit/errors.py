@@ -34,10 +34,10 @@ class DiskFull(InputError):
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether a write failed because the disk is full; safetensors says so in its message only."""
+    """Whether a write failed because the disk is full; safetensors and SQLite say so in their messages only."""
     full = (errno.ENOSPC, errno.EDQUOT)
     message = str(error)
-    has_message = "No space left" in message or "os error 28" in message
+    has_message = any(words in message for words in ("No space left", "os error 28", "disk is full"))
     return isinstance(error, DiskFull) or getattr(error, "errno", None) in full or has_message
 
 

@@ -1,7 +1,9 @@
 """The Ray that trials run on, which starts and ends with the sweep; and how many trials it runs at a time."""
 
+import fcntl
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -64,31 +66,53 @@ class Cluster:
                 raise RayLost(f"Ray's {name} on this machine has died")
 
 
-def temporary_folder() -> Path:
-    """A folder for Ray's sockets, whose paths may have 107 bytes; those of dead drivers are removed."""
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder for Ray's sockets, whose paths may have 107 bytes; those of dead drivers are removed.
+
+    It is locked while this process lives, and gets its name only then: a process number says nothing in another
+    container that sees the same temporary folder.
+    """
     for old in dead_folders():
         shutil.rmtree(old, ignore_errors=True)
-    return _temporary() / f"mpdit-ray-{os.getpid()}"
+    new = Path(tempfile.mkdtemp(prefix=".mpdit-ray-", dir=_temporary()))
+    held = os.open(new, os.O_RDONLY)
+    folder = new.with_name(f"mpdit-ray-{os.getpid()}-{new.name.rsplit('-', 1)[1]}")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        new.rename(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
 
 
 def dead_folders() -> list[Path]:
     """The folders of drivers that were killed."""
-    return [old for old in _temporary().glob("mpdit-ray-*") if not _alive(int(old.name.rsplit("-", 1)[1]))]
+    found = [(old, re.fullmatch(r"mpdit-ray-(\d+)(-\w{8})?", old.name)) for old in _temporary().glob("mpdit-ray-*")]
+    return [old for old, ours in found if ours and old.is_dir() and not _is_alive(old, ours[1], has_lock=bool(ours[2]))]
 
 
 def _temporary() -> Path:
     base = Path(tempfile.gettempdir())
-    return base if len(str(base)) <= 20 else Path("/tmp")
+    return base if len(str(base)) <= 16 else Path("/tmp")
 
 
-def _alive(process: int) -> bool:
+def _is_alive(folder: Path, process: str, has_lock: bool) -> bool:
+    """Whether a driver uses the folder, or whether that cannot be told. has_lock: not so before release 0.2."""
+    if not has_lock:
+        return psutil.pid_exists(int(process))
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True  # of another user, or gone meanwhile
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _quiet_ray() -> None:
@@ -102,10 +126,14 @@ def _quiet_ray() -> None:
 @contextmanager
 def local_ray() -> Iterator[Cluster]:
     """Start a Ray on this machine, and end it when this closes."""
+    with temporary_folder() as folder:
+        yield from _started_ray(folder)
+
+
+def _started_ray(folder: Path) -> Iterator[Cluster]:
     _quiet_ray()
     import ray
 
-    folder = temporary_folder()
     on_termination = signal.getsignal(signal.SIGTERM)
     before = {child.pid for child in psutil.Process().children()}
     try:
@@ -128,7 +156,6 @@ def local_ray() -> Iterator[Cluster]:
     finally:
         ray.shutdown()
         _reap(ours)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

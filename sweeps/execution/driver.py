@@ -1,6 +1,7 @@
 """Run a sweep: Ray Tune runs what is missing, this process alone writes the ledger and MLflow."""
 
 import shutil
+import time
 import uuid
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
@@ -8,22 +9,26 @@ from dataclasses import dataclass
 from functools import partial
 
 from mpdit.errors import DiskFull, input_error
+from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import prepare
 from pipelines.yaml_file import write_yaml
 from sweeps.execution.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
 from sweeps.execution.driver_sync import DriverSync, driver_sync
-from sweeps.execution.ray_tune import TuneJob, tune_trials
+from sweeps.execution.ray_tune import TuneJob, tune_trials, wait_for_others
 from sweeps.execution.recorder import Listener, Recorder
 from sweeps.execution.retention import forget_trial
-from sweeps.planning.budget import affordable, exhausted
-from sweeps.planning.known_work import cost_of, finished_elsewhere, unfinished
+from sweeps.planning.budget import Spending, affordable, exhausted
+from sweeps.planning.known_work import cost_of, unfinished
+from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.planning.reuse import Reuse, fresh_starts
 from sweeps.planning.staged_scoring import missing_cells
-from sweeps.search.trial_scheduler import TrialScheduler
+from sweeps.search.trial_scheduler import Candidates, Elsewhere, TrialScheduler
 from sweeps.spec.reading import FIXED, check_unchanged
 from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, TrialRetried, TrialStarted
-from sweeps.storage.layout import Storage, locked
+from sweeps.storage.folder_sync import LOCK
+from sweeps.storage.layout import Storage, is_locked, locked
+from sweeps.storage.lease import is_held, trial_lease
 from sweeps.storage.ledger import Ledger, only, trial_statuses, with_void
 from sweeps.storage.stop_requests import take_requests
 from sweeps.storage.trial_status import TrialStatus
@@ -31,6 +36,7 @@ from sweeps.tracking.tracking_thread import TrackingThread
 from sweeps.tracking.tracking_view import view_of
 
 LOCK_PATIENCE = 2  # seconds; `mpdit status` holds the lock for a moment to see whether it is free
+LEASE_LOOK_EVERY = 5.0  # seconds between two looks at a lease of another machine
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ def run(plan: Plan, storage: Storage, listener: Listener, options: RunOptions | 
         afresh = fresh_starts(plan, storage, ledger.events, options.reuse)
         again: list[Event] = [*(TrialRetried(trial) for trial in options.again), *afresh]
         known = with_void(ledger.events + again)
-        reused = finished_elsewhere(storage, spec.name, unfinished(plan, known), options.reuse)
+        others = OtherSweeps(storage, spec.name, options.reuse)
+        reused = others.finished(unfinished(plan, known))
         todo = unfinished(plan, known + reused)
         todo = [trial for trial in todo if options.only is None or trial.id in options.only]
         _check_means(plan, storage, todo, known + reused)
@@ -102,7 +109,7 @@ def run(plan: Plan, storage: Storage, listener: Listener, options: RunOptions | 
             ended = isinstance(last, (TrialEnded, SweepEnded)) and last.outcome is TrialStatus.COMPLETED
             if not remaining.is_work and not reused and unchanged and ended:
                 return SweepEnd(TrialStatus.COMPLETED, 0, cut=remaining.cut)
-            sweep = RunningSweep(plan, storage, ledger, options, cluster, concurrent)
+            sweep = RunningSweep(plan, storage, ledger, options, cluster, concurrent, others)
             return _run(sweep, remaining, listener, link)
 
 
@@ -122,7 +129,7 @@ class Remaining:
 
 def _affordable(plan: Plan, events: list[Event], todo: list[Trial], searching: bool) -> Remaining:
     """What the budget allows of what is to do."""
-    if over := exhausted(plan.spec, events):
+    if over := exhausted(plan.spec, Spending(events)):
         return Remaining([], 0, over)
     allowed, cut = affordable(plan.spec, events, todo)
     return Remaining(allowed, plan.open if searching else 0, cut)
@@ -148,6 +155,7 @@ class RunningSweep:
     options: RunOptions
     cluster: Cluster | None
     concurrent: int
+    others: OtherSweeps
 
     @property
     def gpus_per_trial(self) -> float:
@@ -174,7 +182,7 @@ def _run(sweep: RunningSweep, remaining: Remaining, listener: Listener, link: Dr
     except (RayLost, DiskFull) as loss:
         recorder.halt = recorder.fault = str(loss)
     finally:
-        cut = exhausted(plan.spec, ledger.events) or remaining.cut
+        cut = exhausted(plan.spec, Spending(ledger.events)) or remaining.cut
         outcome = _close(plan, recorder, complete, cut)
         problem = tracking.close()
         if link and (unsent := link.finish()):
@@ -192,26 +200,57 @@ def _run_rounds(sweep: RunningSweep, cluster: Cluster, remaining: Remaining, rec
     plan, ledger, options = sweep.plan, sweep.ledger, sweep.options
     todo, searching = remaining.trials, remaining.open > 0
     given_up: set[str] = set()
-
-    def known_results(trials: list[Trial]) -> list[Event]:
-        return finished_elsewhere(sweep.storage, plan.spec.name, trials, options.reuse)
-
     while todo or searching:
         missing, known = missing_cells(plan, ledger.events, given_up), {trial.id for trial in plan.trials}
-        scheduler = TrialScheduler(plan, ledger.events, todo, recorder.record, known_results if searching else None)
+        is_whole = _run_round(sweep, cluster, Candidates(todo, searching), missing, recorder)
         searching = False
-        job = TuneJob(plan, sweep.storage, scheduler, missing, known, sweep.concurrent, options.fail_fast, cluster)
-        tune_trials(job, recorder)
-        statuses = trial_statuses(ledger.events, alive=True)
         todo = [trial for trial in plan.trials if trial in todo or trial.id not in known]
-        open_ends = any(statuses[trial.id].is_open for trial in todo)
-        if recorder.halt or open_ends or not scheduler.is_done:
+        open_ends = any(ledger.statuses[trial.id].is_open for trial in todo)
+        if recorder.halt or open_ends or not is_whole:
             return False
-        given_up |= {trial.id for trial in todo if not statuses[trial.id].is_final}
+        given_up |= {trial.id for trial in todo if not ledger.statuses[trial.id].is_final}
         following = missing_cells(plan, ledger.events, given_up)
         todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
         todo = [trial for trial in todo if options.only is None or trial.id in options.only]
     return True
+
+
+def _run_round(
+    sweep: RunningSweep,
+    cluster: Cluster,
+    candidates: Candidates,
+    missing: dict[str, list[Cell]],
+    recorder: Recorder,
+) -> bool:
+    """Run trials, and wait for those that other processes run; returns whether none was left when Ray Tune ended."""
+    plan, storage, options = sweep.plan, sweep.storage, sweep.options
+    known = {trial.id for trial in plan.trials}
+    elsewhere = _elsewhere(storage, sweep.others)
+    scheduler = TrialScheduler(plan, sweep.ledger.events, candidates, recorder.record, elsewhere)
+    job = TuneJob(plan, storage, scheduler, missing, known, sweep.concurrent, options.fail_fast, cluster, sweep.others)
+    tune_trials(job, recorder)
+    while scheduler.waiting and scheduler.is_done and not recorder.halt:
+        wait_for_others(job, recorder)
+        if not recorder.halt:
+            tune_trials(job, recorder)
+    return scheduler.is_done
+
+
+def _elsewhere(storage: Storage, others: OtherSweeps) -> Elsewhere:
+    """What the scheduler is to know of other sweeps, on this machine and, for a bucket, on others."""
+    leased: dict[str, tuple[float, bool]] = {}  # when we looked, and what was there
+
+    def is_locked_here(trial: str) -> bool:
+        return is_locked(storage.trial(trial) / LOCK)
+
+    def is_leased(trial: str) -> bool:
+        if storage.bucket is None:
+            return False
+        if trial not in leased or time.monotonic() - leased[trial][0] > LEASE_LOOK_EVERY:
+            leased[trial] = (time.monotonic(), is_held(storage.bucket, trial_lease(trial)))
+        return leased[trial][1]
+
+    return Elsewhere(others.finished, is_locked_here, is_leased)
 
 
 def _close(plan: Plan, recorder: Recorder, complete: bool, cut: str | None) -> TrialStatus:
@@ -221,7 +260,7 @@ def _close(plan: Plan, recorder: Recorder, complete: bool, cut: str | None) -> T
     """
     ledger = recorder.ledger
     try:
-        for trial, status in trial_statuses(ledger.events, alive=True).items():
+        for trial, status in list(ledger.statuses.items()):
             if status is TrialStatus.RUNNING:
                 recorder.record(TrialEnded(trial, TrialStatus.INTERRUPTED, recorder.halt or "the driver was stopped"))
         statuses = trial_statuses(ledger.events)
@@ -229,7 +268,7 @@ def _close(plan: Plan, recorder: Recorder, complete: bool, cut: str | None) -> T
             outcome = TrialStatus.FAILED
         else:
             is_done = complete and (cut is not None or not unfinished(plan, ledger.events))
-            is_over = exhausted(plan.spec, ledger.events) is not None
+            is_over = exhausted(plan.spec, Spending(ledger.events)) is not None
             outcome = TrialStatus.COMPLETED if is_done or is_over else TrialStatus.INTERRUPTED
         recorder.record(SweepEnded(outcome, cut))
     except DiskFull:

@@ -12,11 +12,12 @@ from pipelines.training.training_folder import halve_micro_batch, is_trained, se
 from sweeps.execution.trial_job import TrialJob
 from sweeps.execution.worker import Send, outcome_of_error, run_trial
 from sweeps.storage.bucket import open_bucket
-from sweeps.storage.events import Event, TrialEnded, encode
+from sweeps.storage.events import Event, TrialEnded, TrialStarted, encode
 from sweeps.storage.folder_sync import LOCK, PATIENCE, synced
 from sweeps.storage.layout import locked
 from sweeps.storage.trial_status import TrialStatus
 
+TAKEN_BACK = "its machine was taken back; it goes on where there is room"
 POLL_SECONDS = 0.2  # between two looks at whether the group has ended
 
 
@@ -33,10 +34,18 @@ def run_in_group(config: dict[str, Any]) -> None:
     def send(event: Event) -> None:
         tune.report({"event": encode(event)})
 
-    end = _run_group(job, send)
+    end = _run_unless_preempted(job, send)
     if end.outcome is TrialStatus.OUT_OF_MEMORY and _halve_micro_batch(job):
-        end = _run_group(job, send)
+        end = _run_unless_preempted(job, send)
     send(end)
+
+
+def _run_unless_preempted(job: TrialJob, send: Send) -> TrialEnded:
+    """Run the group, again whenever a machine of it was taken back; returns the trial's end, which is not sent."""
+    while (end := _run_group(job, send)).outcome is TrialStatus.PREEMPTED:
+        send(end)
+        send(TrialStarted(job.trial))
+    return end
 
 
 def _halve_micro_batch(job: TrialJob) -> bool:
@@ -71,6 +80,8 @@ def _run_group(job: TrialJob, send: Send) -> TrialEnded:
         elif end is None or end.outcome is TrialStatus.FAILED:  # a worker also fails when it loses another one
             end = event
     mailbox.shutdown()
+    if problems and _is_preemption(problems[0]):
+        return TrialEnded(job.trial, TrialStatus.PREEMPTED, TAKEN_BACK)
     if problems and (end is None or _lost_a_worker(problems[0])):
         raise problems[0]
     if end is None:
@@ -79,7 +90,7 @@ def _run_group(job: TrialJob, send: Send) -> TrialEnded:
 
 
 def _torch_trainer(job: TrialJob, mailbox: Any) -> Any:
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     resources = {"CPU": job.threads, "GPU": job.gpus}
@@ -91,7 +102,12 @@ def _torch_trainer(job: TrialJob, mailbox: Any) -> Any:
             use_gpu=bool(job.gpus),
             resources_per_worker={name: amount for name, amount in resources.items() if amount},
         ),
-        run_config=RunConfig(name=f"{job.trial}-{uuid.uuid4().hex}", storage_path=job.scratch),
+        run_config=RunConfig(
+            name=f"{job.trial}-{uuid.uuid4().hex}",
+            storage_path=job.scratch,
+            # the driver is to hear of each; mypy reads the class of Ray Train's first version
+            failure_config=FailureConfig(max_preemption_failures=0),  # type: ignore[call-arg]
+        ),
     )
 
 
@@ -99,6 +115,15 @@ def _lost_a_worker(problem: Exception) -> bool:
     """Whether a worker died: the others then fail in the middle of a step, which is no fault of the trial."""
     failures = getattr(problem, "worker_failures", {}).values()
     return any(type(failure).__name__.startswith("WorkerHealthCheck") for failure in failures)
+
+
+def _is_preemption(problem: Exception) -> bool:
+    """Whether a machine of the group was taken back, as a spot node is."""
+    if type(problem).__name__ == "PreemptionError":
+        return True
+    failures = getattr(problem, "worker_failures", {}).values()
+    deaths = [getattr(failure, "health_check_failure", failure) for failure in failures]
+    return any(getattr(death, "preempted", False) for death in deaths)
 
 
 def _fit(trainer: Any, problems: list[Exception]) -> None:

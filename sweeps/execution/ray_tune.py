@@ -1,30 +1,38 @@
 """Ray Tune runs the trials; their events go to the recorder."""
 
-import signal
+import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
+from mpdit.errors import disk_is_full, no_space
 from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import compiling_pays
 from sweeps.execution.cluster import Cluster, gpus_per_trial
-from sweeps.execution.multi_worker import run_in_group
+from sweeps.execution.multi_worker import TAKEN_BACK, run_in_group
 from sweeps.execution.recorder import Recorder
 from sweeps.execution.retention import drop_losers
 from sweeps.execution.trial_job import Rungs, TrialJob
 from sweeps.execution.worker import run_in_worker
 from sweeps.planning.budget import exhausted
+from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.search.trial_scheduler import TrialScheduler
 from sweeps.storage.bucket import BucketLost
-from sweeps.storage.events import TrialEnded, TrialStarted, WeightsDropped, from_plain
+from sweeps.storage.events import RungScored, TrialEnded, TrialStarted, WeightsDropped, from_plain
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import trial_statuses
 from sweeps.storage.stop_requests import EVERYTHING, take_requests
 from sweeps.storage.trial_status import TrialStatus
 
 RETRIES = 2  # of a trial whose worker died; errors inside a trial are outcomes and are not retried
 STOPPED = "by mpdit stop"
+OUT_OF_MEMORY = ("low on memory", "memory usage threshold")  # so Ray says that it has killed a worker to free memory
+LOOK_EVERY = 1.0  # seconds between two looks at trials that other processes run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,13 @@ class TuneJob:
     concurrent: int
     fail_fast: bool
     cluster: Cluster
+    others: OtherSweeps
 
     def trial_job(self, trial: Trial, gpus: float) -> TrialJob:
         """All that a worker needs to know of one trial."""
         recipe, plan = trial.recipe, self.plan
-        missing = self.cells if trial.id in self.known else missing_cells(plan, list(self.scheduler.events))
+        is_planned = trial.id in self.known and trial.id not in self.scheduler.taken_over
+        missing = self.cells if is_planned else missing_cells(plan, list(self.scheduler.events))
         cells = missing.get(trial.id, [])
         if not gpus and recipe.runtime.device == "auto":  # a worker that asked for no GPU may still see one
             recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cpu"})})
@@ -71,19 +81,38 @@ def _rungs(plan: Plan) -> Rungs | None:
     return Rungs(scheduler.rungs, evaluation, [planned.cell.sigma_rel for planned in plan.cells])
 
 
+def must_halt(job: TuneJob, recorder: Recorder) -> bool:
+    """Whether no trial may continue, after a look at Ray, the budget and the requests of other terminals.
+
+    Raises RayLost.
+    """
+    job.cluster.check()
+    apply_requests(job, recorder)
+    recorder.halt = recorder.halt or exhausted(job.plan.spec, job.scheduler.spending)
+    return recorder.halt is not None
+
+
 def apply_requests(job: TuneJob, recorder: Recorder) -> None:
     """Take up the requests of other terminals."""
     for asked in take_requests(job.storage, job.plan.spec.name):
         if asked == EVERYTHING:
             recorder.halt = STOPPED
-        else:
+        elif recorder.ledger.statuses[asked].is_open:  # else it came too late, and no later round is meant
             recorder.stops[asked] = STOPPED
+
+
+def wait_for_others(job: TuneJob, recorder: Recorder) -> None:
+    """Wait until another process has released a trial that this sweep needs; or until the sweep is to halt."""
+    waiting = list(job.scheduler.waiting)
+    log.info("%s: waits for trials that other processes run: %s", job.plan.spec.name, ", ".join(t.id for t in waiting))
+    while all(job.scheduler.elsewhere.is_held(trial.id) for trial in waiting) and not must_halt(job, recorder):
+        time.sleep(LOOK_EVERY)
 
 
 def react_to_end(end: TrialEnded, job: TuneJob, recorder: Recorder) -> None:
     """Drop the weights of trials that have lost; halt the sweep where this end is to end it."""
     try:
-        for trial in drop_losers(job.plan, job.storage, recorder.ledger.events):
+        for trial in drop_losers(job.plan, job.storage, recorder.ledger.events, job.others):
             recorder.record(WeightsDropped(trial))
     except BucketLost as loss:
         recorder.halt = recorder.fault = str(loss)
@@ -94,19 +123,57 @@ def react_to_end(end: TrialEnded, job: TuneJob, recorder: Recorder) -> None:
 
 
 def end_of_dead_worker(trial: str, error: Exception | None) -> TrialEnded:
-    """The end of a trial whose worker died again and again."""
-    import ray
+    """The end of a trial whose worker died, or raised an error outside of the trial, again and again."""
+    from ray import exceptions
 
     tries = f"its worker died {RETRIES + 1} times"
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
+    if isinstance(error, exceptions.OutOfMemoryError):
         return TrialEnded(
             trial, TrialStatus.OUT_OF_MEMORY, f"{tries}, the last time because the machine had no memory left"
         )
-    return TrialEnded(trial, TrialStatus.FAILED, tries)
+    if isinstance(error, exceptions.RayTaskError):
+        raised = error.cause if isinstance(error.cause, Exception) else error
+        return TrialEnded(
+            trial,
+            TrialStatus.FAILED,
+            f"{type(raised).__name__}: {raised} (its worker could not run it, {RETRIES + 1} times)",
+        )
+    return TrialEnded(trial, TrialStatus.FAILED, f"{tries}, the last time: {_last_line(error)}" if error else tries)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def last_error(trial: Any) -> Exception | None:
+    """What Tune keeps of a trial's last failure: the error, if Ray could send it, or else its text."""
+    from ray import exceptions
+
+    text = (trial.get_error() or "").rpartition("Failure #")[2].partition("\n")[2]
+    error: Exception | None = trial.get_pickled_error()  # perhaps of a failure before the last
+    if error is not None and str(error) in text:
+        return error
+    if any(words in text for words in OUT_OF_MEMORY):
+        return exceptions.OutOfMemoryError(text)
+    return RuntimeError(text) if text.strip() else None
+
+
+def preemption(trial: str, error: Exception | None) -> TrialEnded | None:
+    """The end of a trial whose machine was taken back, as a spot node is; None where the worker died otherwise."""
+    from ray import exceptions
+
+    cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
+    if isinstance(cause, exceptions.RayActorError) and cause.preempted:
+        return TrialEnded(trial, TrialStatus.PREEMPTED, TAKEN_BACK)
+    return None
 
 
 def tune_trials(job: TuneJob, recorder: Recorder) -> None:
-    """Let Ray Tune run the trials; returns when they have ended or the user has interrupted them."""
+    """Let Ray Tune run the trials; returns when they have ended or the user has interrupted them.
+
+    Raises what a callback has raised, which Tune itself would wrap or swallow; DiskFull where Tune found no space.
+    """
     from ray import tune
 
     gpus = gpus_per_trial(job.plan.spec, job.cluster.nodes)
@@ -132,7 +199,14 @@ def tune_trials(job: TuneJob, recorder: Recorder) -> None:
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except Exception as problem:
+        if recorder.problem is None and disk_is_full(problem):
+            raise no_space(job.storage.root) from problem
+        raise recorder.problem or problem from None
+    if recorder.problem is not None:
+        raise recorder.problem
 
 
 def _searcher(job: TuneJob, gpus: float) -> Any:
@@ -142,7 +216,9 @@ def _searcher(job: TuneJob, gpus: float) -> Any:
     class Next(Searcher):
         def suggest(self, trial_id: str) -> Any:
             trial = job.scheduler.next()
-            return {"job": job.trial_job(trial, gpus)} if trial else Searcher.FINISHED
+            if trial is None:
+                return None if job.scheduler.is_waiting else Searcher.FINISHED
+            return {"job": job.trial_job(trial, gpus)}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             """Do nothing: the ledger has the end already."""
@@ -156,54 +232,57 @@ def _searcher(job: TuneJob, gpus: float) -> Any:
 
 
 def _callback(job: TuneJob, recorder: Recorder) -> Any:
-    """Tune's callback, which records events, and turns requests to stop the sweep into Tune's interruption."""
+    """Tune's callback, which records events."""
     from ray import tune
 
-    halting: list[str] = []
-
     class Record(tune.Callback):
-        def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
-            job.cluster.check()
-            apply_requests(job, recorder)
-            recorder.halt = recorder.halt or exhausted(job.plan.spec, recorder.ledger.events)
-            if recorder.halt and not halting:
-                halting.append(recorder.halt)
-                signal.raise_signal(signal.SIGINT)  # Tune's own way to stop everything
-
+        @recorder.guarded
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             recorder.record(TrialStarted(trial.config["job"].trial))
 
+        @recorder.guarded
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
             event = from_plain(result["event"])
+            if isinstance(event, RungScored):
+                event = replace(event, stop=recorder.stops.get(event.trial))
             recorder.record(event)
             if isinstance(event, TrialEnded):
                 react_to_end(event, job, recorder)
 
+        @recorder.guarded
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             name = trial.config["job"].trial
-            if trial_statuses(recorder.ledger.events, alive=True)[name] is TrialStatus.RUNNING:  # it was stopped
-                reason = recorder.stops.pop(name, "by the scheduler")
+            if recorder.ledger.statuses[name] is TrialStatus.RUNNING:  # it was stopped
+                reason = recorder.stops.get(name, "by the scheduler")
                 recorder.record(TrialEnded(name, TrialStatus.STOPPED, reason))
 
+        @recorder.guarded
+        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            if end := preemption(trial.config["job"].trial, last_error(trial)):
+                recorder.record(end)
+
+        @recorder.guarded
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             job.cluster.check()
-            recorder.record(end_of_dead_worker(trial.config["job"].trial, trial.get_error()))
+            recorder.record(end_of_dead_worker(trial.config["job"].trial, last_error(trial)))
 
     return Record()
 
 
 def _stopper(job: TuneJob, recorder: Recorder) -> Any:
-    """Tune's stopper, which ends a trial at a report when the scheduler or the user wants it."""
+    """Tune's stopper: a trial ends at a report when scheduler or user want it, and all when the sweep halts."""
     from ray import tune
 
     class Stop(tune.Stopper):
+        @recorder.guarded
         def __call__(self, trial_id: str, result: Any) -> bool:
             event = from_plain(result["event"])
             if event.trial and (reason := job.scheduler.on_trial_result(event)):
                 recorder.stops[event.trial] = reason
             return event.trial in recorder.stops and not isinstance(event, TrialEnded)
 
+        @recorder.guarded
         def stop_all(self) -> bool:
-            return False
+            return must_halt(job, recorder)
 
     return Stop()

@@ -9,6 +9,7 @@ from mpdit.run_folder import EMA, RECIPE
 from pipelines.scoring.evaluation import SCORES
 from pipelines.yaml_file import read_yaml, validate
 from sweeps.execution.cluster import dead_folders
+from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.planning.staged_scoring import missing_cells, seed_groups
 from sweeps.results.ranking import rank
@@ -49,13 +50,13 @@ def losers(plan: Plan, events: list[Event], best: int) -> list[str]:
     return [trial for group in ended if set(group) not in map(set, winning) for trial in group]
 
 
-def drop_losers(plan: Plan, storage: Storage, events: list[Event]) -> list[str]:
+def drop_losers(plan: Plan, storage: Storage, events: list[Event], others: OtherSweeps) -> list[str]:
     """Remove the weights of the sweep's losers, where `retention` asks for it; returns their trials."""
     if plan.spec.retention.best is None:
         return []
     last = {event.trial: event for event in events if isinstance(event, (TrialEnded, WeightsDropped))}
     lost = [t for t in losers(plan, events, plan.spec.retention.best) if isinstance(last[t], TrialEnded)]
-    elsewhere = _wanted_elsewhere(storage, plan.spec.name) if lost else set()
+    elsewhere = others.trials() if lost else set()
     lost = [trial for trial in lost if trial not in elsewhere]
     gone = []
     for trial in lost:
@@ -139,7 +140,7 @@ def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None
     keep = spec.retention.best if best is None else best
     if keep is None:
         return
-    elsewhere = _wanted_elsewhere(storage, name)
+    elsewhere = OtherSweeps(storage, name).trials()
     for trial in losers(make_plan(spec, events), events, keep):
         if trial not in elsewhere:
             for path in _weights(storage, trial):
@@ -159,12 +160,6 @@ def _of_trial(storage: Storage, folder: Path, known: bool) -> Iterator[Removal]:
 def _weights(storage: Storage, trial: str) -> list[Path]:
     folder = storage.trial(trial)
     return [path for name in WEIGHTS if storage.holds(path := folder / name)]
-
-
-def _wanted_elsewhere(storage: Storage, name: str) -> set[str]:
-    """The trials that other sweeps rank too."""
-    others = [other for other in storage.sweep_names() if other != name]
-    return {event.trial for other in others for event in read(storage.ledger(other)) if event.trial}
 
 
 def _removal(storage: Storage, path: Path, why: str) -> Removal:

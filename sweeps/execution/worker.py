@@ -3,7 +3,7 @@
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,10 @@ from sweeps.storage.events import (
 )
 from sweeps.storage.folder_sync import synced
 from sweeps.storage.layout import locked
+from sweeps.storage.lease import Busy
 from sweeps.storage.trial_status import TrialStatus
 
-LOCK_PATIENCE = 60  # seconds that the last workers of a dead driver get to release the trial
+LOCK_PATIENCE = 5  # seconds; the driver lets other trials run while one is locked for longer
 
 Send = Callable[[Event], None]
 Training = Callable[[Recipe, Path, Report, int, AtSnapshot], Recipe]
@@ -89,8 +90,8 @@ def run_trial(
 ) -> None:
     """Train and score one trial in its folder; whatever happens ends in one `TrialEnded` event.
 
-    Outcomes here: completed, diverged, out_of_memory, failed; interrupted by a full disk or a lost bucket. Raises
-    nothing that the trial itself caused.
+    Outcomes here: completed, diverged, out_of_memory, failed; interrupted by a full disk, a lost bucket, or where
+    another process runs the trial. Raises nothing that the trial itself caused.
     """
     TrialRun(job, send, energy_counters).run(training)
 
@@ -109,25 +110,34 @@ class TrialRun:
         self.facts: dict[str, Any] = {}  # of the runtime, once it is known
 
     def run(self, training: Training) -> None:
-        """Train, score, and send the trial's end."""
+        """Train, score, and send the trial's end; the trial is locked until the driver has recorded it."""
+        with ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(self.folder / "lock", f"trial {self.job.trial}", patience=LOCK_PATIENCE))
+                outcome = self.train_and_score(training)
+            except Busy as other:
+                outcome = {"outcome": TrialStatus.INTERRUPTED, "reason": str(other), "held": True}
+            except Diverged as divergence:
+                outcome = {"outcome": TrialStatus.DIVERGED, "reason": str(divergence)}
+            except OutOfMemory as problem:
+                outcome = {"outcome": TrialStatus.OUT_OF_MEMORY, "reason": str(problem)}
+            except Exception as error:
+                outcome = outcome_of_error(error, self.folder)
+            self.send_end(outcome)
+
+    def train_and_score(self, training: Training) -> dict[str, Any]:
+        """Train and score the trial, which is locked; returns the outcome."""
         job = self.job
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self.bucket = open_bucket(job.bucket) if job.bucket else None
-            with (
-                locked(self.folder / "lock", f"trial {job.trial}", patience=LOCK_PATIENCE),
-                synced(self.bucket, f"trials/{job.trial}", self.folder) as push,
-                self.meter.running(),
-            ):
-                settled = training(job.recipe, self.folder, self.on_report, job.threads, self.on_snapshot)
-                checkpoint.drop_tensors(self.folder / CHECKPOINTS)  # a finished training needs none
-                outcome = self.score(settled, push)
-        except Diverged as divergence:
-            outcome = {"outcome": TrialStatus.DIVERGED, "reason": str(divergence)}
-        except OutOfMemory as problem:
-            outcome = {"outcome": TrialStatus.OUT_OF_MEMORY, "reason": str(problem)}
-        except Exception as error:
-            outcome = outcome_of_error(error, self.folder)
+        self.bucket = open_bucket(job.bucket) if job.bucket else None
+        with synced(self.bucket, f"trials/{job.trial}", self.folder) as push, self.meter.running():
+            settled = training(job.recipe, self.folder, self.on_report, job.threads, self.on_snapshot)
+            checkpoint.drop_tensors(self.folder / CHECKPOINTS)  # a finished training needs none
+            return self.score(settled, push)
+
+    def send_end(self, outcome: dict[str, Any]) -> None:
+        """Send how the trial ended, and what it took."""
+        job = self.job
         totals: dict[str, Any] = {
             "training_seconds": training_seconds(self.folder),
             "scoring_seconds": round(self.scoring_seconds, 3),
@@ -195,7 +205,7 @@ def outcome_of_error(error: Exception, folder: Path) -> dict[str, Any]:
         return {"outcome": TrialStatus.INTERRUPTED, "reason": str(no_space(folder)), "disk_full": True}
     if isinstance(error, BucketLost):
         return {"outcome": TrialStatus.INTERRUPTED, "reason": str(error), "bucket_lost": True}
-    with log_to(folder / LOG):
+    with suppress(OSError), log_to(folder / LOG):  # which may be what the error is about
         log.error("%s", traceback.format_exc())
     outcome = TrialStatus.OUT_OF_MEMORY if is_out_of_memory(error) else TrialStatus.FAILED
     return {"outcome": outcome, "reason": f"{type(error).__name__}: {error}"}

@@ -9,44 +9,57 @@ from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, T
 from sweeps.storage.ledger import only
 
 
-def spent(events: Iterable[Event]) -> dict[str, float]:
-    """Hours while the sweep ran, and GPU-hours that its trials held, over all its starts.
+class Spending:
+    """Hours while a sweep ran, and GPU-hours that its trials held, over all its starts.
 
-    Nothing is spent between a kill and the next start.
+    Nothing is spent between a kill and the next start. `events` may grow: each is taken in once.
     """
-    clock = gpu = gpus = 0.0
-    began, last = None, None
-    held: dict[str, datetime] = {}  # since when a trial holds its GPUs
-    for event in events:
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events, self._taken = events, 0
+        self._clock = self._gpu = self._gpus = 0.0
+        self._began: datetime | None = None
+        self._last: datetime | None = None
+        self._held: dict[str, datetime] = {}  # since when a trial holds its GPUs
+
+    def total(self) -> dict[str, float]:
+        """The hours and GPU-hours up to the last event."""
+        for at in range(self._taken, len(self.events)):
+            self._take(self.events[at])
+        self._taken = len(self.events)
+        clock = self._clock + _hours(self._began, self._last)
+        return {"hours": clock, "gpu_hours": self._gpu + self._gpus * self._held_hours()}
+
+    def _held_hours(self) -> float:
+        return sum(_hours(since, self._last) for since in self._held.values())
+
+    def _take(self, event: Event) -> None:
         if event.origin is not None:
-            continue
+            return
         now = event.moment
         if isinstance(event, SweepStarted):
-            clock += _hours(began, last)
-            gpu += gpus * sum(_hours(since, last) for since in held.values())
-            held, began, gpus = {}, now, event.gpus_per_trial or 0.0
-        last = now
+            self._clock += _hours(self._began, self._last)
+            self._gpu += self._gpus * self._held_hours()
+            self._held, self._began, self._gpus = {}, now, event.gpus_per_trial or 0.0
+        self._last = now
         if isinstance(event, TrialStarted):
-            held.setdefault(event.trial, now)
-        elif isinstance(event, TrialEnded) and event.trial in held:
-            gpu += gpus * _hours(held.pop(event.trial), now)
+            self._held.setdefault(event.trial, now)
+        elif isinstance(event, TrialEnded) and event.trial in self._held:
+            self._gpu += self._gpus * _hours(self._held.pop(event.trial), now)
         elif isinstance(event, SweepEnded):
-            clock, began = clock + _hours(began, now), None
-    clock += _hours(began, last)
-    gpu += gpus * sum(_hours(since, last) for since in held.values())
-    return {"hours": clock, "gpu_hours": gpu}
+            self._clock, self._began = self._clock + _hours(self._began, now), None
 
 
 def _hours(since: datetime | None, until: datetime | None) -> float:
     return (until - since).total_seconds() / 3600 if since and until else 0.0
 
 
-def exhausted(spec: SweepSpec, events: Iterable[Event]) -> str | None:
+def exhausted(spec: SweepSpec, spending: Spending) -> str | None:
     """The budget of time that is reached, as text, or None."""
     limits = {"hours": spec.budget.hours, "gpu_hours": spec.budget.gpu_hours}
     if not any(limits.values()):
         return None
-    used = spent(events)
+    used = spending.total()
     reached = (
         f"budget.{name}: {limit:g} is reached" for name, limit in limits.items() if limit and used[name] >= limit
     )

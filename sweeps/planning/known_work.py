@@ -2,51 +2,19 @@
 
 from collections.abc import Iterable
 
-from msgspec.structs import replace
-
 from pipelines.scoring.cell import SIGMA_RELS_AT_A_RUNG
+from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Estimate, Plan, Trial, Workload, estimate, scoring_work
-from sweeps.planning.reuse import Reuse, recorded_codes
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
-from sweeps.storage.events import (
-    CellScored,
-    Event,
-    Progress,
-    RungScored,
-    SamplesDrawn,
-    SweepStarted,
-    TrialEnded,
-    TrialStarted,
-)
+from sweeps.storage.events import Event, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import only, read, trial_statuses
-
-REUSED = (TrialStarted, Progress, RungScored, SamplesDrawn, CellScored, TrialEnded)  # what is copied of a trial
-
-
-def finished_elsewhere(storage: Storage, name: str, trials: Iterable[Trial], reuse: Reuse = Reuse.ANY) -> list[Event]:
-    """Copy the events of trials that other sweeps have finished, with the other sweep as their origin.
-
-    reuse: which of them are wanted.
-    """
-    wanted = {trial.id: trial for trial in trials}
-    found: list[Event] = []
-    for other in storage.sweep_names():
-        if other == name or not wanted:
-            continue
-        events = read(storage.ledger(other))
-        statuses = trial_statuses(events)
-        codes = recorded_codes(events)
-        here = {id_ for id_ in wanted if statuses[id_].is_final and reuse.takes(wanted[id_], codes.get(id_))}
-        found += [replace(event, origin=other) for event in events if event.trial in here and isinstance(event, REUSED)]
-        wanted = {id_: trial for id_, trial in wanted.items() if id_ not in here}
-    return found
 
 
 def known_events(storage: Storage, plan: Plan) -> list[Event]:
     """The sweep's own events, and those of its trials that other sweeps have finished."""
     own = read(storage.ledger(plan.spec.name))
-    return own + finished_elsewhere(storage, plan.spec.name, unfinished(plan, own))
+    return own + OtherSweeps(storage, plan.spec.name).finished(unfinished(plan, own))
 
 
 def untrained(plan: Plan, storage: Storage, events: list[Event]) -> list[Trial]:

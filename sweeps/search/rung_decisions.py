@@ -31,16 +31,16 @@ def decide(spec: SweepSpec, events: Iterable[Event], rung: RungScored) -> str | 
     if kind.rule is None or mine is None:
         return None
     others: dict[str, Score] = {}
-    starts: list[str] = []
+    starts: dict[str, int] = {}  # the place of each trial among those that began
     for other in events:
-        if isinstance(other, TrialStarted) and other.trial not in starts:
-            starts.append(other.trial)
+        if isinstance(other, TrialStarted):
+            starts.setdefault(other.trial, len(starts))
         if isinstance(other, RungScored) and other.trial != mine.trial and _is_comparable(other, rung):
             score = score_of(other, metric)
             others |= {score.trial: score} if score else {}
     if kind.in_brackets:
         rungs = spec.scheduler.rungs
-        bracket = {trial: place % (len(rungs) + 1) for place, trial in enumerate(starts)}
+        bracket = {trial: place % (len(rungs) + 1) for trial, place in starts.items()}
         if rungs.index(rung.rung_fraction) < bracket.get(mine.trial, 0):
             return None
         others = {trial: s for trial, s in others.items() if bracket.get(trial) == bracket.get(mine.trial)}

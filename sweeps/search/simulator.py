@@ -16,7 +16,7 @@ from pipelines.scoring.rungs import rung_steps
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import rounds
-from sweeps.search.trial_scheduler import TrialScheduler
+from sweeps.search.trial_scheduler import NOTHING_ELSEWHERE, Candidates, TrialScheduler
 from sweeps.storage.events import (
     CellScored,
     Event,
@@ -85,7 +85,8 @@ def simulate(
 
     record(SweepStarted("simulated", slots, 0.0))
     wanted = {planned.cell.with_samples(rounds(plan.spec)[0]).key for planned in plan.cells}
-    scheduler = TrialScheduler(plan, events, unfinished(plan, events), record, found=lambda trials: [])
+    candidates = Candidates(unfinished(plan, events), searching=True)
+    scheduler = TrialScheduler(plan, events, candidates, record, NOTHING_ELSEWHERE)
     while True:
         while len(running) < slots and (trial := scheduler.next()):
             record(TrialStarted(trial.id))
@@ -94,7 +95,7 @@ def simulate(
             break
         clock, _, event, future = heapq.heappop(running)
         reason = scheduler.on_trial_result(event)
-        record(event)
+        record(replace(event, stop=reason) if isinstance(event, RungScored) else event)
         if reason and event.trial:
             record(TrialEnded(event.trial, TrialStatus.STOPPED, reason))
         else:

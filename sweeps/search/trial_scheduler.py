@@ -1,19 +1,45 @@
 """Which trial runs next and which one stops, decided from the events so far; for the driver and the simulator."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from sweeps.planning.budget import exhausted
+from sweeps.planning.budget import Spending, exhausted
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan, Trial, trials_of
 from sweeps.search.observations import observations
 from sweeps.search.optuna_search import suggest
 from sweeps.search.rung_decisions import decide
-from sweeps.storage.events import Event, RungScored, Suggested, TrialEnded, TrialRetried
-from sweeps.storage.ledger import only, trial_statuses
+from sweeps.storage.events import Event, RungScored, Suggested, TrialEnded, TrialRetried, TrialStarted
+from sweeps.storage.ledger import fold_status
 from sweeps.storage.trial_status import TrialStatus
 
 Record = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What is known of other processes of the storage.
+
+    finished: the events that other sweeps have recorded of trials that they have finished. is_locked: whether another
+    process of this machine runs a trial now. is_leased: the same for another machine; it is only asked of trials that a
+    worker could not get, for a dead driver's lease may still seem to be held.
+    """
+
+    finished: Callable[[list[Trial]], list[Event]]
+    is_locked: Callable[[str], bool]
+    is_leased: Callable[[str], bool] = lambda trial: False
+
+
+NOTHING_ELSEWHERE = Elsewhere(lambda trials: [], lambda trial: False)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The trials that a scheduler hands out: some of the plan, and those that the search suggests, if it is to."""
+
+    todo: Iterable[Trial]
+    searching: bool
 
 
 class TrialScheduler:
@@ -22,49 +48,120 @@ class TrialScheduler:
     Args:
         plan: Its trials; those that the search suggests are added to it.
         events: The events of the ledger, a list that grows as events are recorded.
-        todo: The trials of the plan that need work.
+        candidates: What to hand out.
         record: Adds an event to the ledger.
-        found: Gives the events that other sweeps have recorded of suggested trials, so that a trial that needs no work
-            is not handed out. None: the search suggests nothing.
+        elsewhere: A trial that another process runs is not handed out until it is free, and one that another sweep has
+            finished only for what is missing.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        events: Sequence[Event],
-        todo: Iterable[Trial],
-        record: Record,
-        found: Callable[[list[Trial]], list[Event]] | None,
+        self, plan: Plan, events: Sequence[Event], candidates: Candidates, record: Record, elsewhere: Elsewhere
     ) -> None:
-        self.plan, self.events, self.record, self.found = plan, events, record, found
-        self.waiting = deque(todo)
+        self.plan, self.events, self.record, self.elsewhere = plan, events, record, elsewhere
+        self.searching = candidates.searching
+        self.waiting = deque(candidates.todo)
+        self.taken_over = set[str]()  # trials of the plan whose events came from another sweep meanwhile
+        self.spending = Spending(events)
         self.is_done = False  # whether `next` has returned None
+        self.is_waiting = False  # whether that was because the trials that are left run elsewhere
+        self._taken = 0  # events
+        self._out: dict[str, Trial] = {}  # handed out, and not yet ended
+        self._statuses: dict[str, TrialStatus] = defaultdict(lambda: TrialStatus.PENDING)
+        self._own: dict[str, list[Event]] = defaultdict(list)  # each trial's events
+        self._rungs: list[Event] = []  # starts and scores at rungs
+        self._verdicts: dict[str, str] = {}  # why a trial was to stop at a rung, until it has
+        self._retried = set[str]()
+        self._returned = set[str]()  # trials that a worker could not get, because another process ran them
 
     def next(self) -> Trial | None:
-        """The trial to start now; None when there is no other, or the budget is reached."""
-        while exhausted(self.plan.spec, self.events) is None and (self.waiting or self._suggested()):
-            while self.waiting:
-                trial = self.waiting.popleft()
-                reason = self._stopped_sibling(trial)
-                if reason is None:
-                    return trial
-                self.record(TrialEnded(trial.id, TrialStatus.STOPPED, reason))
-        self.is_done = True
+        """The trial to start now; None when there is no other, the budget is reached, or all others run elsewhere."""
+        self.is_waiting = False
+        while exhausted(self.plan.spec, self.spending) is None:
+            trial = self._first_free()
+            if trial is not None:
+                return trial
+            if not self._suggested():
+                self.is_waiting = bool(self.waiting and self._out)
+                break
+        self.is_done = not self.is_waiting
         return None
 
     def on_trial_result(self, event: Event) -> str | None:
         """Why the trial of this event is to stop now, or None. Must be called before the event is recorded."""
         if not isinstance(event, RungScored):
             return None
+        self._take_in()
         rung = (event.trial, event.step)
-        if any((other.trial, other.step) == rung for other in only(self.events, RungScored)):
+        if any((other.trial, other.step) == rung for other in self._own[event.trial] if isinstance(other, RungScored)):
             return None  # a rung that is reported again was decided the first time
         trial = next(trial for trial in self.plan.trials if trial.id == event.trial)
-        return decide(self.plan.spec, self.events, event) or self._stopped_sibling(trial)
+        return decide(self.plan.spec, self._rungs, event) or self._stopped_sibling(trial)
+
+    def is_held(self, trial: str) -> bool:
+        """Whether another process runs a trial now."""
+        return self.elsewhere.is_locked(trial) or (trial in self._returned and self.elsewhere.is_leased(trial))
+
+    def _take_in(self) -> None:
+        """Update what is known with the events since the last time."""
+        for at in range(self._taken, len(self.events)):
+            event = self.events[at]
+            fold_status(self._statuses, event)
+            if event.trial is not None:
+                self._own[event.trial].append(event)
+            match event:
+                case TrialStarted():
+                    self._rungs.append(event)
+                case RungScored():
+                    self._rungs.append(event)
+                    if event.stop:
+                        self._verdicts[event.trial] = event.stop
+                case TrialRetried():
+                    self._retried.add(event.trial)
+                    self._verdicts.pop(event.trial, None)
+                case TrialEnded():
+                    self._take_end(event)
+        self._taken = len(self.events)
+
+    def _take_end(self, end: TrialEnded) -> None:
+        if not end.outcome.is_open:
+            self._verdicts.pop(end.trial, None)
+        if end.outcome is not TrialStatus.PREEMPTED:  # which Ray starts again by itself
+            trial = self._out.pop(end.trial, None)
+            if trial is not None and end.held:
+                self.waiting.append(trial)
+                self._returned.add(trial.id)
+
+    def _first_free(self) -> Trial | None:
+        """Take the first waiting trial that is to run and that no other process runs; None where there is none."""
+        self._take_in()
+        for _ in range(len(self.waiting)):
+            trial = self.waiting.popleft()
+            if self.is_held(trial.id):
+                self.waiting.append(trial)
+                continue
+            reason = self._verdicts.get(trial.id) or self._stopped_sibling(trial)
+            if reason is not None:
+                self.record(TrialEnded(trial.id, TrialStatus.STOPPED, reason))
+                self._take_in()
+            elif self._is_left(trial):
+                self._out[trial.id] = trial
+                return trial
+        return None
+
+    def _is_left(self, trial: Trial) -> bool:
+        """Whether a trial needs a worker once what other sweeps have found of it is taken over."""
+        found = self.elsewhere.finished([trial])
+        if not found:
+            return True
+        for event in found:
+            self.record(event)
+        self._take_in()
+        self.taken_over.add(trial.id)
+        return bool(unfinished(Plan(self.plan.spec, [trial], self.plan.cells), self._own[trial.id]))
 
     def _suggested(self) -> bool:
         """Queue the trials of the next point that the search suggests; False when it has no other."""
-        if self.found is None or not self.plan.open:
+        if not self.searching or not self.plan.open:
             return False
         point = suggest(self.plan.spec, observations(self.plan, self.events))
         if point is None:
@@ -72,19 +169,18 @@ class TrialScheduler:
         trials = trials_of(self.plan.spec, point)
         self.record(Suggested(point, [trial.id for trial in trials]))
         self.plan.trials.extend(trials)
-        for event in self.found(trials):
-            self.record(event)
-        self.waiting.extend(unfinished(Plan(self.plan.spec, trials, self.plan.cells), list(self.events)))
+        self._take_in()
+        own = [event for trial in trials for event in self._own[trial.id]]
+        self.waiting.extend(unfinished(Plan(self.plan.spec, trials, self.plan.cells), own))
         return True
 
     def _stopped_sibling(self, trial: Trial) -> str | None:
         """Why a trial is stopped because another seed of its point was, or None."""
         if not self.plan.spec.scheduler.stops or len(self.plan.spec.seeds) == 1:
             return None
-        if any(retried.trial == trial.id for retried in only(self.events, TrialRetried)):
+        if trial.id in self._retried:
             return None  # a person asked for this very trial
         point = {axis: value for axis, value in trial.params.items() if axis != "seed"}
         same = [t.id for t in self.plan.trials if point.items() <= t.params.items() and t.id != trial.id]
-        statuses = trial_statuses(self.events)
-        other = next((sibling for sibling in same if statuses[sibling] is TrialStatus.STOPPED), None)
+        other = next((sibling for sibling in same if self._statuses[sibling] is TrialStatus.STOPPED), None)
         return f"another seed of the same point, {other}, was stopped" if other else None

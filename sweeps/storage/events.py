@@ -90,7 +90,10 @@ class RungWidth(Struct, frozen=True, omit_defaults=True):
 
 
 class RungScored(Event, frozen=True, tag="rung"):
-    """A trial was scored on its way. rung_fraction: of its training ("share" in the ledger)."""
+    """A trial was scored on its way. rung_fraction: of its training ("share" in the ledger).
+
+    stop: why the trial is to stop here; None: it goes on.
+    """
 
     trial: str
     step: int
@@ -98,6 +101,7 @@ class RungScored(Event, frozen=True, tag="rung"):
     samples: int
     widths: list[RungWidth]
     scoring_seconds: float | None = None
+    stop: str | None = None
     non_finite: list[str] = []
 
 
@@ -155,8 +159,9 @@ class TrialRetried(Event, frozen=True, tag="trial_retried"):
 class TrialEnded(Event, frozen=True, tag="trial_ended"):
     """How a trial ended and what it took; None where that is not known.
 
-    training_work, scoring_work: what the times are in proportion to. disk_full, bucket_lost: whether that is why.
-    code: what has trained it (pipelines/training_code.py).
+    training_work, scoring_work: what the times are in proportion to. disk_full, bucket_lost, held: whether that is
+    why; held: by another sweep, which runs the trial. code: what has trained it
+    (pipelines/training_code.py).
     """
 
     trial: str
@@ -173,6 +178,7 @@ class TrialEnded(Event, frozen=True, tag="trial_ended"):
     code: str | None = None
     disk_full: bool = False
     bucket_lost: bool = False
+    held: bool = False
     non_finite: list[str] = []
 
     @property

@@ -53,6 +53,7 @@ class Ledger:
         self.path = path
         self.events = read(path)
         self._known = {identity(event) for event in self.events}
+        self.statuses = trial_statuses(self.events, alive=True)  # kept up to date by `append`
         self._end_torn_line()
 
     def _end_torn_line(self) -> None:
@@ -76,6 +77,7 @@ class Ledger:
         if isinstance(event, TrialRetried) and event.afresh:
             self.events[:] = with_void(self.events)
             self._known = {identity(event) for event in self.events}
+        fold_status(self.statuses, self.events[-1], alive=True)
         return True
 
     def _write(self, text: str) -> None:
@@ -173,10 +175,15 @@ def trial_statuses(events: Iterable[Event], alive: bool = False) -> dict[str, Tr
     """
     statuses: dict[str, TrialStatus] = defaultdict(lambda: TrialStatus.PENDING)
     for event in events:
-        if isinstance(event, TrialStarted):
-            statuses[event.trial] = TrialStatus.RUNNING if alive else TrialStatus.INTERRUPTED
-        elif isinstance(event, TrialRetried):
-            statuses[event.trial] = TrialStatus.PENDING
-        elif isinstance(event, TrialEnded):
-            statuses[event.trial] = event.outcome
+        fold_status(statuses, event, alive)
     return statuses
+
+
+def fold_status(statuses: dict[str, TrialStatus], event: Event, alive: bool = False) -> None:
+    """Update the statuses with one event."""
+    if isinstance(event, TrialStarted):
+        statuses[event.trial] = TrialStatus.RUNNING if alive else TrialStatus.INTERRUPTED
+    elif isinstance(event, TrialRetried):
+        statuses[event.trial] = TrialStatus.PENDING
+    elif isinstance(event, TrialEnded):
+        statuses[event.trial] = event.outcome

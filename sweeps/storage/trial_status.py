@@ -8,12 +8,14 @@ class TrialStatus(StrEnum):
     """The status of a trial. The members are ordered worst first.
 
     completed and diverged are final: the same recipe would end so again. A stopped trial has ended too, and only
-    `mpdit retry` continues it; failed and out_of_memory are faults, which the same command tries again.
+    `mpdit retry` continues it; failed and out_of_memory are faults, which the same command tries again. A preempted
+    trial, whose machine was taken back, goes on by itself where there is room.
     """
 
     FAILED = "failed"
     OUT_OF_MEMORY = "out_of_memory"
     INTERRUPTED = "interrupted"
+    PREEMPTED = "preempted"
     DIVERGED = "diverged"
     STOPPED = "stopped"
     RUNNING = "running"
@@ -38,7 +40,7 @@ class TrialStatus(StrEnum):
     @property
     def is_open(self) -> bool:
         """Whether the trial waits, runs, or is to be continued by the same command."""
-        return self in (TrialStatus.PENDING, TrialStatus.RUNNING, TrialStatus.INTERRUPTED)
+        return self in (TrialStatus.PENDING, TrialStatus.RUNNING, TrialStatus.INTERRUPTED, TrialStatus.PREEMPTED)
 
     @property
     def is_fault(self) -> bool:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,10 @@ def nothing_goes_on() -> Iterator[None]:
     STARTED.clear()
 
 
-def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, cwd: Path | None = None, inside: Sequence[str] = ()) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(CODE), "COLUMNS": "120"}
     environment.pop("MPDIT_STORAGE", None)
-    command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
+    command = [*inside, sys.executable, "-m", "cli.main", *map(str, arguments)]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sweeps.execution.cluster import dead_folders
 from sweeps.storage.events import Progress
 from sweeps.storage.ledger import read
 from tests.slow.conftest import end, mpdit, mpdit_json, settled, start
@@ -121,4 +122,4 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
         assert_whole(server.runs("hunted"), rounds, trials=4, cells=8)
     finally:
         server.kill()
-    assert not [path for path in Path("/tmp").glob("mpdit-ray-*") if not psutil.pid_exists(int(path.name[10:]))]
+    assert not dead_folders()

@@ -1,12 +1,13 @@
 """How many trials fit on which machines; addresses that lead nowhere. Ray itself: test_runner.py and tests/slow."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpdit.errors import InputError
-from sweeps.execution.cluster import gpus_per_trial, joined_ray, slots
+from sweeps.execution.cluster import dead_folders, gpus_per_trial, joined_ray, slots, temporary_folder
 from sweeps.spec.model import SweepSpec
 
 LAPTOP, CARD, EIGHT = {"CPU": 4.0}, {"CPU": 16.0, "GPU": 1.0}, {"CPU": 32.0, "GPU": 8.0}
@@ -71,3 +72,43 @@ def test_auto_is_a_gpu_where_there_is_one() -> None:
 def test_an_address_that_leads_nowhere_is_refused_at_once(address: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=told), joined_ray(address, str(tmp_path), lambda: None):
         pass
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder for Ray's folders."""
+    monkeypatch.setattr("sweeps.execution.cluster._temporary", lambda: tmp_path)
+    return tmp_path
+
+
+def test_ray_s_folder_of_a_driver_is_dead_when_its_process_is_and_not_before(here: Path) -> None:
+    with temporary_folder() as mine:
+        assert f"mpdit-ray-{os.getpid()}-" in mine.name
+        elsewhere = mine.rename(here / f"mpdit-ray-999999999-{mine.name[-8:]}")  # as a container's process is seen here
+        assert dead_folders() == []
+        with temporary_folder():
+            assert elsewhere.exists()
+        elsewhere.rename(mine)
+    left = here / f"mpdit-ray-{os.getpid()}-abcd0123"  # of another process with the same number
+    left.mkdir()
+    assert dead_folders() == [left]
+    with temporary_folder():
+        assert not left.exists()
+    assert list(here.iterdir()) == []
+
+
+def test_what_others_have_put_there_is_left_alone(here: Path) -> None:
+    (here / "mpdit-ray-foo").touch()
+    (here / "mpdit-ray-7-notes").mkdir()
+    (here / "mpdit-ray-999999999-abcd0123").touch()
+    (here / f"mpdit-ray-{os.getpid()}").mkdir()  # as release 0.1.0 names it
+    (here / "mpdit-ray-999999999").mkdir()
+    assert [path.name for path in dead_folders()] == ["mpdit-ray-999999999"]
+    with temporary_folder() as mine:
+        assert {path.name for path in here.iterdir()} == {
+            "mpdit-ray-foo",
+            "mpdit-ray-7-notes",
+            "mpdit-ray-999999999-abcd0123",
+            f"mpdit-ray-{os.getpid()}",
+            mine.name,
+        }

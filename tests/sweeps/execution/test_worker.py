@@ -17,6 +17,7 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.results.ranking import rank
 from sweeps.storage.events import CellScored, Event, Progress, SamplesDrawn, TrialEnded
+from sweeps.storage.layout import is_locked, locked
 from sweeps.storage.ledger import only
 from tests.sweeps.conftest import plan_of
 
@@ -179,3 +180,32 @@ def test_a_full_disk_interrupts_the_trial_and_space_lets_it_go_on(
     assert next(line.step for line in after if isinstance(line, Progress)) == 4
     one, other = (load_file(folder / "ema" / "raw.safetensors") for folder in (undisturbed, full))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_trial_that_another_process_runs_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.execution.worker.LOCK_PATIENCE", 0)
+    with locked(tmp_path / "lock", "the trial"):
+        end, events = end_of(plan_of({"seed": [0]}, **SMALL), tmp_path)
+    assert (end.outcome, end.held) == ("interrupted", True)
+    assert "is being run by another process" in str(end.reason)
+    assert events == [end]
+
+
+def test_a_trial_is_locked_until_its_end_is_sent(tmp_path: Path) -> None:
+    plan = plan_of({"seed": [0]}, **SMALL)
+    trial, at_end = plan.trials[0], list[bool]()
+
+    def send(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            at_end.append(is_locked(tmp_path / "lock"))
+
+    run_trial(TrialJob(trial=trial.id, recipe=trial.recipe, folder=tmp_path, cells=[], threads=1), send)
+    assert at_end == [True]
+    assert not is_locked(tmp_path / "lock")
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "trials").touch()
+    end, _ = end_of(plan_of({"seed": [0]}, **SMALL), tmp_path / "trials" / "a")
+    assert end.outcome == "failed"
+    assert str(end.reason).startswith("NotADirectoryError")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from sweeps.planning.budget import affordable, exhausted, spent
+from sweeps.planning.budget import Spending, affordable, exhausted
 from sweeps.storage.events import Event, Progress, SweepEnded, SweepStarted, TrialEnded, TrialStarted
 from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import plan_of
@@ -31,12 +31,12 @@ LEDGER = [
 
 
 def test_hours_are_those_while_the_sweep_ran_and_gpus_those_that_were_held() -> None:
-    assert spent(LEDGER) == {"hours": 4.0, "gpu_hours": 0.5 * 2 + 0.5 * 2 + 1.0}
+    assert Spending(LEDGER).total() == {"hours": 4.0, "gpu_hours": 0.5 * 2 + 0.5 * 2 + 1.0}
 
 
 def test_a_budget_of_time_is_reached_or_not() -> None:
     def told(**budget: float) -> str | None:
-        return exhausted(plan_of({"seed": [0]}, budget=budget).spec, LEDGER)
+        return exhausted(plan_of({"seed": [0]}, budget=budget).spec, Spending(LEDGER))
 
     assert told() is None
     assert told(hours=4.5, gpu_hours=3.5) is None
@@ -52,3 +52,11 @@ def test_a_budget_of_trials_lets_those_go_on_that_have_begun() -> None:
     assert [trial.id for trial in allowed] == [plan.trials[0].id, fourth.id]
     assert cut
     assert affordable(plan.spec, [], plan.trials[:2])[1] is None
+
+
+def test_what_is_spent_is_kept_up_to_date_with_a_ledger_that_grows() -> None:
+    events: list[Event] = []
+    spending = Spending(events)
+    for event in LEDGER:
+        events.append(event)
+        assert spending.total() == Spending(events).total() == spending.total()

@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from sweeps.planning.known_work import finished_elsewhere, known_events, unfinished, untrained
+from sweeps.planning.known_work import known_events, unfinished, untrained
+from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.storage.events import SweepStarted, TrialRetried, TrialStarted
@@ -53,7 +54,7 @@ def test_finished_trials_of_other_sweeps_are_found_with_their_origin(tmp_path: P
     other = Ledger(storage.ledger("other"))
     for line in [SweepStarted("s"), *done(small_plan, 0), TrialStarted(small_plan.trials[1].id)]:
         other.append(line)
-    found = finished_elsewhere(storage, "made", small_plan.trials)
+    found = OtherSweeps(storage, "made").finished(small_plan.trials)
     assert {line.trial for line in found} == {small_plan.trials[0].id}
     assert {line.origin for line in found} == {"other"}
     assert unfinished(small_plan, known_events(storage, small_plan)) == small_plan.trials[1:]

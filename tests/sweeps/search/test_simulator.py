@@ -11,10 +11,13 @@ from sweeps.results.ranking import rank
 from sweeps.search.observations import observations
 from sweeps.search.optuna_search import encoded, read_point, suggest, tell
 from sweeps.search.simulator import Curve, simulate, steps_taken
+from sweeps.search.trial_scheduler import Candidates, Elsewhere, TrialScheduler
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES
-from sweeps.storage.events import Event, Suggested, TrialEnded
-from tests.sweeps.conftest import plan_of
+from sweeps.storage.events import Event, RungScored, Suggested, TrialEnded, TrialRetried
+from sweeps.storage.ledger import only
+from sweeps.storage.trial_status import TrialStatus
+from tests.sweeps.conftest import ended, plan_of, scored
 
 LR = {"log_uniform": [0.001, 1.0]}
 
@@ -240,3 +243,54 @@ def test_the_same_ledger_comes_out_of_the_same_sweep() -> None:
         for _ in range(2)
     ]
     assert [replace(line, time="") for line in runs[0]] == [replace(line, time="") for line in runs[1]]
+
+
+def test_wherever_a_driver_is_killed_a_trial_that_was_to_stop_at_a_rung_stops_there() -> None:
+    """A kill may come between the line of a rung and that of the end which follows from it."""
+    plan = searched("random", 9, scheduler={"kind": "asha", "rungs": [0.125, 0.25, 0.5]})
+    whole = simulate(plan, curve)
+    verdicts = {line.trial: line.stop for line in only(whole, RungScored) if line.stop}
+    assert len(verdicts) >= 3
+    for trial, reason in verdicts.items():
+        verdict = next(line for line in only(whole, RungScored) if line.trial == trial and line.stop)
+        cut = whole.index(verdict)
+        after = simulate(plan, curve, past=whole[: cut + 1])
+        (end,) = [line for line in only(after, TrialEnded) if line.trial == trial]
+        assert (end.outcome, end.reason) == ("stopped", reason)
+        assert [line.step for line in only(after, RungScored) if line.trial == trial][-1] == verdict.step
+        again = simulate(plan, curve, past=[*after, TrialRetried(trial)])  # a person wants it all the same
+        own = [line for line in again if line.trial == trial]
+        assert only(own, TrialEnded)[-1].outcome == "completed" or only(own, RungScored)[-1].step > verdict.step
+
+
+def test_a_trial_that_another_process_runs_is_not_waited_for_and_its_result_is_taken_over() -> None:
+    plan = plan_of({"optimizer.lr": [0.01, 0.02, 0.03]})
+    first, second, third = plan.trials
+    events: list[Event] = []
+    held, finished = {first.id, second.id}, list[Event]()
+
+    def record(event: Event) -> None:
+        events.append(event)
+
+    def found(trials: list[Trial]) -> list[Event]:
+        return [event for event in finished if event.trial in {trial.id for trial in trials}]
+
+    scheduler = TrialScheduler(
+        plan, events, Candidates(plan.trials, False), record, Elsewhere(found, held.__contains__)
+    )
+    assert scheduler.next() is third
+    assert scheduler.next() is None
+    assert scheduler.is_waiting  # while the third runs, the others may become free
+    assert not scheduler.is_done
+    held.remove(first.id)
+    finished += [scored(plan, 0, 0, 1.0), ended(plan, 0)]
+    assert scheduler.next() is None
+    assert [event.trial for event in events] == [first.id, first.id]
+    record(TrialEnded(third.id, TrialStatus.INTERRUPTED, held=True))  # another process was quicker
+    held.add(third.id)
+    assert scheduler.next() is None
+    assert scheduler.is_done  # nothing of ours runs
+    assert list(scheduler.waiting) == [second, third]
+    held.clear()
+    assert [scheduler.next(), scheduler.next(), scheduler.next()] == [second, third, None]
+    assert not scheduler.waiting

@@ -144,7 +144,7 @@ def test_a_line_of_an_earlier_version_has_the_defaults() -> None:
     ("line", "warned"),
     [
         ({"event": "trial_preempted", "trial": "a", "step": 3, "node": "n7"}, False),
-        ({"event": "trial_ended", "trial": "a", "step": None, "outcome": "preempted"}, True),
+        ({"event": "trial_ended", "trial": "a", "step": None, "outcome": "evicted"}, True),
     ],
 )
 def test_an_event_of_a_later_version_is_kept_and_is_no_error(

@@ -1,5 +1,7 @@
 """Tracking views as kinds: one that is registered is checked, opened, written and closed."""
 
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +27,20 @@ class Notes:
     events: list[Event] = field(default_factory=list)
     known: int = 0
     is_open: bool = False
+    refused: Event | None = None  # what it never takes
+    failures: int = 0  # how many events it will not take now
+    answers: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     def show(self, event: Event) -> None:
+        self.answers.wait()
+        if event is self.refused:
+            raise ValueError("too long")
+        if self.failures:
+            self.failures -= 1
+            raise OSError("no space")
         self.events.append(event)
 
     def shown_count(self, ledger: Sequence[Event]) -> int:
@@ -84,3 +98,55 @@ def test_an_unknown_view_is_an_input_error() -> None:
     with pytest.raises(ValueError, match="no tracking view"):
         SweepSpec.model_validate({"name": "x", "tracking": {"view": "frechet"}})
     assert SweepSpec.model_validate({"name": "x"}).tracking.view == "mlflow"
+
+
+def test_an_event_that_is_always_refused_does_not_block_those_behind_it(
+    notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.tracking_thread.TRY_AGAIN", 0.01)
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1]}, tracking={"view": "notes"})
+    events, storage = story(plan), Storage(tmp_path)
+    notes.refused = events[2]
+    thread = TrackingThread(storage, plan, "s1", events)
+    thread.start()
+    assert "it refuses 1 event: too long" in str(thread.close())
+    assert [event for event in events if event not in notes.events] == [events[2]]
+    assert notes.known == len(events)
+    notes.known, notes.events = 0, []
+    assert synchronise(storage, plan, events) == (len(events), "here")
+    assert [event for event in events if event not in notes.events] == [events[2]]
+
+
+def test_a_store_that_takes_nothing_is_away_and_no_event_is_left_out(
+    notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.tracking_thread.TRY_AGAIN", 0.01)
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1]}, tracking={"view": "notes"})
+    events, storage = story(plan), Storage(tmp_path)
+    notes.failures = 20  # more than one event gets tries
+    thread = TrackingThread(storage, plan, "s1", events)
+    thread.start()
+    while notes.failures:
+        time.sleep(0.01)
+    assert thread.close() is None
+    assert [event for event in events if event not in notes.events] == []
+    notes.failures = 1000
+    with pytest.raises(InputError, match="cannot be brought up to date"):
+        notes.known = 0
+        synchronise(storage, plan, events)
+    assert notes.known == 0
+
+
+def test_a_thread_that_is_given_up_shows_nothing_more(
+    notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.tracking_thread.PATIENCE", 0.05)
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1]}, tracking={"view": "notes"})
+    notes.answers.clear()
+    thread = TrackingThread(Storage(tmp_path), plan, "s1", story(plan))
+    thread.start()
+    assert isinstance(thread.close(), TimeoutError)
+    notes.answers.set()  # the call in progress comes to its end
+    thread.join()
+    assert len(notes.events) == 1
+    assert notes.known == 0

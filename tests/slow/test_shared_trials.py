@@ -1,0 +1,49 @@
+"""Two sweeps of one storage at the same time: what they share is trained once."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sweeps.storage.events import CellScored, Progress, TrialEnded
+from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import only, read
+from tests.slow.conftest import LONG, mpdit_json, start, sweep_text, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+def test_two_sweeps_at_once_share_their_trials_and_train_each_once(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "runs")
+    shared = "scale+rotation+gate, rotation+gate"
+    (tmp_path / "one.yaml").write_text(sweep_text("one", LONG))
+    (tmp_path / "two.yaml").write_text(
+        sweep_text("two", LONG).replace(f"scale+shift+gate, {shared}", f"{shared}, gate")
+    )
+    alone = ("--max-concurrent", "1")
+    first = start("sweep", tmp_path / "one.yaml", "--storage", storage.root, *alone)
+    wait_for(storage.ledger("one"), "progress", 2, first)
+    second = start("sweep", tmp_path / "two.yaml", "--storage", storage.root)
+    for process in (first, second):
+        _, err = process.communicate(timeout=900)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err
+    ledgers = {name: read(storage.ledger(name)) for name in ("one", "two")}
+    own = [line for events in ledgers.values() for line in events if line.origin is None]
+    assert {line.outcome for line in only(own, TrialEnded)} <= {"completed", "interrupted"}
+    assert all(line.held for line in only(own, TrialEnded) if line.outcome == "interrupted")
+    trained = Counter((line.trial, line.step) for line in only(own, Progress))
+    assert set(trained.values()) == {1}
+    assert len({trial for trial, _ in trained}) == 4
+    scored = Counter((line.trial, line.key) for line in only(own, CellScored))
+    assert set(scored.values()) == {1}
+    assert len(scored) == 4 * 2
+    for trial in {trial for trial, _ in trained}:
+        log = (storage.trial(trial) / "log.txt").read_text()
+        assert log.count("from step") == 1
+    ranks = {name: mpdit_json("rank", name, "--storage", storage.root) for name in ledgers}
+    values = [{(row["trial"], row["params"]["ema.sigma_rel"]): row["value"] for row in rows} for rows in ranks.values()]
+    assert all(value is not None for known in values for value in known.values())
+    both = values[0].keys() & values[1].keys()
+    assert len(both) == 2 * 2
+    assert all(values[0][cell] == values[1][cell] for cell in both)

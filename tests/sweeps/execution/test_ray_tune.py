@@ -1,0 +1,150 @@
+"""What the driver makes of what Ray tells it, without Ray's processes. With them: test_driver_faults.py."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from ray import exceptions
+
+from mpdit.errors import DiskFull, no_space
+from sweeps.execution.multi_worker import _is_preemption
+from sweeps.execution.ray_tune import TuneJob, apply_requests, end_of_dead_worker, last_error, preemption
+from sweeps.execution.recorder import Recorder
+from sweeps.planning.plan import Plan
+from sweeps.storage.events import Event, TrialEnded, TrialStarted
+from sweeps.storage.layout import Storage
+from sweeps.storage.stop_requests import ask_to_stop
+from sweeps.storage.trial_status import TrialStatus
+from tests.sweeps.conftest import ended, made
+
+
+@dataclass
+class Failed:
+    """A trial as Ray Tune keeps it: the text of all failures, and the last error that could be sent."""
+
+    text: str | None
+    error: Exception | None = None
+
+    def get_error(self) -> str | None:
+        return self.text
+
+    def get_pickled_error(self) -> Exception | None:
+        return self.error
+
+
+def raised(error: Exception) -> exceptions.RayTaskError:
+    return exceptions.RayTaskError("train", f"Traceback …\n{error!r}", error, ip="here")
+
+
+def failed(error: Exception) -> Failed:
+    return Failed(f"Failure # 1 (occurred at noon)\nan old one\nFailure # 2 (occurred at one)\n{error}\n", error)
+
+
+def told(trial: Failed) -> TrialEnded:
+    return end_of_dead_worker("a", last_error(trial))
+
+
+def test_an_error_outside_of_the_trial_is_told_as_it_is() -> None:
+    end = told(failed(raised(PermissionError(13, "Permission denied", "/runs/trials/a"))))
+    assert end.outcome == "failed"
+    assert str(end.reason).startswith("PermissionError: [Errno 13] Permission denied: '/runs/trials/a'")
+    assert "died" not in str(end.reason)
+
+
+def test_a_worker_that_died_is_told_with_what_ray_says_of_it() -> None:
+    end = told(failed(exceptions.RayActorError(error_msg="The actor died.\n\nIts process was killed by SIGKILL.\n")))
+    assert end.outcome == "failed"
+    assert end.reason == "its worker died 3 times, the last time: Its process was killed by SIGKILL."
+    assert told(Failed(None)).reason == "its worker died 3 times"
+
+
+def test_a_worker_that_ray_killed_to_free_memory_was_out_of_memory() -> None:
+    text = "Memory on the node was 30GB / 31GB, which exceeds the memory usage threshold of 0.95."
+    before = raised(ValueError("of an earlier failure"))
+    assert told(Failed(f"Failure # 3 (occurred at one)\n{text}\n", before)).outcome == "out_of_memory"
+
+
+def test_a_machine_that_is_taken_back_is_no_failure() -> None:
+    taken = exceptions.RayActorError(error_msg="its node was drained", preempted=True)
+    for error in (taken, raised(taken)):
+        end = preemption("a", last_error(failed(error)))
+        assert end is not None
+        assert end.outcome is TrialStatus.PREEMPTED
+        assert end.outcome.is_open
+        assert not end.outcome.is_fault
+    assert preemption("a", exceptions.RayActorError(error_msg="killed")) is None
+    assert preemption("a", None) is None
+
+
+def test_a_machine_of_a_group_that_is_taken_back_is_no_failure_of_the_group() -> None:
+    taken = exceptions.RayActorError(error_msg="its node was drained", preempted=True)
+    of_worker = SimpleNamespace(health_check_failure=taken)
+    lost = RuntimeError("connection reset by peer")
+
+    def group(*failures: Any) -> Exception:
+        error = RuntimeError("workers failed")
+        error.worker_failures = dict(enumerate(failures))  # type: ignore[attr-defined]
+        return error
+
+    assert _is_preemption(group(lost, of_worker))
+    assert _is_preemption(group(taken))
+    assert not _is_preemption(group(lost))
+    assert not _is_preemption(lost)
+
+
+class Silent:
+    """A tracking view that nobody looks at."""
+
+    def show(self, event: Event) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, small_plan: Plan) -> Recorder:
+    return Recorder(made(Storage(tmp_path), small_plan), cast(Any, Silent()), lambda event: None)
+
+
+def test_a_stop_that_came_at_a_trial_s_last_report_does_not_kill_it_in_the_next_round(
+    recorder: Recorder, tmp_path: Path, small_plan: Plan
+) -> None:
+    job = cast(TuneJob, SimpleNamespace(storage=Storage(tmp_path), plan=small_plan))
+    trial = small_plan.trials[0].id
+
+    def asked() -> dict[str, str]:
+        ask_to_stop(job.storage, "made", trial)
+        apply_requests(job, recorder)
+        return recorder.stops
+
+    recorder.record(TrialStarted(trial))
+    assert asked() == {trial: "by mpdit stop"}
+    recorder.record(ended(small_plan, 0))
+    assert recorder.stops == {}
+    assert asked() == {}  # it came even later
+    other = small_plan.trials[1].id
+    ask_to_stop(job.storage, "made", other)
+    apply_requests(job, recorder)
+    assert recorder.stops == {other: "by mpdit stop"}  # of a trial that waits, it is kept
+
+
+def test_what_is_raised_under_ray_tune_is_kept_and_halts_the_sweep(recorder: Recorder, tmp_path: Path) -> None:
+    @recorder.guarded
+    def callback() -> None:
+        raise no_space(tmp_path)
+
+    for _ in range(2):
+        with pytest.raises(DiskFull):
+            callback()
+    assert isinstance(recorder.problem, DiskFull)
+    assert str(recorder.halt).startswith("no space is left")
+
+
+def test_the_ledger_s_statuses_are_those_of_its_events(recorder: Recorder, small_plan: Plan) -> None:
+    from sweeps.storage.ledger import Ledger, trial_statuses
+
+    story = [TrialStarted(small_plan.trials[0].id), ended(small_plan, 0, "preempted"), ended(small_plan, 1, "stopped")]
+    for event in [*story, TrialStarted(small_plan.trials[0].id)]:
+        recorder.record(event)
+        assert recorder.ledger.statuses == trial_statuses(recorder.ledger.events, alive=True)
+    assert Ledger(recorder.ledger.path).statuses == recorder.ledger.statuses
