@@ -9,7 +9,8 @@ from sweeps.storage.ledger import Ledger
 from sweeps.tracking.tracking_thread import TrackingThread
 
 Listener = Callable[[Event], None]
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Recorder:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from tests.bucket_server import Server
 
+NOTICE = 1.0  # seconds between the announcement that a node is taken back and its end
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
 
@@ -45,6 +47,21 @@ class Nodes:
         """Kill all processes of the second node at once."""
         self.ray.remove_node(self.second, allow_graceful=False)
         self.second = None
+
+    def take_second_back(self) -> None:
+        """Take the second node back as a cloud takes a spot node: announced, and killed when its time is over."""
+        from ray._raylet import GcsClient
+        from ray.core.generated import autoscaler_pb2
+
+        reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        deadline = time.time() + NOTICE
+        is_accepted, problem = GcsClient(address=self.address).drain_node(
+            self.second.node_id, reason, "a spot node", round(1000 * deadline)
+        )
+        assert is_accepted, problem
+        while time.time() <= deadline:
+            time.sleep(0.1)
+        self.kill_second()
 
     def members(self) -> list[psutil.Process]:
         """The workers of the trials of two workers that run here."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from sweeps.storage.events import TrialEnded
 from sweeps.storage.layout import Storage
-from sweeps.storage.ledger import read
+from sweeps.storage.ledger import only, read, trial_statuses
 from tests.slow.conftest import mpdit_json, start, sweep_text, wait_for
 from tests.slow.ray_cluster import Nodes
 
@@ -31,6 +32,24 @@ def test_a_node_that_dies_costs_nothing_but_time(
     assert driver.returncode == 0, err
     assert mpdit_json("rank", cwd=tmp_path) == undisturbed()
     assert not (storage.sweep("spread") / "ray").exists()
+
+
+def test_a_node_that_is_taken_back_counts_against_no_trial(
+    cluster: Nodes, tmp_path: Path, undisturbed: Callable[..., Any]
+) -> None:
+    (tmp_path / "spot.yaml").write_text(sweep_text("spot"))
+    storage = Storage(tmp_path / "runs")
+    driver = start("sweep", "spot.yaml", "--address", cluster.address, cwd=tmp_path)
+    wait_for(storage.ledger("spot"), "progress", 10, driver)
+    cluster.take_second_back()
+    _, err = driver.communicate(timeout=900)
+    assert driver.returncode == 0, err
+    events = read(storage.ledger("spot"))
+    (end,) = [line for line in only(events, TrialEnded) if line.outcome == "preempted"]
+    own = [line.kind for line in events if line.trial == end.trial]
+    assert own.count("trial_started") == own.count("trial_ended") == 2
+    assert trial_statuses(events)[end.trial] == "completed"
+    assert mpdit_json("rank", cwd=tmp_path) == undisturbed()
 
 
 def test_a_trial_of_two_workers_is_that_of_one_and_survives_a_worker(
