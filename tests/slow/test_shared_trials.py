@@ -8,17 +8,19 @@ import pytest
 from sweeps.storage.events import CellScored, Progress, TrialEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import only, read
-from tests.slow.conftest import LONG, mpdit_json, start, sweep_text, wait_for
+from tests.slow.conftest import mpdit_json, start, sweep_text, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+STEPS = 400  # long enough for the second sweep to start while the first one trains
 
 
 def test_two_sweeps_at_once_share_their_trials_and_train_each_once(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "runs")
     shared = "scale+rotation+gate, rotation+gate"
-    (tmp_path / "one.yaml").write_text(sweep_text("one", LONG))
+    (tmp_path / "one.yaml").write_text(sweep_text("one", STEPS))
     (tmp_path / "two.yaml").write_text(
-        sweep_text("two", LONG).replace(f"scale+shift+gate, {shared}", f"{shared}, gate")
+        sweep_text("two", STEPS).replace(f"scale+shift+gate, {shared}", f"{shared}, gate")
     )
     alone = ("--max-concurrent", "1")
     first = start("sweep", tmp_path / "one.yaml", "--storage", storage.root, *alone)
