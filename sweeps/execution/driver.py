@@ -4,7 +4,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +25,7 @@ from sweeps.planning.reuse import Reuse, fresh_starts
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.search.trial_scheduler import Candidates, Elsewhere, TrialScheduler
 from sweeps.spec.reading import FIXED, check_unchanged
+from sweeps.storage.bucket import BucketLost
 from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, TrialRetried, TrialStarted
 from sweeps.storage.folder_sync import LOCK
 from sweeps.storage.layout import Storage, is_locked, locked
@@ -247,7 +248,10 @@ def _elsewhere(storage: Storage, others: OtherSweeps) -> Elsewhere:
         if storage.bucket is None:
             return False
         if trial not in leased or time.monotonic() - leased[trial][0] > LEASE_LOOK_EVERY:
-            leased[trial] = (time.monotonic(), is_held(storage.bucket, trial_lease(trial)))
+            there = True  # where the bucket does not answer, a worker could not get the trial either
+            with suppress(BucketLost):
+                there = is_held(storage.bucket, trial_lease(trial))
+            leased[trial] = (time.monotonic(), there)
         return leased[trial][1]
 
     return Elsewhere(others.finished, is_locked_here, is_leased)

@@ -103,9 +103,9 @@ def apply_requests(job: TuneJob, recorder: Recorder) -> None:
 
 def wait_for_others(job: TuneJob, recorder: Recorder) -> None:
     """Wait until another process has released a trial that this sweep needs; or until the sweep is to halt."""
-    trials, is_held = [trial.id for trial in job.scheduler.waiting], job.scheduler.elsewhere.is_held
+    trials = [trial.id for trial in job.scheduler.waiting]
     log.warning("%s waits for trials that other processes run: %s", job.plan.spec.name, ", ".join(trials))
-    while not must_halt(job, recorder) and all(map(is_held, trials)):
+    while not must_halt(job, recorder) and all(map(job.scheduler.is_held, trials)):
         time.sleep(LOOK_EVERY)
 
 

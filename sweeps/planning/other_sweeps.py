@@ -39,7 +39,7 @@ class OtherSweeps:
         return {trial for ledger in self._ledgers.values() for trial in ledger.places}
 
     def finished(self, trials: Iterable[Trial]) -> list[Event]:
-        """Copy the events of trials that they have finished and that are to be reused, with the other sweep as origin."""
+        """Copy the events of trials that they have finished and that are to be reused, with their origin."""
         wanted = {trial.id: trial for trial in trials}
         found: list[Event] = []
         if not wanted:
