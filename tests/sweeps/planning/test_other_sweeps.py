@@ -7,7 +7,7 @@ import pytest
 from sweeps.planning import other_sweeps
 from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan
-from sweeps.storage.events import Progress, SweepStarted, TrialStarted
+from sweeps.storage.events import Progress, SweepStarted, TrialRetried, TrialStarted
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
 from tests.sweeps.conftest import ended, scored
@@ -70,3 +70,16 @@ def test_torn_and_damaged_lines_and_those_that_are_taken_back_harm_nothing(stora
     assert [event.trial for event in others.finished([first, second])] == [first.id]
     other.path.write_bytes(b"{no event}\n\n" + both)
     assert [event.trial for event in OtherSweeps(storage, "made").finished([second])] == [second.id]
+
+
+def test_what_another_sweep_has_begun_afresh_is_not_what_it_was(storage: Storage, small_plan: Plan) -> None:
+    first = small_plan.trials[0]
+    other, others = ledger(storage, "other"), OtherSweeps(storage, "made")
+    for line in [Progress(first.id, 1, {"loss": 1.0}), ended(small_plan, 0)]:
+        other.append(line)
+    assert len(others.finished([first])) == 2
+    other.append(TrialRetried(first.id, afresh=True))
+    assert others.finished([first]) == []
+    assert others.trials() == {first.id}
+    other.append(ended(small_plan, 0))
+    assert [event.kind for event in others.finished([first])] == ["trial_ended"]

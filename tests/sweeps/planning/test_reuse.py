@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.training_code import training_code
-from sweeps.planning.known_work import finished_elsewhere, unfinished
+from sweeps.planning.known_work import unfinished
+from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan
 from sweeps.planning.reuse import Reuse, fresh_starts, other_code, reuse_warning
 from sweeps.results.ranking import rank
@@ -49,7 +50,7 @@ def test_a_trial_of_another_sweep_is_found_as_reuse_says(
     other = Ledger(storage.ledger("other"))
     for event in [SweepStarted("s"), *done(small_plan, 0, code), *done(small_plan, 1, today(small_plan, 1))]:
         other.append(event)
-    found = {event.trial for event in finished_elsewhere(storage, "made", small_plan.trials, Reuse(reuse))}
+    found = {event.trial for event in OtherSweeps(storage, "made", Reuse(reuse)).finished(small_plan.trials)}
     assert (small_plan.trials[0].id in found) is is_found
     assert (small_plan.trials[1].id in found) is (reuse != "none")
 

@@ -180,6 +180,6 @@ def test_one_list_of_statuses_says_what_each_means() -> None:
     final = [status for status in TrialStatus if status.is_final]
     assert final == ["diverged", "completed"]
     assert [status for status in TrialStatus if status.is_fault] == ["failed", "out_of_memory"]
-    assert [status for status in TrialStatus if status.is_open] == ["interrupted", "running", "pending"]
+    assert [status for status in TrialStatus if status.is_open] == ["interrupted", "preempted", "running", "pending"]
     assert all(status.is_open + status.is_ended + status.is_fault == 1 for status in TrialStatus)
     assert TrialStatus.worst([TrialStatus.COMPLETED, TrialStatus.FAILED, TrialStatus.DIVERGED]) == "failed"
