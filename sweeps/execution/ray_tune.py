@@ -49,6 +49,10 @@ class TuneJob:
     cluster: Cluster
     others: OtherSweeps
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles what its callbacks refer to, for a restore that is never made."""
+        return {}
+
     def trial_job(self, trial: Trial, gpus: float) -> TrialJob:
         """All that a worker needs to know of one trial."""
         recipe, plan = trial.recipe, self.plan

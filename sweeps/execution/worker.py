@@ -116,8 +116,9 @@ class TrialRun:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(self.folder / "lock", f"trial {self.job.trial}", patience=LOCK_PATIENCE))
                 outcome = self.train_and_score(training)
-            except Busy as other:
-                outcome = {"outcome": TrialStatus.INTERRUPTED, "reason": str(other), "held": True}
+            except Busy as other:  # what its folder tells is of another run
+                self.send(TrialEnded(self.job.trial, TrialStatus.INTERRUPTED, str(other), held=True))
+                return
             except Diverged as divergence:
                 outcome = {"outcome": TrialStatus.DIVERGED, "reason": str(divergence)}
             except OutOfMemory as problem:

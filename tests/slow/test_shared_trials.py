@@ -12,7 +12,7 @@ from tests.slow.conftest import mpdit_json, start, sweep_text, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-STEPS = 400  # long enough for the second sweep to start while the first one trains
+STEPS = 200  # long enough for the second sweep to start while the first one trains
 
 
 def test_two_sweeps_at_once_share_their_trials_and_train_each_once(tmp_path: Path) -> None:
