@@ -6,9 +6,7 @@ import sys
 import typer
 
 from cli import data, reporting, results, runs, services, sweeping, upkeep
-from mpdit.errors import InputError
-
-INPUT_ERROR = 2
+from cli.ending import exit_code_of, flushed
 
 app = typer.Typer(
     help="Which conditioning, which EMA width, which learning rate? Sweeps over magnitude-preserving "
@@ -48,13 +46,17 @@ def _interrupt(*_: object) -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 something failed, 2 bad input, 70 a fault of ours, 130 interrupted, 141 nobody reads on.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
+    code: int | str | None = 0
     try:
         app()
-    except InputError as problem:
-        print(problem, file=sys.stderr)
-        sys.exit(INPUT_ERROR)
+    except BaseException as problem:
+        code = exit_code_of(problem)
+    sys.exit(flushed(code))
 
 
 if __name__ == "__main__":

@@ -32,17 +32,8 @@ def train(
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.display.drawing import drawing
     from pipelines.api import train
-    from pipelines.training.measurements import Diverged
-    from pipelines.training.out_of_memory import OutOfMemory
 
-    try:
-        done = train(recipe, output, settings=set_ or [], report=_progress_line, drawing=drawing)
-    except Diverged as divergence:
-        typer.echo("; ".join([str(divergence), *divergence.__notes__]), err=True)
-        raise typer.Exit(0) from None
-    except OutOfMemory as lack:
-        typer.echo("; ".join([str(lack), *lack.__notes__, "the same command continues it"]), err=True)
-        raise typer.Exit(1) from None
+    done = train(recipe, output, settings=set_ or [], report=_progress_line, drawing=drawing)
     if done.result is not None:
         _print_results([done.result], json_)
         typer.echo(f"the run is in {done.folder}", err=True)

@@ -6,11 +6,19 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
-class InputError(ValueError):
-    """Something that the user gave cannot be used. The text says what was given, what is allowed and what to do.
+class MpditError(Exception):
+    """What a person is to be told. Every layer may raise it; the command line prints its text and ends with its code.
 
-    Every layer may raise it. The command line prints it without a traceback and exits with 2.
+    exit_code: 0 where it is an outcome, 1 where something failed, 2 where what was given cannot be used.
     """
+
+    exit_code = 1
+
+
+class InputError(MpditError, ValueError):
+    """Something that the user gave cannot be used. The text says what was given, what is allowed and what to do."""
+
+    exit_code = 2
 
 
 def nearest(given: object, allowed: Iterable[object]) -> str | None:
@@ -31,6 +39,8 @@ def input_error(headline: str, **facts: object) -> InputError:
 
 class DiskFull(InputError):
     """No space is left on the disk of a run or a sweep."""
+
+    exit_code = 1
 
 
 def disk_is_full(error: BaseException) -> bool:

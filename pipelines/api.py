@@ -73,8 +73,11 @@ def train(
     prepare(asked, [evaluation])
     try:
         settled = train_recipe(asked, folder, report(asked) if report else lambda _line: None)
-    except (Diverged, OutOfMemory) as end:
+    except Diverged as end:
         end.add_note(f"the run is in {folder}")
+        raise
+    except OutOfMemory as end:
+        end.add_note(f"the run is in {folder}; the same call continues it")
         raise
     results: list[dict[str, Any]] = []
     cell, compiled = Cell(settled.ema.sigma_rel, evaluation), bundle is not None and bundle_compiled(bundle)

@@ -1,14 +1,19 @@
-"""Write what a bug report needs to know about a machine to one text file, without private data."""
+"""Write what a bug report needs to know about a machine or an error to one text file, without private data."""
 
 import os
 import platform
 import re
+import shlex
 import socket
+import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from pipelines.provenance import git_state
+from pipelines.scoring.reference import cache_folder
 from sweeps.doctor import Finding
 from sweeps.storage.layout import Storage
 
@@ -21,10 +26,32 @@ SHORTEST = 4  # letters of a value that is looked for; shorter ones would blot o
 
 def write_report(path: Path, findings: Sequence[Finding], storage: Storage) -> None:
     """The doctor's findings, all versions, the settings in the environment, and the ends of the newest runs' logs."""
+    parts = ["mpdit doctor", *[finding.text for finding in findings], *_machine()]
+    logs = sorted(storage.root.glob("trials/*/log.txt"), key=lambda log: log.stat().st_mtime)[-LAST_RUNS:]
+    for log in logs:
+        parts += [f"\n-- the end of {log}", *log.read_text(errors="replace").splitlines()[-LAST_LINES:]]
+    _write(path, parts)
+
+
+def report_error(error: BaseException, arguments: Sequence[str]) -> Path:
+    """Keep an error that nobody foresaw, with its traceback; returns the file, in the cache or a temporary folder.
+
+    arguments: of the command that raised it.
+    """
+    parts = [f"mpdit {shlex.join(arguments)}", "", *traceback.format_exception(error), *_machine()]
+    name = f"fault-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
+    kept, temporary = cache_folder() / "faults" / name, Path(tempfile.gettempdir()) / f"mpdit-{name}"
+    try:
+        _write(kept, parts)
+    except OSError:
+        _write(temporary, parts)
+        return temporary
+    return kept
+
+
+def _machine() -> list[str]:
     git = git_state()
-    parts = [
-        "mpdit doctor",
-        *[finding.text for finding in findings],
+    return [
         "\n-- system",
         f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores",
         f"commit {git['commit']}{', changed since' if git['diff'] else ''}",
@@ -33,11 +60,12 @@ def write_report(path: Path, findings: Sequence[Finding], storage: Storage) -> N
         "\n-- environment",
         *[f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(TOLD)],
     ]
-    logs = sorted(storage.root.glob("trials/*/log.txt"), key=lambda log: log.stat().st_mtime)[-LAST_RUNS:]
-    for log in logs:
-        parts += [f"\n-- the end of {log}", *log.read_text(errors="replace").splitlines()[-LAST_LINES:]]
+
+
+def _write(path: Path, parts: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(without_secrets("\n".join(parts), os.environ) + "\n", encoding="utf-8")
+    text = without_secrets("\n".join(parts), os.environ) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def without_secrets(text: str, environment: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from mpdit.errors import input_error
+from mpdit.errors import MpditError, input_error
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_BYTES = 2**28  # of one file
@@ -39,8 +39,10 @@ class Problem:
     reason: str
 
 
-class Unusable(Exception):
+class Unusable(MpditError):
     """One image cannot be used; the text says why."""
+
+    exit_code = 2
 
 
 Listing = list[Entry | Problem] | Iterator[Entry | Problem]  # an iterator where the images come as a stream

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset
+from mpdit.errors import MpditError
 from mpdit.training.magnitude import (
     activation_magnitudes,
     gradient_magnitude,
@@ -18,8 +19,10 @@ from mpdit.training.step import TrainingState
 MAGNITUDE_LIMIT = 1e4  # a token magnitude beyond this is divergence even while the loss is finite
 
 
-class Diverged(Exception):
+class Diverged(MpditError):
     """The loss, a gradient or an activation is not finite, or far too large: an outcome, not an error."""
+
+    exit_code = 0
 
     def __init__(self, step: int, reason: str) -> None:
         super().__init__(f"diverged by step {step}: {reason}")

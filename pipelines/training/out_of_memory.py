@@ -6,10 +6,11 @@ from contextlib import contextmanager
 import torch
 
 from mpdit.diffusion.denoiser import Denoiser
+from mpdit.errors import MpditError
 from pipelines.recipe import Recipe
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(MpditError):
     """A step did not fit into the device's memory; the message says what was tried and what to change."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from mpdit.errors import InputError, input_error
+from mpdit.errors import InputError, MpditError, input_error
 from pipelines.provenance import cores
 from sweeps.spec.model import SweepSpec
 
@@ -40,7 +40,7 @@ FLOORS = ("mpdit", "pipelines", "sweeps")
 ANSWERS_WITHIN = 5.0  # seconds
 
 
-class RayLost(Exception):
+class RayLost(MpditError):
     """A process of Ray has died that the sweep cannot continue without."""
 
 
