@@ -162,7 +162,9 @@ def plan(
     if warning := reuse_warning(made, events):
         print(warning, file=sys.stderr)
     remaining = unfinished(made, events)
-    here = slots_here(made.spec)
+    here, lack = slots_here(made.spec)
+    if lack:
+        print(f"on this machine {lack}\n", file=sys.stderr)
     measured = _measured(made, untrained(made.expected, where, events) or remaining, here) if measure_ else None
     cost = cost_of(made, where, events, here, measured)
     saved = None

@@ -29,6 +29,7 @@ from pipelines.settings import POST_HOC, KindName, KindNames, OneOf, Settings, k
 REPORTS = 20  # progress reports of a short run
 REPORT_AT_LEAST_EVERY = 1000  # steps
 MAP_DIT_CLIP = 0.1
+WIDEST = 65_536  # channels; no machine trains more
 BF16_PAYS_FROM = 256  # channels, on a CPU with AMX
 COMPILE_PAYS_FROM = 5000  # steps; compiling takes about as long as hundreds of small steps
 
@@ -91,11 +92,11 @@ class Model(Settings):
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "Model":
-        if self.width is not None and (self.width < 1 or self.width % self.head_channels):
+        if self.width is not None and (not 1 <= self.width <= WIDEST or self.width % self.head_channels):
             raise input_error(
                 f"width {self.width} is not a whole number of {self.size}'s attention heads",
                 given=self.width,
-                allowed=f"multiples of {self.head_channels}",
+                allowed=f"multiples of {self.head_channels} up to {WIDEST:,}",
             )
         return self
 
@@ -115,7 +116,9 @@ class Optimizer(Settings):
 
     lr: float = Field(0.02, gt=0)
     parametrization: Annotated[str, known(PARAMETRIZATIONS, "parametrization")] = "sp"
-    base_width: int = Field(64, ge=1)  # under mup: the width at which `lr` is every parameter's rate; 64 is nano's
+    base_width: int = Field(
+        64, ge=1, le=WIDEST
+    )  # under mup: the width at which `lr` is every parameter's rate; 64 is nano's
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
     warmup: float = Field(0.03, ge=0, le=1)
@@ -132,7 +135,7 @@ class Runtime(Settings):
     """How the run is computed; `auto` is resolved at its first start and kept with it."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto"] | bool = "auto"
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"  # samples at once on one process
@@ -146,7 +149,7 @@ class Recipe(Settings):
     objective: Annotated[Any, OneOf(OBJECTIVES, "edm", is_section=True)] = Edm()
     optimizer: Optimizer = Optimizer()
     ema: Ema = Ema()
-    steps: int = Field(600, ge=1)
+    steps: int = Field(600, ge=1, le=1_000_000_000)
     batch: int = Field(128, ge=1)
     label_dropout: float = Field(0.1, ge=0, le=1)
     seed: int = Field(0, ge=0)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ from pipelines.settings import one_of
 
 Model = TypeVar("Model", bound=BaseModel)
 Where = tuple[str | int, ...]
+DEEPEST = 50  # levels; settings have no ten
+MOST_VALUES = 100_000
 
 
 @dataclass
@@ -44,6 +47,13 @@ class Document:
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number (YAML 1.1, as PyYAML reads it, wants 1.0e-3)."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Make a value; one that only looks like a number or a date (2026-02-31) is PyYAML's own kind of error."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError, TypeError, LookupError, ArithmeticError) as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -53,8 +63,16 @@ _Loader.add_implicit_resolver(
 
 
 def _record_lines(node: yaml.Node, where: Where, document: Document) -> None:
+    """Note the line of every key. Raises InputError for what no settings have: a key twice, a list as a key, depth."""
+    line = f"{document.name}, line {node.start_mark.line + 1}"
+    if len(where) > DEEPEST or len(document.lines) > MOST_VALUES:
+        what = "levels deep" if len(where) > DEEPEST else "values large, with what its aliases repeat"
+        most = DEEPEST if len(where) > DEEPEST else MOST_VALUES
+        raise input_error(f"{line}: this is more than {most:,} {what}", allowed=f"{most:,}")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise input_error(f"{line}: a key is not a word", allowed="lines of `key: value`")
             here = (*where, key.value)
             if here in document.lines:
                 raise input_error(
@@ -76,32 +94,37 @@ def read_yaml(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise input_error(f"there is no file {path}", given=path, hint="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise input_error(f"{path} cannot be read", given=path, reason=error) from None
-    document = Document(None, str(path))
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is not None:
-            _record_lines(node, (), document)
-            document.data = loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise input_error(f"{path}{line}: this is not YAML", reason=error.problem) from None
-    except yaml.YAMLError as error:
-        raise input_error(f"{path}: this is not YAML", reason=error) from None
+    document = _read_text(text, str(path))
     if not isinstance(document.data, dict):
         given = "nothing" if document.data is None else f"a {type(document.data).__name__}"
         raise input_error(f"{path} holds no settings", given=given, allowed="lines of `key: value`")
     return document
 
 
-def parse_value(text: str) -> Any:
-    """A value as it would be read from a file: `0.01` → a number, `[1, 2]` → a list."""
+def _read_text(text: str, name: str) -> Document:
+    """The document in a text; `name` is what messages call it. Raises InputError."""
+    document = Document(None, name)
     try:
-        return _Loader(text).get_single_data()
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _record_lines(node, (), document)
+            document.data = loader.construct_document(node)
+    except RecursionError:
+        raise input_error(f"{name}: this is nested too deeply", allowed=f"{DEEPEST} levels") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise input_error(f"{name}{line}: this is not YAML", reason=error.problem) from None
     except yaml.YAMLError as error:
-        raise input_error(f"{text!r} is not a YAML value", reason=str(error).splitlines()[0]) from None
+        raise input_error(f"{name}: this is not YAML", reason=error) from None
+    return document
+
+
+def parse_value(text: str) -> Any:
+    """A value as it would be read from a file: `0.01` → a number, `[1, 2]` → a list. Raises InputError."""
+    return _read_text(text, repr(text)).data
 
 
 def apply_settings(document: Document, settings: list[str]) -> Document:
@@ -178,9 +201,11 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
     # a field that is missing has often been written under another name: tell that name first
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
-    where: Where = tuple(first["loc"])
+    where: Where = _written(document.data, first["loc"]) if first["type"] not in ABOUT_KEYS else tuple(first["loc"])
+    alternatives = [problem for problem in problems if _written(document.data, problem["loc"]) == where]
     key, place = ".".join(str(part) for part in where), document.place(where)
-    more = f"{len(problems) - 1} more after this one" if len(problems) > 1 else None
+    others = len(problems) - max(1, len(alternatives))
+    more = f"{others} more after this one" if others else None
     if first["type"] == "extra_forbidden":
         fields = field_names(model, where[:-1])
         owner = ".".join(str(part) for part in where[:-1]) or "the file"
@@ -193,10 +218,21 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError)
         )
     if first["type"] == "missing":
         return input_error(f"{place}: {key} is missing", hint=f"write a line `{where[-1]}: …`", then=more)
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return InputError(f"{place}: {key + ': ' if key else ''}{cause}")
-    return input_error(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=rule(first), then=more)
+    causes = [cause for one in alternatives if isinstance(cause := one.get("ctx", {}).get("error"), InputError)]
+    if causes:
+        return InputError(f"{place}: {key + ': ' if key else ''}{causes[0]}")
+    allowed = ", or ".join(dict.fromkeys(map(rule, alternatives)))
+    return input_error(f"{place}: {key} cannot be used", given=repr(first["input"]), allowed=allowed, then=more)
+
+
+def _written(data: Any, where: Sequence[str | int]) -> Where:
+    """The part of pydantic's path that is in the data; behind it stand names of alternatives, as literal['auto']."""
+    for length, key in enumerate(where):
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return tuple(where[:length])
+    return tuple(where)
 
 
 def explained(error: ValidationError) -> str:
@@ -207,6 +243,7 @@ def explained(error: ValidationError) -> str:
     return str(cause) if isinstance(cause, InputError) else f"{where} cannot be {first['input']!r}: {rule(first)}"
 
 
+ABOUT_KEYS = ("missing", "extra_forbidden")  # what pydantic says of a key, not of its value
 RULES = {  # pydantic's own words where they are plain, ours where they are not
     "list_type": "a list, as [0.01, 0.02]",
     "dict_type": "fields, as {name: value}",

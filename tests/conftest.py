@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from mpdit.diffusion.denoiser import Denoiser, build_denoiser
 from mpdit.diffusion.objectives.edm import Edm
 from mpdit.model.architecture import Architecture
 from pipelines.recipe import Recipe
+
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, suppress_health_check=HealthCheck)
+settings.load_profile("fixed")  # the same examples in every run, however slow the machine is
 
 SMALL = {"steps": 10, "batch": 8, "runtime": {"device": "cpu", "threads": 1}}
 

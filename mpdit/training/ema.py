@@ -28,13 +28,14 @@ else:
 
 TRACKED_SIGMA_RELS = (0.05, 0.10)  # as in EDM2
 SIGMA_REL_MAX = 1 / 12**0.5  # σ_rel of γ = 0, the uniform average
+SIGMA_REL_MIN = 1e-6  # below, γ leaves what a float can hold, long after the width differs from the raw weights
 SNAPSHOTS = 48
 MISFIT_LIMIT = 0.1  # of a reconstructed profile; beyond it is an input error
 
 
 def check_sigma_rel(sigma_rel: float) -> None:
     """Raise InputError for a σ_rel that no EMA has: outside (0, 0.2886)."""
-    if not 0 < sigma_rel < SIGMA_REL_MAX:
+    if not SIGMA_REL_MIN <= sigma_rel < SIGMA_REL_MAX:
         raise input_error(f"no EMA has the width {sigma_rel}", given=sigma_rel, allowed="0 (raw weights) to 0.288")
 
 
@@ -44,7 +45,7 @@ def sigma_rel_to_gamma(sigma_rel: float) -> float:
     γ is the largest root of γ³ + 7γ² + (16 − σ_rel⁻²)γ + (12 − σ_rel⁻²).
 
     Raises:
-        InputError: outside (0, 0.2886).
+        InputError: outside 1e-6 … 0.2886.
     """
     check_sigma_rel(sigma_rel)
     s = float(sigma_rel) ** -2

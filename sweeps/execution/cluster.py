@@ -242,12 +242,12 @@ def gpus_per_trial(spec: SweepSpec, nodes: Nodes) -> float:
     return min(1.0, max(node.get("GPU", 0.0) for node in nodes)) if asked == "auto" else asked
 
 
-def slots_here(spec: SweepSpec) -> int:
-    """How many trials this machine can run at a time; 1 where it can run none."""
+def slots_here(spec: SweepSpec) -> tuple[int, str | None]:
+    """How many trials this machine can run at a time; where it can run none, 1, for another machine, and why."""
     try:
-        return slots(spec, this_machine())
-    except InputError:
-        return 1
+        return slots(spec, this_machine()), None
+    except InputError as lack:
+        return 1, str(lack)
 
 
 def slots(spec: SweepSpec, nodes: Nodes) -> int:

@@ -24,6 +24,7 @@ from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.planning.reuse import Reuse, fresh_starts
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.search.trial_scheduler import Candidates, Elsewhere, TrialScheduler
+from sweeps.spec.consistency import check_shared
 from sweeps.spec.reading import FIXED, check_unchanged
 from sweeps.storage.bucket import BucketLost
 from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, TrialRetried, TrialStarted
@@ -286,12 +287,7 @@ def _check_means(plan: Plan, storage: Storage, todo: list[Trial], events: list[E
         prepare(recipe, [planned.cell.evaluation for planned in plan.cells])
     workers = plan.spec.resources.workers_per_trial
     for trial in todo:
-        if trial.recipe.batch % workers:
-            raise input_error(
-                f"a batch of {trial.recipe.batch} cannot be shared by {workers} workers",
-                given=f"resources.workers_per_trial: {workers}",
-                allowed=", ".join(str(n) for n in range(1, trial.recipe.batch + 1) if trial.recipe.batch % n == 0),
-            )
+        check_shared(trial.recipe.batch, workers)
     needed = cost_of(plan, storage, events).disk_gb
     limit, free = plan.spec.budget.disk_gb, shutil.disk_usage(storage.root).free / 1e9
     if todo and needed > min(free, limit or free):

@@ -22,6 +22,19 @@ def check_consistency(document: Document, spec: SweepSpec) -> None:
         raise input_error(f"{document.place(('objective',))}: a metric is named twice", given=", ".join(spec.metrics))
     _check_scheduler(document, spec)
     _check_budget(document, spec)
+    batches = spec.axes.get("batch", [spec.recipe.batch])
+    for batch in batches.values or [] if isinstance(batches, Domain) else batches:
+        check_shared(batch, spec.resources.workers_per_trial, document.place(("resources", "workers_per_trial")))
+
+
+def check_shared(batch: int, workers: int, place: str = "resources.workers_per_trial") -> None:
+    """Check that the workers of a trial get the same number of samples each. Raises InputError."""
+    if batch % workers:
+        raise input_error(
+            f"{place}: a batch of {batch} cannot be shared by {workers} workers",
+            given=f"resources.workers_per_trial: {workers}",
+            allowed=", ".join(str(n) for n in range(1, batch + 1) if batch % n == 0),
+        )
 
 
 def is_number(value: Any) -> bool:

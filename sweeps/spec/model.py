@@ -26,6 +26,9 @@ from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, Space, parse_axis
 from sweeps.spec.tracking_views import VIEWS
 
+SMALLEST_SHARE = 0.0001  # of a GPU, as Ray counts them
+MOST_GPUS = 64  # of one machine, as no machine has
+
 
 class Search(Settings):
     """How training axes are searched. trials: how many points, each with all its seeds; a grid has its own number.
@@ -35,7 +38,7 @@ class Search(Settings):
 
     algorithm: Annotated[str, KindName(SEARCHES)] = "grid"
     trials: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     first: list[dict[str, Any]] = Field(default_factory=list)
 
     @property
@@ -103,11 +106,21 @@ Objectives = Annotated[
 ]
 
 
+def _cards(gpus: float) -> float:
+    if gpus != int(gpus) and not SMALLEST_SHARE <= gpus < 1:
+        raise input_error(
+            "one GPU may be shared, several are whole",
+            given=gpus,
+            allowed=f"0, {SMALLEST_SHARE} to 1, 2, 3 … {MOST_GPUS}",
+        )
+    return gpus
+
+
 class Resources(Settings):
     """What one trial gets; with several workers, each of them. gpus_per_trial auto: one if there is one; 0: the CPU."""
 
-    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
-    cpus_per_trial: int = Field(1, ge=1)
+    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0, le=MOST_GPUS), AfterValidator(_cards)] = "auto"
+    cpus_per_trial: int = Field(1, ge=1, le=4096)
     workers_per_trial: int = Field(1, ge=1)
 
 
