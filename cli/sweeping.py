@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from sweeps.execution.driver import RunOptions, SweepEnd
     from sweeps.planning.plan import Estimate, Plan, Trial
-    from sweeps.planning.reuse import Reuse
     from sweeps.spec.model import Notify
     from sweeps.storage.events import Event, TrialEnded
     from sweeps.storage.layout import Storage
@@ -78,13 +77,16 @@ def _run_shown(plan: "Plan", where: "Storage", options: "RunOptions", notify: "N
     from cli.display.progress import SweepProgress
     from sweeps.execution.driver import SweepEnd, run
     from sweeps.execution.notify import Notifier, call_each
+    from sweeps.planning.known_work import known_events
     from sweeps.planning.plan import make_plan
+    from sweeps.planning.reuse import Reuse
     from sweeps.storage.ledger import read
     from sweeps.storage.trial_status import TrialStatus
 
     past = read(where.ledger(plan.spec.name))
     plan = make_plan(plan.spec, past, where.trial_names())
-    _warn_of_other_code(plan, where, options.reuse)
+    if options.reuse is Reuse.ANY:
+        _warn_of_other_code(plan, known_events(where, plan))
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past, notify) as notifier:
             return plan, run(plan, where, call_each(progress, notifier), options)
@@ -124,11 +126,10 @@ def _conclude(plan: "Plan", end: "SweepEnd", where: "Storage", option: str) -> N
         raise typer.Exit(FAILED)
 
 
-def _warn_of_other_code(plan: "Plan", where: "Storage", reuse: "Reuse") -> None:
-    from sweeps.planning.known_work import known_events
-    from sweeps.planning.reuse import Reuse, reuse_warning
+def _warn_of_other_code(plan: "Plan", events: "list[Event]") -> None:
+    from sweeps.planning.reuse import reuse_warning
 
-    if reuse is Reuse.ANY and (warning := reuse_warning(plan, known_events(where, plan))):
+    if warning := reuse_warning(plan, events):
         print(warning, file=sys.stderr)
 
 
@@ -149,7 +150,6 @@ def plan(
     from sweeps.execution.cluster import slots_here
     from sweeps.planning.known_work import cost_of, known_events, unfinished, untrained
     from sweeps.planning.plan import make_plan
-    from sweeps.planning.reuse import reuse_warning
     from sweeps.spec.reading import check_unchanged
     from sweeps.storage.open_storage import open_storage
 
@@ -159,8 +159,7 @@ def plan(
     check_unchanged(where.spec(made.spec.name), made.spec)
     events = known_events(where, made)
     made = make_plan(made.spec, events, where.trial_names())
-    if warning := reuse_warning(made, events):
-        print(warning, file=sys.stderr)
+    _warn_of_other_code(made, events)
     remaining = unfinished(made, events)
     here, lack = slots_here(made.spec)
     if lack:

@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from mpdit.diffusion.objectives.edm import P_MEAN, Edm
 from mpdit.model.architecture import SIZES
 from mpdit.model.design import DESIGNS
 from mpdit.model.old_designs import implied_renormalized
-from mpdit.registry import plugin_of
+from mpdit.registry import as_fields, plugin_of
 from pipelines.recipe import Model, Recipe
 from pipelines.settings import Settings, kinds_of, one_of
 
@@ -44,12 +45,13 @@ def name_of(fields: Any) -> str:
 def _training_fields(recipe: Recipe) -> dict[str, Any]:
     """All that differs from the default training, each in one spelling."""
     fields = changed_fields(recipe)
-    for name in ("ema", "data", "runtime", "model", "optimizer"):
+    for name in ("ema", "data", "runtime", "model", "optimizer", "objective"):
         fields.pop(name, None)
     runtime = changed_fields(recipe.runtime)
     parts = {
         "model": _model_fields(recipe.model),
         "optimizer": _optimizer_fields(recipe),
+        "objective": _objective_fields(recipe),
         "runtime": {name: runtime[name] for name in ("precision", "compile") if name in runtime},
     }
     return fields | {name: part for name, part in parts.items() if part}
@@ -78,6 +80,14 @@ def _optimizer_fields(recipe: Recipe) -> dict[str, Any]:
     if recipe.optimizer.parametrization == "sp":
         fields.pop("base_width", None)
     return fields | ({"clip": recipe.clip} if recipe.clip is not None else {})
+
+
+def _objective_fields(recipe: Recipe) -> dict[str, Any]:
+    """The objective: with EDM's noise levels as they are for this data, however they are written."""
+    chosen, told = recipe.objective, recipe.prediction(recipe.facts)
+    if isinstance(chosen, Edm) and isinstance(told, Edm):
+        chosen = dataclasses.replace(chosen, p_mean=None if told.mean == P_MEAN else told.mean)
+    return {} if chosen == Edm() else as_fields(chosen)
 
 
 def changed_fields(settings: Settings) -> dict[str, Any]:

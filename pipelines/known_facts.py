@@ -34,6 +34,7 @@ class DatasetFacts:
     resolution: int
     std: float
     fingerprint: str
+    is_pixels: bool
 
     def __len__(self) -> int:
         return self.count

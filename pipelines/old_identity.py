@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mpdit.diffusion.objectives.registry import objective_as_dict
+from mpdit.diffusion.objectives.edm import Edm
+from mpdit.diffusion.objectives.registry import Objective, objective_as_dict
 from mpdit.model.architecture import SIZES
 from mpdit.model.old_designs import implied_renormalized
 from pipelines.identity import DIGITS, changed_fields, trial_id
@@ -86,7 +87,7 @@ def trial_id_of_0_1(recipe: Recipe) -> str | None:
     fields = {
         "model": model,
         "data": dataset.fingerprint,
-        "objective": objective_as_dict(recipe.prediction(dataset)),
+        "objective": _objective(recipe.prediction(dataset)),
         "optimizer": rates,
         "steps": recipe.steps,
         "batch": recipe.batch,
@@ -96,6 +97,12 @@ def trial_id_of_0_1(recipe: Recipe) -> str | None:
         "recipe_version": 2,
     }
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def _objective(objective: Objective) -> dict[str, Any]:
+    """The objective in the fields of the release, in which the mean of EDM's noise levels was a number."""
+    mean = {"p_mean": objective.mean} if isinstance(objective, Edm) else {}
+    return {name: value for name, value in (objective_as_dict(objective) | mean).items() if name != "pixels"}
 
 
 def cell_key_of_0_1(params: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """The recipe: everything one training run needs, checked."""
 
-import dataclasses
 import os
 import shutil
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ from mpdit.data.dataset import Dataset
 from mpdit.data.digits import Digits
 from mpdit.data.registry import DATASETS, open_dataset
 from mpdit.diffusion.objectives.edm import Edm
-from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective
+from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective, fitted
 from mpdit.errors import input_error
 from mpdit.model.architecture import PARAMETRIZATIONS, SIZES, Architecture
 from mpdit.model.attention.registry import ATTENTIONS
@@ -218,7 +217,7 @@ class Recipe(Settings):
 
     def prediction(self, dataset: Dataset | DatasetFacts) -> Objective:
         """The objective for this data."""
-        return dataclasses.replace(self.objective, sigma_data=dataset.std)
+        return fitted(self.objective, dataset.std, dataset.is_pixels)
 
 
 def resolve_runtime(recipe: Recipe, threads: int | None = None) -> Recipe:

@@ -79,6 +79,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def is_pixels(self) -> bool:
+        """Whether training values are pixels in −1 … 1, of 8 bits, and not latents."""
+        return self.to_pixels is same
+
     def batch(self, index: Tensor, draws: Draws) -> Tensor:
         """Return training values of the samples at `index` (batch,): (batch, channels, r, r) fp32, on draws.device.
 

@@ -27,5 +27,6 @@ class DenoisingLoss(nn.Module):
         if estimate.logvar is not None:
             loss = loss * torch.exp(-estimate.logvar) + estimate.logvar
         if estimate.variance is not None:
-            loss = loss + variational_bound(images, estimate.denoised.detach(), estimate.variance, sigma)
+            denoised = estimate.denoised.detach()
+            loss = loss + variational_bound(images, denoised, estimate.variance, sigma, is_8_bit=objective.pixels)
         return loss.mean()

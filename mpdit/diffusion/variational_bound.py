@@ -33,11 +33,14 @@ def learned_log_variance(variance: Tensor, lower: Tensor, upper: Tensor) -> Tens
     return fraction * upper.log() + (1 - fraction) * lower.log()
 
 
-def variational_bound(images: Tensor, denoised: Tensor, variance: Tensor, sigma: Tensor) -> Tensor:
+def variational_bound(
+    images: Tensor, denoised: Tensor, variance: Tensor, sigma: Tensor, *, is_8_bit: bool = True
+) -> Tensor:
     """Return DDPM's term of the variational bound for one step, in bits per dimension: (batch,).
 
     KL(q(x_next|x, clean image) ‖ p(x_next|x)); for the last step the negative log-likelihood of the image's 8-bit
-    values in −1 … 1. Only `variance` is to learn from it. Eq. 4 of arXiv 2102.09672.
+    values in −1 … 1. Latents have no such bins: without `is_8_bit` the last step is a KL too, of the variance that
+    stands in for its own lower bound of 0. Only `variance` is to learn from it. Eq. 4 of arXiv 2102.09672.
     """
     table = ddpm_sigmas().to(sigma)
     index = torch.searchsorted(table, sigma - 1e-3 * sigma)
@@ -49,7 +52,9 @@ def variational_bound(images: Tensor, denoised: Tensor, variance: Tensor, sigma:
     log_variance = learned_log_variance(variance, lower, upper)
     error = (1 - mean_coef) * (images - denoised)
     divergence = 0.5 * (log_variance - lower.log() + (lower + error**2) * torch.exp(-log_variance) - 1)
-    nats = torch.where(is_last, _discretized_nll(images, denoised, 0.5 * log_variance), divergence)
+    nats = divergence
+    if is_8_bit:
+        nats = torch.where(is_last, _discretized_nll(images, denoised, 0.5 * log_variance), divergence)
     return nats.mean(dim=(1, 2, 3)) / math.log(2)
 
 

@@ -1,5 +1,6 @@
 """What names a training and a cell: golden names, and what changes them."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -67,6 +68,21 @@ def test_what_is_left_at_its_default_is_not_named() -> None:
         "objective": {"name": "edm", "p_mean": -1.0},
         "seed": 3,
     }
+
+
+def test_edm_s_default_levels_are_named_by_what_they_are_for_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(**objective: float) -> str:
+        return trial_id(Recipe.model_validate({"objective": objective}))
+
+    assert name() == name(p_mean=-0.4) != name(p_mean=0.2931)
+    digits = Recipe().dataset
+    assert digits.is_pixels
+    assert not dataclasses.replace(digits, to_pixels=lambda values: values).is_pixels
+    latents = dataclasses.replace(Recipe().facts, std=1.0, is_pixels=False)
+    monkeypatch.setattr("pipelines.recipe.dataset_facts", lambda _kind: latents)
+    assert name() == name(p_mean=0.2931) != name(p_mean=-0.4)
+    assert name(p_mean=-0.4) == "52162c1b56"  # what the default was named while it meant −0.4 there too
+    assert trial_id_of_0_1(Recipe()) != trial_id_of_0_1(Recipe.model_validate({"objective": {"p_mean": -0.4}}))
 
 
 def test_a_name_that_an_older_release_gave_stays_where_only_that_is_known() -> None:

@@ -27,6 +27,7 @@ class Ddpm:
     learned_variance: ClassVar[bool] = True
     uncertainty: ClassVar[bool] = False
     sigma_data: float = not_a_setting(0.5)
+    pixels: bool = not_a_setting(True)
 
     def noise_levels(self, normal: Tensor) -> Tensor:
         """Turn standard normal values (batch,) into noise levels σ (batch,), each one of the 1000."""

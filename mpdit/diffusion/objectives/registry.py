@@ -6,7 +6,7 @@ samplers, guidance and scores do not depend on them.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpdit.registry import Registry
@@ -19,7 +19,8 @@ class Objective(Protocol):
     """How an image is noised, what the network predicts, and how its output becomes an image: a frozen dataclass.
 
     learned_variance: whether the network has a second output, the variance of DDPM's step back. uncertainty: whether
-    a learned u divides the loss of each noise level. sigma_data: the standard deviation of the data's values.
+    a learned u divides the loss of each noise level. sigma_data: the standard deviation of the data's values. pixels:
+    whether those are pixels, of 8 bits; what has a learned variance needs to know.
     """
 
     name: ClassVar[str]
@@ -31,6 +32,9 @@ class Objective(Protocol):
 
     @property
     def sigma_data(self) -> float: ...
+
+    @property
+    def pixels(self) -> bool: ...
 
     def noise_levels(self, normal: Tensor) -> Tensor:
         """Turn standard normal values (batch,) into noise levels σ (batch,)."""
@@ -48,12 +52,20 @@ class Objective(Protocol):
 OBJECTIVES: Registry[type[Objective]] = Registry("objective", "mpdit.diffusion.objectives")
 
 
+def fitted(objective: Objective, sigma_data: float, pixels: bool) -> Objective:
+    """Return the objective for data of that standard deviation; it is told of what it has fields for."""
+    facts = {"sigma_data": sigma_data, "pixels": pixels}
+    known = {field.name for field in fields(objective)}  # type: ignore[arg-type]
+    told: Objective = replace(objective, **{name: fact for name, fact in facts.items() if name in known})  # type: ignore[type-var]
+    return told
+
+
 def objective_as_dict(objective: Objective) -> dict[str, Any]:
     """Return name and fields as plain values."""
     return {"name": objective.name, **asdict(objective)}  # type: ignore[call-overload]
 
 
-def objective_from(fields: dict[str, Any]) -> Objective:
+def objective_from(written: dict[str, Any]) -> Objective:
     """Read the objective that `objective_as_dict` wrote. Raises InputError for an unknown name."""
-    chosen: Objective = OBJECTIVES[fields["name"]](**{key: value for key, value in fields.items() if key != "name"})
+    chosen: Objective = OBJECTIVES[written["name"]](**{key: value for key, value in written.items() if key != "name"})
     return chosen

@@ -75,6 +75,15 @@ def test_noise_levels_are_log_normal() -> None:
     assert float(found.std()) == pytest.approx(1.2, abs=0.02)
 
 
+def test_edm_s_noise_levels_keep_their_place_beside_the_data() -> None:
+    """EDM2 trains latents of standard deviation 0.5 with −0.4; ours have 1. Pixels keep −0.4, whatever their spread."""
+    noise = normal((1000,), 0, 0, "levels")
+    ours = Edm(1.0, pixels=False).noise_levels(noise)
+    torch.testing.assert_close(ours, Edm(0.5, p_mean=-0.4).noise_levels(noise) / 0.5, rtol=1e-4, atol=0)
+    assert torch.equal(Edm(0.7521).noise_levels(noise), Edm(0.7521, p_mean=-0.4).noise_levels(noise))
+    assert torch.equal(Edm(1.0, pixels=False, p_mean=0.1).noise_levels(noise), Edm(p_mean=0.1).noise_levels(noise))
+
+
 def test_ddpm_draws_every_one_of_its_levels_equally_often() -> None:
     drawn = Ddpm(1.0).noise_levels(normal((200_000,), 0, 0, "levels"))
     counts = torch.bincount(torch.searchsorted(ddpm_sigmas().float(), drawn), minlength=1000)
@@ -131,6 +140,33 @@ def test_the_last_step_is_charged_for_its_8_bit_values() -> None:
     sure = variational_bound(clean, clean, torch.full_like(clean, -1.0), sigma)
     wrong = variational_bound(clean, clean + 0.1, torch.full_like(clean, -1.0), sigma)
     assert 0 < float(sure) < 2 < float(wrong)
+
+
+def test_the_last_step_of_latents_has_no_bins() -> None:
+    sigma = ddpm_sigmas()[[0, 1]]
+    clean = 3 * normal((2, 4, 4, 4), 0, 0, "clean").double()  # beyond −1 … 1, where the outer bins would reach
+    lowest = torch.full_like(clean, -1.0)
+    exact, off = (variational_bound(clean, clean + e, lowest, sigma, is_8_bit=False) for e in (0.0, 0.01))
+    assert float(exact.abs().max()) < 1e-5
+    assert (off > exact).all()
+    binned = variational_bound(clean, clean, lowest, sigma)
+    assert float(binned[0]) > 0.1  # what bins would charge for exact values
+    assert float(binned[1]) == float(exact[1])
+
+
+def test_the_loss_knows_whether_the_data_has_bins() -> None:
+    images, labels = normal((2, 1, 8, 8), 0, 0, "images"), torch.arange(2)
+    level = torch.special.ndtri(torch.tensor([[0.0005], [0.5]]))  # the first of the 1000 levels, and one in the middle
+    noise = torch.cat([level, normal((2, 64), 0, 0, "noise")], dim=1)
+    losses = []
+    for pixels in (True, False):
+        torch.manual_seed(0)
+        loss = DenoisingLoss(small(Ddpm(1.0, pixels)))
+        with torch.no_grad():
+            parts = zip(images.split(1), labels.split(1), noise.split(1), strict=True)
+            losses.append([float(loss(*part)) for part in parts])
+    assert losses[0][0] != losses[1][0]
+    assert losses[0][1] == losses[1][1]
 
 
 def test_the_bound_teaches_the_variance_alone() -> None:
