@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from pipelines.known_facts import cache_folder
 from pipelines.provenance import git_state
-from pipelines.scoring.reference import cache_folder
 from sweeps.doctor import Finding
 from sweeps.storage.layout import Storage
 
