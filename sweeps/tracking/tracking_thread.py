@@ -1,6 +1,7 @@
 """Write the tracking view of a sweep: as events come, on a thread of the driver; or later, by `mpdit sync`."""
 
 import logging
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ from sweeps.tracking.tracking_view import Writer, view_of
 TRY_AGAIN = 5.0  # seconds between two attempts at a tracking store that is away
 PATIENCE = 60  # seconds without a sign of life after which a tracking store is given up
 REFUSED_AFTER = 3  # failures at one event, after which it is asked whether the store takes others
+LEAST_ROOM = 1_000_000  # bytes that MLflow's empty database takes, about
 BEHIND = 10  # events behind one that fails, of which the store must take one to show that it is not away
 
 log = logging.getLogger(__name__)
@@ -170,6 +172,11 @@ def _reason(problem: Exception, uri: str, public: Callable[[str], str]) -> str:
     return text.replace(uri, public(uri))[:300]
 
 
+def _has_no_room(storage: Storage, problem: Exception) -> bool:
+    """Whether a full disk is why SQLite cannot make its files, of which it only says that reading or writing failed."""
+    return "disk I/O error" in str(problem) and shutil.disk_usage(storage.root).free < LEAST_ROOM
+
+
 def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | None = None) -> tuple[int, str]:
     """Show what a store has not seen of a sweep; returns how many events that were, and where.
 
@@ -188,7 +195,7 @@ def synchronise(storage: Storage, plan: Plan, events: list[Event], uri: str | No
         writer.mark_shown(events)
         writer.close()
     except Exception as problem:
-        if disk_is_full(problem):
+        if disk_is_full(problem) or _has_no_room(storage, problem):
             raise no_space(storage.root) from None
         raise input_error(
             f"{view.label} cannot be brought up to date",

@@ -75,9 +75,9 @@ def test_a_disk_that_fills_up_ends_the_sweep_with_a_message_and_costs_nothing(
     assert "MLflow does not show everything: (sqlite3.OperationalError)" in err
     syncing = start("sync", "full", "--storage", disk.place, inside=disk.inside)
     _, err = syncing.communicate(timeout=PATIENCE)
-    assert syncing.returncode == 2
+    assert syncing.returncode == 1, err
     assert "Traceback" not in err
-    assert err.startswith("no space is left in")
+    assert "no space is left in" in err
     disk.clear()
     driver = start(*command, inside=disk.inside)
     _, err = driver.communicate(timeout=PATIENCE)
