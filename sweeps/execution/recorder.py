@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from sweeps.storage.events import Event, TrialEnded
 from sweeps.storage.ledger import Ledger
+from sweeps.storage.trial_status import TrialStatus
 from sweeps.tracking.tracking_thread import TrackingThread
 
 Listener = Callable[[Event], None]
@@ -45,7 +46,7 @@ class Recorder:
         """Append one event and show it; one that the ledger has already is dropped. Raises DiskFull."""
         if self.ledger.append(event):
             recorded = self.ledger.events[-1]
-            if isinstance(recorded, TrialEnded):
+            if isinstance(recorded, TrialEnded) and recorded.outcome is not TrialStatus.PREEMPTED:
                 self.stops.pop(recorded.trial, None)  # it may run again, in the next round of staged scoring
             self.tracking.show(recorded)
             self.listener(recorded)

@@ -119,6 +119,8 @@ def test_a_stop_that_came_at_a_trial_s_last_report_does_not_kill_it_in_the_next_
 
     recorder.record(TrialStarted(trial))
     assert asked() == {trial: "by mpdit stop"}
+    recorder.record(ended(small_plan, 0, "preempted"))  # it goes on by itself, to its next report
+    assert recorder.stops == {trial: "by mpdit stop"}
     recorder.record(ended(small_plan, 0))
     assert recorder.stops == {}
     assert asked() == {}  # it came even later
