@@ -65,6 +65,10 @@ def bundle_compiled(bundle: Path) -> bool:
     return bool(provenance.get("compiled"))
 
 
+def _images(count: int | None) -> str:
+    return "an unknown number" if count is None else f"{count:,}"
+
+
 def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:
     p, facts = result["params"], result["provenance"]
     model, runtime = recipe["model"], recipe["runtime"]
@@ -94,7 +98,7 @@ How it was measured: {p["evaluation.samples"]:,} samples, classes in turn, sampl
 {p["evaluation.steps"]} steps (NFE {facts["nfe"]}), guidance scale {p["evaluation.guidance"]}, noise seed \
 {p["evaluation.seed"]}; weights averaged at σ_rel = {p["ema.sigma_rel"]} (post-hoc EMA; 0 would be the raw weights); \
 features of the `{facts["extractor"]}`{classifier} ({facts["extractor_weights"][:19]}…) against the statistics \
-of {facts["reference_count"]:,} real images \
+of {_images(facts["reference_count"])} real images \
 ({facts["reference"][:19]}…). The ± is the standard error over the samples of this one training; another training \
 seed moves the value by more.
 

@@ -22,6 +22,7 @@ class Extractor:
         resolution: of the images that it takes; None for any.
         logits: from features to class logits, where the network has them.
         accuracy: of a small classifier, on images that it was not trained on.
+        statistics: what a reference of ADM's format calls their mean and covariance.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Extractor:
     resolution: int | None = None
     logits: Callable[[Tensor], Tensor] | None = None
     accuracy: float | None = None
+    statistics: tuple[str, str] = ("mu", "sigma")
 
     @torch.inference_mode()
     def features(self, images: Tensor, batch: int = 500) -> Tensor:

@@ -146,7 +146,11 @@ def noise_floor(slope: float, samples: int, reference_count: int) -> float:
 def metric_name(extractor: str, samples: int) -> str:
     """Name a distance after its features and the number of samples, as `fd_digits_2k`.
 
-    `fid_10k` and `fid_50k` are Inception's with its published weights and exactly as many samples, and nothing else.
+    `fid_10k` and `fid_50k` are Inception's with its published weights and exactly as many samples, and nothing else;
+    `sfid_10k` and `sfid_50k` are those of its spatial features.
     """
     count = f"{samples // 1000}k" if samples % 1000 == 0 else str(samples)
-    return f"fid_{count}" if extractor == "inception" and samples in (10_000, 50_000) else f"fd_{extractor}_{count}"
+    published = {"inception": "fid", "inception_spatial": "sfid"}
+    if extractor in published and samples in (10_000, 50_000):
+        return f"{published[extractor]}_{count}"
+    return f"fd_{extractor}_{count}"

@@ -44,11 +44,15 @@ class PublishedWeights:
 
 
 class FeatureNetwork(NamedTuple):
-    """A network of features, the dimensions of a feature vector, and what makes class logits of one, if it can."""
+    """A network of features, the dimensions of a feature vector, and what makes class logits of one, if it can.
+
+    statistics: see `Extractor`.
+    """
 
     network: nn.Module
     dimensions: int
     logits: Callable[[Tensor], Tensor] | None = None
+    statistics: tuple[str, str] = ("mu", "sigma")
 
 
 def weights_file(published: PublishedWeights) -> Path:
@@ -98,7 +102,9 @@ def _missing(published: PublishedWeights, reason: str) -> InputError:
     )
 
 
-def load_published(published: PublishedWeights, build: Callable[[Path], FeatureNetwork], device: str) -> Extractor:
+def load_published(
+    published: PublishedWeights, build: Callable[[Path], FeatureNetwork], device: str, name: str | None = None
+) -> Extractor:
     """Load an extractor from its published weights, once a process.
 
     Weights that are not the published ones give the extractor a name of its own: `fid_10k` is never measured with
@@ -108,18 +114,21 @@ def load_published(published: PublishedWeights, build: Callable[[Path], FeatureN
         published: the weights.
         build: makes the network of the file.
         device: where the network runs.
+        name: of the extractor; that of the weights by default.
 
     Raises:
         InputError: the file is missing, or does not hold such weights.
     """
-    return _load(published, build, find_weights(published), device)
+    return _load(published, build, find_weights(published), device, name or published.name)
 
 
 @cache
-def _load(published: PublishedWeights, build: Callable[[Path], FeatureNetwork], path: Path, device: str) -> Extractor:
+def _load(
+    published: PublishedWeights, build: Callable[[Path], FeatureNetwork], path: Path, device: str, name: str
+) -> Extractor:
     stored = sha256(path)
     try:
-        network, dimensions, logits = build(path)
+        built = build(path)
     except Exception as error:  # whatever is wrong with a file that a user named
         raise input_error(
             f"{path} does not hold the weights of the {published.name} features",
@@ -127,6 +136,7 @@ def _load(published: PublishedWeights, build: Callable[[Path], FeatureNetwork], 
             given=f"sha256 {stored}",
             allowed=f"sha256 {published.sha256}, {published.url}",
         ) from None
-    name = published.name if stored == published.sha256 else f"{published.name}-{stored[:8]}"
-    network.eval().requires_grad_(False).to(device)
-    return Extractor(name, network, f"sha256:{stored}", dimensions, logits=logits)
+    name = name if stored == published.sha256 else f"{name}-{stored[:8]}"
+    network = built.network.eval().requires_grad_(False).to(device)
+    hash_ = f"sha256:{stored}"
+    return Extractor(name, network, hash_, built.dimensions, logits=built.logits, statistics=built.statistics)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
 SIGMA_RELS_AT_A_RUNG = 3
+REFERENCE = "evaluation.reference"
 
 
 def _known_metrics(names: list[str]) -> list[str]:
@@ -36,6 +38,17 @@ def _known_metrics(names: list[str]) -> list[str]:
     return sorted(set(names))
 
 
+def _named_by_content(reference: str) -> str:
+    """A file with the hash of what it holds now: FILE@sha256:…; one that was named before stays as it is."""
+    return reference if "@sha256:" in reference else f"{reference}@sha256:{_file_hash(reference)}"
+
+
+def _file_hash(path: str) -> str:
+    from mpdit.scoring.reference_file import file_hash
+
+    return file_hash(Path(path))
+
+
 class Evaluation(Settings):
     """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides."""
 
@@ -47,6 +60,7 @@ class Evaluation(Settings):
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
+    reference: Annotated[str, AfterValidator(_named_by_content)] | None = None  # an .npz in ADM's format; the data set
     metrics: Annotated[list[str], AfterValidator(_known_metrics), KindNames(METRICS)] = Field(default_factory=list)
 
     @field_validator("guidance_interval", mode="before")
@@ -104,6 +118,8 @@ class Cell:
 def cell_key(params: Mapping[str, Any], plugins: Mapping[str, str] | None = None) -> str:
     """The key of the cell with these parameters. plugins: {distribution: version} of those that it uses."""
     changed = {path: value for path, value in params.items() if value != _default_params().get(path)}
+    if REFERENCE in changed:
+        changed[REFERENCE] = str(changed[REFERENCE]).rpartition("@")[2]  # what it holds, not where it is
     return name_of({"version": IDENTITY_VERSION, "params": changed, "plugins": plugins or {}})
 
 

@@ -36,7 +36,7 @@ from pipelines.scoring.feature_cache import FeatureCache
 from pipelines.scoring.metrics.registry import Features, measurable, measured_metrics
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.ranks import ALONE, Ranks
-from pipelines.scoring.reference import Reference, extractor_for, real_features, real_index, reference
+from pipelines.scoring.reference import Reference, chosen_reference, extractor_for, real_features, real_index
 from pipelines.scoring.sample_generator import Progress, SampleGenerator
 
 SCORES = "scores"  # the folder in a run for the features of unfinished cells
@@ -79,6 +79,8 @@ def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
                 given="data.holdout: 0",
                 hint="data: {holdout: 0.1} keeps a tenth of the images out of training",
             )
+        if asked.reference:
+            chosen_reference(dataset, extractor, asked.reference)
 
 
 def _needs_classes(name: str) -> bool:
@@ -152,7 +154,7 @@ def evaluate(
         for cell in cells_of_sigma_rel:
             started = time.monotonic()
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
-            real = reference(dataset, extractor)
+            real = chosen_reference(dataset, extractor, cell.evaluation.reference)
             cache = FeatureCache(run / SCORES, _facts(cell, generator, real), writing=options.ranks.is_first)
             generator.seconds_per_sample.clear()
             scoring = CellScoring(
@@ -198,7 +200,7 @@ def _provenance(scoring: CellScoring) -> dict[str, Any]:
         "extractor_weights": real.extractor.weights,
         "extractor_accuracy": real.extractor.accuracy,
         "reference": real.statistics.fingerprint,
-        "reference_count": real.statistics.count,
+        "reference_count": real.count,
         "data": scoring.dataset.fingerprint,
         "weights": generator.weights,
         "compiled": generator.compiled,
@@ -248,7 +250,7 @@ def _real(dataset: Dataset, extractor: Extractor) -> Features:
 
 def _facts(cell: Cell, generator: SampleGenerator, real: Reference) -> dict[str, Any]:
     """What the features of a cell depend on; their number is left out, so that more can be drawn later."""
-    settings = cell.evaluation.model_dump(mode="json", exclude={"samples", "extractor", "metrics"})
+    settings = cell.evaluation.model_dump(mode="json", exclude={"samples", "extractor", "metrics", "reference"})
     return {
         **settings,
         "weights": generator.weights,

@@ -23,6 +23,7 @@ from mpdit.randomness import generator
 from mpdit.scoring.extractor import Extractor
 from mpdit.scoring.extractors.registry import load_extractor
 from mpdit.scoring.frechet import Statistics, floor_slope, folds_of, noise_floor
+from mpdit.scoring.reference_file import file_hash, read_reference
 from pipelines.known_facts import cache_folder
 
 VERSION = 1  # raised when the same data and extractor come to give other statistics
@@ -34,15 +35,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reference:
-    """The real data's statistics in an extractor's features, and the slope of what a perfect model would score."""
+    """The statistics that samples are measured against, and the slope of what a perfect model would score.
+
+    count: of the real images; None where a file of others does not tell it.
+    """
 
     extractor: Extractor
     statistics: Statistics
     slope: float
+    count: int | None
 
     def floor(self, samples: int) -> float:
         """The distance that a perfect model would score with that many samples."""
-        return noise_floor(self.slope, samples, self.statistics.count)
+        return noise_floor(self.slope, samples, self.statistics.count if self.count is None else self.count)
 
 
 def extractor_for(dataset: Dataset, name: str, device: str = "cpu") -> Extractor:
@@ -66,8 +71,33 @@ def reference(dataset: Dataset, extractor: Extractor) -> Reference:
         cached = _compute(dataset, extractor)
         _write(path, facts, *cached)
     sums, slope = cached
+    return Reference(extractor, _moved(sums, extractor), slope, sums.count)
+
+
+@cache
+def chosen_reference(dataset: Dataset, extractor: Extractor, file: str | None) -> Reference:
+    """Return what samples are measured against: a file as `evaluation.reference` names it, or else the data set.
+
+    Raises InputError for a file that cannot be used, or is no longer the one that was named.
+    """
+    own = reference(dataset, extractor)
+    if file is None:
+        return own
+    path, _, wanted = file.rpartition("@sha256:")
+    found = file_hash(Path(path))
+    if found != wanted:
+        given, allowed = f"sha256 {found}", f"sha256 {wanted}"
+        raise input_error(
+            f"the reference {path} has changed", given=given, allowed=allowed, hint="a sweep of a new name"
+        )
+    image = tuple(dataset.pixels(torch.zeros(1, dtype=torch.int64)).shape[1:])
+    sums, count = read_reference(Path(path), extractor, image)
+    return Reference(extractor, _moved(sums, extractor), own.slope, count)
+
+
+def _moved(sums: Statistics, extractor: Extractor) -> Statistics:
     device = next(extractor.network.parameters()).device
-    return Reference(extractor, Statistics(sums.count, sums.total.to(device), sums.products.to(device)), slope)
+    return Statistics(sums.count, sums.total.to(device), sums.products.to(device))
 
 
 def real_index(dataset: Dataset, limit: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct, s
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, SIGMA_RELS_AT_A_RUNG, Evaluation
-from pipelines.scoring.reference import Reference, extractor_for, reference
+from pipelines.scoring.reference import Reference, chosen_reference, extractor_for
 from pipelines.scoring.sample_generator import SampleGenerator
 
 
@@ -61,7 +61,7 @@ def score_rung(
     "seconds"}; where samples are not finite, the value is None.
     """
     dataset, device = recipe.dataset, str(recipe.runtime.device)
-    real = reference(dataset, extractor_for(dataset, evaluation.extractor, device))
+    real = chosen_reference(dataset, extractor_for(dataset, evaluation.extractor, device), evaluation.reference)
     results = []
     for sigma_rel, ema in zip(sigma_rels, reconstruct(run / EMA, sigma_rels, step), strict=True):
         started = time.monotonic()

@@ -71,7 +71,7 @@ def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
 def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
     """The sweep in a document that has been read. Raises InputError for anything wrong."""
     document = apply_settings(replace(document, data=current_sweep(document.data)), settings)
-    for where in (("recipe", "data", "path"), ("axes", "data.path")):
+    for where in (("recipe", "data", "path"), ("axes", "data.path"), ("evaluation", "reference")):
         document = anchored(document, where)
     spec = validate(SweepSpec, document)
     if not spec.axes:

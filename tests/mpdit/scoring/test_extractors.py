@@ -92,6 +92,22 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+def test_the_spatial_features_are_what_the_first_branch_of_mixed_6_gives(
+    inception_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPDIT_INCEPTION_WEIGHTS", str(inception_file))
+    found, plain = load_extractor("inception_spatial"), load_extractor("inception")
+    assert (found.dimensions, found.statistics, plain.statistics) == (7 * 17 * 17, ("mu_s", "sigma_s"), ("mu", "sigma"))
+    assert found.name.startswith("inception_spatial-")  # not the published weights
+    seen: list[torch.Tensor] = []
+    layer = plain.network.network.Mixed_6d.branch1x1  # type: ignore[union-attr]
+    layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain.features(images)
+    features = found.features(images).reshape(2, 17, 17, 7)
+    torch.testing.assert_close(features, seen[0][:, :7].permute(0, 2, 3, 1))
+
+
 def test_inception_is_torch_fidelitys_network(inception_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
