@@ -115,9 +115,7 @@ class Optimizer(Settings):
 
     lr: float = Field(0.02, gt=0)
     parametrization: Annotated[str, known(PARAMETRIZATIONS, "parametrization")] = "sp"
-    base_width: int = Field(
-        64, ge=1, le=WIDEST
-    )  # under mup: the width at which `lr` is every parameter's rate; 64 is nano's
+    base_width: int = Field(64, ge=1, le=WIDEST)  # under mup: where `lr` is every parameter's rate; 64 is nano's width
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
     warmup: float = Field(0.03, ge=0, le=1)

@@ -34,7 +34,7 @@ MISFIT_LIMIT = 0.1  # of a reconstructed profile; beyond it is an input error
 
 
 def check_sigma_rel(sigma_rel: float) -> None:
-    """Raise InputError for a σ_rel that no EMA has: outside (0, 0.2886)."""
+    """Raise InputError for a σ_rel that no EMA has: outside 1e-6 … 0.2886."""
     if not SIGMA_REL_MIN <= sigma_rel < SIGMA_REL_MAX:
         raise input_error(f"no EMA has the width {sigma_rel}", given=sigma_rel, allowed="0 (raw weights) to 0.288")
 
