@@ -39,8 +39,9 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ev
 
     @property
     def moment(self) -> datetime:
-        """When it happened."""
-        return datetime.fromisoformat(self.time)
+        """When it happened; a time that names no zone is UTC."""
+        moment = datetime.fromisoformat(self.time)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class SweepStarted(Event, frozen=True, tag="sweep_started"):
@@ -241,7 +242,15 @@ def decode(line: bytes) -> Event:
         event: Event = _decoder.decode(line)
     except msgspec.ValidationError:
         return _unknown(msgspec.json.decode(line))
+    check_time(event.time)
+    if isinstance(event, CellScored) and type(event.params.get("evaluation.samples")) is not int:
+        raise ValueError("a cell without its number of samples")
     return _completed(event, msgspec.json.decode(line)) if isinstance(event, (SweepStarted, Suggested)) else event
+
+
+def check_time(text: str) -> None:
+    """Raises ValueError for what is no time."""
+    datetime.fromisoformat(text)
 
 
 def encode(event: Event) -> dict[str, Any]:
@@ -284,7 +293,7 @@ def _ratio(seconds: float | None, work: float | None) -> float | None:
 def _unknown(line: Any) -> UnknownEvent:
     if not isinstance(line, dict) or not isinstance(line.get("event"), str) or not isinstance(line.get("time"), str):
         raise ValueError("not an event")
-    datetime.fromisoformat(line["time"])
+    check_time(line["time"])
     trial, step = line.get("trial"), line.get("step")
     return UnknownEvent(
         line=line,

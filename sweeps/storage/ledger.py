@@ -146,6 +146,8 @@ def _lines(file: LedgerFile) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def _decoded(line: bytes, file: LedgerFile, offset: int) -> Event:
+    if b'"time"' not in line:  # else each reading would give it another
+        raise ValueError("a line without its time")
     if is_progress(line):
         try:
             return decode_progress(line, file, offset)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from sweeps.storage.events import Event, Progress
+from sweeps.storage.events import Event, Progress, check_time
 
 MARK = b'"event": "progress"'
 MARK_WITHIN = 80  # bytes from the beginning of a line, where it stands
@@ -84,6 +84,7 @@ def is_progress(line: bytes) -> bool:
 def decode_progress(line: bytes, file: LedgerFile, offset: int) -> Progress:
     """The event in a line at this offset of a ledger. Raises ValueError where it is damaged or of another version."""
     head = _heads.decode(line)
+    check_time(head.time)
     metrics = StoredMetrics(file, offset, len(line))
     return Progress(
         trial=head.trial,
