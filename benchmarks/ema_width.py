@@ -23,7 +23,7 @@ from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.evaluation import measure
 from pipelines.scoring.reference import extractor_for, reference
-from pipelines.scoring.sample_generator import SampleGenerator
+from pipelines.scoring.sample_generator import SampleGenerator, sample_labels
 from pipelines.training import trainer as training
 
 WIDTHS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25)
@@ -74,7 +74,11 @@ def compare(folder: Path) -> list[dict[str, float]]:
             set_weights(denoiser, weights)
             normalised.append({name: p.detach() for name, p in denoiser.named_parameters()})
             generator, firsts = SampleGenerator(denoiser), range(0, evaluation.samples, SAMPLE_BATCH)
-            images = torch.cat([generator.batch(evaluation, first, SAMPLE_BATCH) for first in firsts])
+            drawn = [
+                generator.draw(evaluation, first, sample_labels(digits, evaluation, first, SAMPLE_BATCH))
+                for first in firsts
+            ]
+            images = torch.cat(drawn)
             distances.append(measure(against.extractor.features(images), against, digits)["value"])
         rows.append(
             {

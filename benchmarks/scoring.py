@@ -41,18 +41,21 @@ def sample_weights(_run: Path, _width: float, folder: Path) -> None:
     import torch
 
     from mpdit.data.dataset import to_bytes
+    from mpdit.data.registry import load_dataset
     from mpdit.diffusion.samplers.registry import SAMPLERS
     from mpdit.diffusion.sampling import sample
     from mpdit.diffusion.sampling_options import SamplingOptions
     from mpdit.run_folder import read_weights
-    from pipelines.scoring.sample_generator import balanced_labels, draw_noise
+    from pipelines.scoring.cell import Evaluation
+    from pipelines.scoring.sample_generator import draw_noise, sample_labels
 
     denoiser, _ = read_weights(folder / "weights.safetensors")
-    parts = []
+    digits, parts = load_dataset("digits"), []
     for first in range(0, SAMPLES, BATCH):
         noise = draw_noise(first, BATCH, torch.Size((1, 8, 8)), seed=0)
         options = SamplingOptions(SAMPLERS["dpm++2m"], STEPS)
-        images = sample(denoiser, noise, balanced_labels(first, BATCH, 10), options, lambda _, noise=noise: noise)
+        labels = sample_labels(digits, Evaluation(), first, BATCH)
+        images = sample(denoiser, noise, labels, options, lambda _, noise=noise: noise)
         parts.append(to_bytes(images))
     np.save(folder / "samples.npy", torch.cat(parts).numpy())
 
@@ -167,7 +170,7 @@ def parts(run: Path) -> dict[str, float]:
     from pipelines.scoring.cell import Evaluation
     from pipelines.scoring.evaluation import measure
     from pipelines.scoring.reference import extractor_for, reference
-    from pipelines.scoring.sample_generator import SampleGenerator
+    from pipelines.scoring.sample_generator import SampleGenerator, sample_labels
 
     layers._Normalize.generate_vmap_rule = True  # only stacking needs it
     plain = [load(run, width)[0] for width in WIDTHS[:4]]
@@ -196,7 +199,11 @@ def parts(run: Path) -> dict[str, float]:
     for precision in ("fp32", "bf16"):
         evaluation = Evaluation(samples=SAMPLES, steps=STEPS, precision=precision)
         generator = SampleGenerator(plain[3])
-        images = torch.cat([generator.batch(evaluation, first, BATCH) for first in range(0, SAMPLES, BATCH)])
+        drawn = [
+            generator.draw(evaluation, first, sample_labels(digits, evaluation, first, BATCH))
+            for first in range(0, SAMPLES, BATCH)
+        ]
+        images = torch.cat(drawn)
         values.append(measure(against.extractor.features(images), against, digits)["value"])
     return {**found, "bf16 moves the distance by %": round(100 * abs(values[1] / values[0] - 1), 3)}
 

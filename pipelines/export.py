@@ -21,6 +21,11 @@ from pipelines.training.training_folder import read_code, read_recipe
 from pipelines.yaml_file import write_yaml
 
 CARD = "README.md"
+CLASSES = {  # how a model card says which classes were asked for
+    "as_data": "classes in the data's proportions",
+    "balanced": "all classes equally often",
+    "in_turn": "classes in turn",
+}
 
 
 def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, Any]) -> Path:
@@ -78,6 +83,7 @@ def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name:
     seeds = ""
     if len(result.get("seeds", [])) > 1:
         seeds = f"| mean over seeds {result['seeds']} | {result['mean']:.3f} ± {result['error']:.3f} |\n"
+    classes = CLASSES[p.get("evaluation.classes", "in_turn")]
     tied = source.get("tied", 0)
     doubt = f" {tied} other cells of the sweep cannot be told from it at these errors." if tied else ""
     return f"""# {Path(name).name}
@@ -94,7 +100,7 @@ chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}
 {seeds}| the same for a perfect model (noise floor) | {result["noise_floor"]:.3f} |
 | magnitude drift (largest \\|ln M\\| over blocks; 0 is kept) | {result["magnitude_drift"]:.3f} |
 
-How it was measured: {p["evaluation.samples"]:,} samples, classes in turn, sampler `{p["evaluation.sampler"]}` with \
+How it was measured: {p["evaluation.samples"]:,} samples, {classes}, sampler `{p["evaluation.sampler"]}` with \
 {p["evaluation.steps"]} steps (NFE {facts["nfe"]}), guidance scale {p["evaluation.guidance"]}, noise seed \
 {p["evaluation.seed"]}; weights averaged at σ_rel = {p["ema.sigma_rel"]} (post-hoc EMA; 0 would be the raw weights); \
 features of the `{facts["extractor"]}`{classifier} ({facts["extractor_weights"][:19]}…) against the statistics \

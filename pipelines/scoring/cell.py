@@ -50,7 +50,11 @@ def _file_hash(path: str) -> str:
 
 
 class Evaluation(Settings):
-    """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides."""
+    """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides.
+
+    classes: in which proportions samples are asked for: the data's own, or all equally often. In both, every first few
+    samples are spread evenly over the classes. in_turn: as sweeps begun before this setting do, 0, 1, 2, … in turn.
+    """
 
     samples: int = Field(2000, ge=FOLDS)
     sampler: Annotated[Any, OneOf(SAMPLERS, "dpm++2m"), POST_HOC] = SAMPLERS["dpm++2m"]
@@ -61,6 +65,7 @@ class Evaluation(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
     reference: Annotated[str, AfterValidator(_named_by_content)] | None = None  # an .npz in ADM's format; the data set
+    classes: Literal["as_data", "balanced", "in_turn"] = "as_data"
     metrics: Annotated[list[str], AfterValidator(_known_metrics), KindNames(METRICS)] = Field(default_factory=list)
 
     @field_validator("guidance_interval", mode="before")
@@ -117,7 +122,9 @@ class Cell:
 
 def cell_key(params: Mapping[str, Any], plugins: Mapping[str, str] | None = None) -> str:
     """The key of the cell with these parameters. plugins: {distribution: version} of those that it uses."""
-    changed = {path: value for path, value in params.items() if value != _default_params().get(path)}
+    given = {"evaluation.classes": "in_turn", **params}
+    left_out = {**_default_params(), "evaluation.classes": "in_turn"}
+    changed = {path: value for path, value in given.items() if value != left_out.get(path)}
     if REFERENCE in changed:
         changed[REFERENCE] = str(changed[REFERENCE]).rpartition("@")[2]  # what it holds, not where it is
     return name_of({"version": IDENTITY_VERSION, "params": changed, "plugins": plugins or {}})
@@ -131,7 +138,7 @@ def _default_params() -> dict[str, Any]:
 
 def evaluation_of(params: Mapping[str, Any]) -> Evaluation:
     """The evaluation in a cell's parameters."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"classes": "in_turn"}  # of a cell that was scored before there was a choice
     for path, value in sorted(params.items()):  # a kind before its settings
         first, *parents, last = path.split(".")
         if first != "evaluation":

@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from mpdit.diffusion.denoiser import Denoiser
 from mpdit.errors import disk_is_full, input_error, no_space
 from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
 from mpdit.scoring.extractor import Extractor
-from mpdit.scoring.frechet import folds_of, left_out_distances, metric_name
+from mpdit.scoring.frechet import Statistics, folds_of, left_out_distances, metric_name
 from mpdit.scoring.intervals import FOLDS, jackknife_error
 from mpdit.training.ema import reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
@@ -37,7 +37,7 @@ from pipelines.scoring.metrics.registry import Features, measurable, measured_me
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.ranks import ALONE, Ranks
 from pipelines.scoring.reference import Reference, chosen_reference, extractor_for, real_features, real_index
-from pipelines.scoring.sample_generator import Progress, SampleGenerator
+from pipelines.scoring.sample_generator import Progress, SampleGenerator, sample_folds, sample_labels
 
 SCORES = "scores"  # the folder in a run for the features of unfinished cells
 PICTURED = 10  # columns of a cell's picture, a class each
@@ -172,7 +172,8 @@ def _score(scoring: CellScoring, started: float) -> dict[str, Any]:
     try:
         with cache.written_on_interrupt(scoring.options.keep):
             fake = _features(scoring)
-        metrics = measure(fake, real, scoring.dataset, cell.evaluation.metrics)
+        folds = sample_folds(fake, scoring.dataset, cell.evaluation)
+        metrics = measure(fake, real, scoring.dataset, cell.evaluation.metrics, folds)
     except FloatingPointError as problem:
         log.warning("cell %s: %s", cell.params, problem)
         metrics = dict.fromkeys(("value", "stderr", "left_out")) | {"more": {}}
@@ -216,7 +217,13 @@ def forget(run: Path) -> None:
     shutil.rmtree(run / SCORES, ignore_errors=True)
 
 
-def measure(fake: Tensor, real: Reference, dataset: Dataset, metrics: Iterable[str] = ()) -> dict[str, Any]:
+def measure(
+    fake: Tensor,
+    real: Reference,
+    dataset: Dataset,
+    metrics: Iterable[str] = (),
+    folds: Sequence[Statistics] | None = None,
+) -> dict[str, Any]:
     """Measure generated images against the real ones.
 
     Args:
@@ -224,12 +231,13 @@ def measure(fake: Tensor, real: Reference, dataset: Dataset, metrics: Iterable[s
         real: the statistics of the data.
         dataset: the data, whose features the further metrics need.
         metrics: their names.
+        folds: the statistics of each fold of the generated images; by default of consecutive ones.
 
     Returns:
         {"value", "stderr", "left_out", "more"}: the Fréchet distance, its standard error, the distances without each
         fold, and the further metrics by name.
     """
-    value, left_out = left_out_distances(folds_of(fake), real.statistics)
+    value, left_out = left_out_distances(folds or folds_of(fake), real.statistics)
     more: dict[str, float] = {}
     if kinds := measured_metrics(metrics, has_holdout=dataset.held_out is not None):
         features = replace(_real(dataset, real.extractor), fake=fake.cpu(), shared={})
@@ -289,20 +297,23 @@ def _batch_features(scoring: CellScoring, first: int, count: int) -> Tensor:
     if not count:
         return torch.empty(0, extractor.dimensions, device=generator.device)
     try:
-        images = generator.batch(scoring.cell.evaluation, first, count)
+        labels = sample_labels(scoring.dataset, scoring.cell.evaluation, first, count)
+        images = generator.draw(scoring.cell.evaluation, first, labels)
     except FloatingPointError:
         return torch.full((count, extractor.dimensions), math.nan, device=generator.device)
     if first == 0 and not is_bundle(scoring.run):
-        _write_picture(scoring.run / PICTURES / scoring.picture, images, generator.architecture.classes)
+        _write_picture(scoring.run / PICTURES / scoring.picture, images, labels)
     return extractor.features(images)
 
 
-def _write_picture(path: Path, images: Tensor, classes: int) -> None:
-    columns = max(1, min(PICTURED, classes))
-    rows = min(8, len(images) // max(1, classes)) or 1
-    chosen = [row * max(1, classes) + column for row in range(rows) for column in range(columns)]
+def _write_picture(path: Path, images: Tensor, labels: Tensor) -> None:
+    """Write a picture with a column for each of the first classes; as many rows as all of them have."""
+    sizes = labels.bincount()
+    shown = sizes.nonzero()[:PICTURED, 0].tolist()
+    rows = min(8, int(sizes[shown].min()))
+    of_class = [(labels == label).nonzero()[:rows, 0].tolist() for label in shown]
     try:
-        write_grid(path, images[[index for index in chosen if index < len(images)]], columns)
+        write_grid(path, images[[column[row] for row in range(rows) for column in of_class]], len(shown))
     except OSError as problem:
         if problem.errno in READ_ONLY:  # another person's storage, which we only read
             log.warning("the samples of the cell are not shown in %s: %s", path.parent, problem.strerror)

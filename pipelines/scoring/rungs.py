@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
+from mpdit.data.dataset import Dataset
 from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.errors import InputError
 from mpdit.run_folder import EMA, set_weights
-from mpdit.scoring.frechet import folds_of, left_out_distances
+from mpdit.scoring.frechet import left_out_distances
 from mpdit.scoring.intervals import jackknife_error
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct, snapshot_steps
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, SIGMA_RELS_AT_A_RUNG, Evaluation
 from pipelines.scoring.reference import Reference, chosen_reference, extractor_for
-from pipelines.scoring.sample_generator import SampleGenerator
+from pipelines.scoring.sample_generator import SampleGenerator, sample_folds, sample_labels
 
 
 def rung_steps(steps: int, rung_fractions: Iterable[float]) -> list[int]:
@@ -68,21 +69,19 @@ def score_rung(
         denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed).to(device)
         set_weights(denoiser.eval(), ema)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
-        result = {"sigma_rel": sigma_rel, **_distance(SampleGenerator(denoiser, dataset.to_pixels), evaluation, real)}
+        generator = SampleGenerator(denoiser, dataset.to_pixels)
+        result = {"sigma_rel": sigma_rel, **_distance(generator, dataset, evaluation, real)}
         result["magnitude_drift"] = drift if math.isfinite(drift) else None
         results.append(result | {"seconds": round(time.monotonic() - started, 3)})
     return results
 
 
-def _distance(generator: SampleGenerator, evaluation: Evaluation, real: Reference) -> dict[str, Any]:
-    samples = evaluation.samples
+def _distance(generator: SampleGenerator, dataset: Dataset, evaluation: Evaluation, real: Reference) -> dict[str, Any]:
+    labels = sample_labels(dataset, evaluation, 0, evaluation.samples).split(SAMPLE_BATCH)
     try:
-        batches = (
-            generator.batch(evaluation, first, min(SAMPLE_BATCH, samples - first))
-            for first in range(0, samples, SAMPLE_BATCH)
-        )
+        batches = (generator.draw(evaluation, at * SAMPLE_BATCH, part) for at, part in enumerate(labels))
         fake = torch.cat([real.extractor.features(images) for images in batches])
-        value, left_out = left_out_distances(folds_of(fake), real.statistics)
+        value, left_out = left_out_distances(sample_folds(fake, dataset, evaluation), real.statistics)
     except FloatingPointError:
         return {"value": None, "stderr": None, "left_out": None}
     return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out}

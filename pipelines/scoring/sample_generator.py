@@ -1,20 +1,23 @@
-"""Draw samples from a denoiser, on fixed noise and balanced labels."""
+"""Draw samples from a denoiser, on fixed noise and balanced labels; put them into folds."""
 
 import hashlib
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from mpdit.data.dataset import to_bytes
+from mpdit.data.dataset import Dataset, to_bytes
 from mpdit.diffusion.denoiser import Denoiser
 from mpdit.diffusion.sampling import sample
 from mpdit.inference.ahead_of_time import compile_ahead_of_time
 from mpdit.inference.folding import fold, refold
 from mpdit.randomness import normal
+from mpdit.scoring.class_balance import folds_by_class, label_sequence
+from mpdit.scoring.frechet import Statistics, folds_of
 from pipelines.known_facts import cache_folder
 from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.feature_cache import FeatureCache
@@ -28,9 +31,27 @@ def draw_noise(first: int, count: int, shape: torch.Size, seed: int, purpose: st
     return torch.cat([normal((1, *shape), seed, index, purpose) for index in range(first, first + count)])
 
 
-def balanced_labels(first: int, count: int, classes: int) -> Tensor:
-    """Return the classes in turn, so that each appears equally often: (count,) int64."""
-    return torch.arange(first, first + count) % classes
+def sample_labels(dataset: Dataset, evaluation: Evaluation, first: int, count: int) -> Tensor:
+    """Return the classes that the samples first … first + count − 1 of an evaluation are asked for: (count,) int64."""
+    if evaluation.classes == "in_turn":
+        return torch.arange(first, first + count) % max(1, dataset.classes)
+    size = 1 << max(12, (first + count - 1).bit_length())  # so that few sequences are made
+    return _labels(dataset, evaluation.classes, evaluation.seed, size)[first : first + count]
+
+
+@lru_cache(maxsize=4)
+def _labels(dataset: Dataset, mode: str, seed: int, size: int) -> Tensor:
+    classes = max(1, dataset.classes)
+    even = mode == "balanced" or not dataset.classes
+    weights = torch.ones(classes) if even else dataset.labels.cpu().bincount(minlength=classes)
+    return label_sequence(weights, size, seed)
+
+
+def sample_folds(features: Tensor, dataset: Dataset, evaluation: Evaluation) -> list[Statistics]:
+    """Return the statistics of each fold of an evaluation's samples. features: (count, dimensions), of all of them."""
+    if evaluation.classes == "in_turn":
+        return folds_of(features)
+    return folds_by_class(features, sample_labels(dataset, evaluation, 0, len(features)))
 
 
 def identity(values: Tensor) -> Tensor:
@@ -93,10 +114,6 @@ class SampleGenerator:
         pixels = to_bytes(self.to_pixels(images.float()))
         self.seconds_per_sample.append((time.monotonic() - started) / count)
         return pixels
-
-    def batch(self, evaluation: Evaluation, first: int, count: int) -> Tensor:
-        """Draw the samples first … first + count − 1 of an evaluation: uint8 (count, channels, height, width)."""
-        return self.draw(evaluation, first, balanced_labels(first, count, max(1, self.architecture.classes)))
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -89,7 +89,8 @@ def run(plan: Plan, storage: Storage, listener: Listener, options: RunOptions | 
         take_requests(storage, spec.name)  # what was asked of a driver that died is not asked of this one
         unchanged = check_unchanged(storage.spec(spec.name), spec)
         ledger = Ledger(storage.ledger(spec.name))
-        plan.trials[:] = make_plan(spec, ledger.events, storage.trial_names()).trials
+        made = make_plan(spec, ledger.events, storage.trial_names())
+        plan.trials[:], plan.cells[:] = made.trials, made.cells
         afresh = fresh_starts(plan, storage, ledger.events, options.reuse)
         again: list[Event] = [*(TrialRetried(trial) for trial in options.again), *afresh]
         known = with_void(ledger.events + again)

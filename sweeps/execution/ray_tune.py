@@ -81,7 +81,8 @@ def _rungs(plan: Plan) -> Rungs | None:
     scheduler = plan.spec.scheduler
     if not scheduler.stops:
         return None
-    evaluation = plan.spec.evaluation.model_copy(update={"samples": scheduler.samples, "metrics": []})
+    changes = {"samples": scheduler.samples, "metrics": [], "classes": plan.cells[0].cell.evaluation.classes}
+    evaluation = plan.spec.evaluation.model_copy(update=changes)
     return Rungs(scheduler.rungs, evaluation, [planned.cell.sigma_rel for planned in plan.cells])
 
 

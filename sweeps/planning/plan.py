@@ -23,7 +23,7 @@ from sweeps.spec.model import SweepSpec
 from sweeps.spec.paths import split_path, with_values
 from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.space import SEED, Point, unique
-from sweeps.storage.events import Event, Suggested, TrialEnded
+from sweeps.storage.events import CellScored, Event, Suggested, TrialEnded
 from sweeps.storage.ledger import only
 
 FLOAT_BYTES = 4
@@ -104,15 +104,23 @@ def make_plan(spec: SweepSpec, events: Sequence[Event] = (), known: Iterable[str
     """
     ids = {*known, *(event.trial for event in events if event.trial)}
     found = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point, ids)}
-    trials, cells = list(found.values()), []
+    trials, cells, asked = list(found.values()), list[PlannedCell](), _evaluation(spec, events)
     for params in _combinations(spec, spec.post_hoc_axes):
         recipe, evaluation = (
             with_values(settings, {inner: params[path] for path in params if (inner := _within(type(settings), path))})
-            for settings in (spec.recipe, spec.evaluation)
+            for settings in (spec.recipe, asked)
         )
         cells.append(PlannedCell(Cell(recipe.ema.sigma_rel, evaluation), params))
     _check_widths(trials, cells)
     return Plan(spec, trials, cells)
+
+
+def _evaluation(spec: SweepSpec, events: Iterable[Event]) -> Evaluation:
+    """The evaluation of the cells: a sweep that has scored classes in turn, before there was a choice, goes on so."""
+    first = next((cell for cell in only(events, CellScored) if cell.origin is None), None)
+    if first is None or "evaluation.classes" in first.params:
+        return spec.evaluation
+    return spec.evaluation.model_copy(update={"classes": "in_turn"})
 
 
 def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:

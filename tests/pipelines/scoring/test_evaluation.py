@@ -20,8 +20,9 @@ from pipelines.scoring.cell import SAMPLE_BATCH, Cell, Evaluation
 from pipelines.scoring.evaluation import SCORES, ScoringOptions, evaluate, forget, measure, prepare
 from pipelines.scoring.feature_cache import FeatureCache
 from pipelines.scoring.reference import extractor_for, real_features, reference
-from pipelines.scoring.sample_generator import SampleGenerator, SampleGrid, balanced_labels, draw_noise
+from pipelines.scoring.sample_generator import SampleGenerator, SampleGrid, draw_noise, sample_labels
 from pipelines.training.trainer import train
+from pipelines.yaml_file import Document, validate
 
 FEW = Evaluation(samples=60, steps=4)
 
@@ -64,6 +65,7 @@ def test_a_result_says_what_it_was_measured_with(run: tuple[Path, Recipe]) -> No
         "evaluation.seed": 0,
         "evaluation.precision": "fp32",
         "evaluation.extractor": "auto",
+        "evaluation.classes": "as_data",
         "evaluation.metrics": [],
     }
     provenance = found["provenance"]
@@ -84,8 +86,30 @@ def test_noise_does_not_depend_on_how_samples_are_batched() -> None:
     assert not torch.equal(draw_noise(0, 10, shape, 1), whole)
 
 
-def test_every_class_is_asked_for_equally_often() -> None:
-    assert balanced_labels(0, 2000, 10).bincount().tolist() == [200] * 10
+def test_classes_are_asked_for_as_the_evaluation_says() -> None:
+    digits = load_dataset("digits")
+    share = digits.labels.bincount() / len(digits)
+    for count in (10, 250, 750, 2000):
+        as_data, balanced = (
+            sample_labels(digits, Evaluation(classes=mode), 0, count).bincount(minlength=10)
+            for mode in ("as_data", "balanced")
+        )
+        assert (as_data - count * share).abs().max() < 1.5
+        assert (balanced - count / 10).abs().max() < 1
+    in_turn = Evaluation(classes="in_turn")
+    assert torch.equal(sample_labels(digits, in_turn, 3, 20), torch.arange(3, 23) % 10)
+
+
+def test_labels_do_not_depend_on_how_samples_are_batched() -> None:
+    digits, few = load_dataset("digits"), Evaluation()
+    whole = sample_labels(digits, few, 0, 5000)  # beyond the first sequence that is kept
+    assert torch.equal(torch.cat([sample_labels(digits, few, first, 250) for first in range(0, 5000, 250)]), whole)
+    assert not torch.equal(sample_labels(digits, Evaluation(seed=1), 0, 20), whole[:20])
+
+
+def test_an_unknown_way_of_choosing_classes_is_refused() -> None:
+    with pytest.raises(InputError, match="as_data"):
+        validate(Evaluation, Document({"classes": "by_hand"}, "evaluation.yaml"))
 
 
 def test_real_images_score_zero_against_themselves() -> None:

@@ -1,13 +1,16 @@
 import pytest
+from msgspec import structs
 
 from mpdit.errors import InputError
 from mpdit.training.ema import snapshot_bytes
 from pipelines.identity import trial_id
 from pipelines.recipe import Recipe
-from sweeps.planning.plan import Plan, Workload, estimate, packed, scoring_work, training_work
+from pipelines.scoring.cell import cell_key
+from sweeps.planning.plan import Plan, Workload, estimate, make_plan, packed, scoring_work, training_work
+from sweeps.results.ranking import rank
 from sweeps.storage.events import TrialEnded
 from sweeps.storage.trial_status import TrialStatus
-from tests.sweeps.conftest import plan_of
+from tests.sweeps.conftest import ended, plan_of, scored
 
 WIDTHS = [0.01 * number for number in range(2, 11)]
 
@@ -129,3 +132,17 @@ def test_an_axis_without_effect_makes_no_second_training() -> None:
         {"model.modulation": "gate", "optimizer.beta1": 0.9},
         {"model.modulation": "gate", "optimizer.beta1": 0.95},
     ]
+
+
+def test_a_sweep_that_scored_classes_in_turn_goes_on_so() -> None:
+    """Cells scored before there was a choice name no classes; copies from other sweeps do not count."""
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1]})
+    today = scored(plan, 0, 0, 1.0)
+    params = {path: value for path, value in today.params.items() if path != "evaluation.classes"}
+    old = structs.replace(today, params=params, cell=cell_key(params))
+    goes_on = make_plan(plan.spec, [old])
+    assert [planned.cell.evaluation.classes for planned in goes_on.cells] == ["in_turn"] * 2
+    assert rank(goes_on, [old, ended(plan, 0)])[0].value == 1.0
+    for events in ([], [today], [structs.replace(old, origin="another"), today]):
+        assert make_plan(plan.spec, events).cells == plan.cells
+    assert rank(plan, [old, ended(plan, 0)])[0].value is None  # not mixed
