@@ -10,6 +10,7 @@ import math
 import os
 import re
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -112,19 +113,21 @@ def check_place(storage: Storage, uri: str | None) -> None:
 def create_database(storage: Storage) -> None:
     """MLflow's tables in the storage's own SQLite file, which appears whole or not at all.
 
-    MLflow never again accepts a file whose first start was killed half-way. Of two sweeps that start at once, one makes
-    it. Raises Busy where the other takes very long.
+    MLflow never again accepts a file whose first start was killed half-way, nor, in one process, another file of the
+    same name. Of two sweeps that start at once, one makes it. Raises Busy where the other takes very long.
     """
     if storage.database.exists():
         return
     quiet()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    partial = storage.database.with_name(f".{storage.database.name}.partial")
-    with locked(partial.with_suffix(".lock"), "MLflow's database", patience=DATABASE_PATIENCE):
+    name = storage.database.name
+    with locked(storage.database.with_name(f".{name}.lock"), "MLflow's database", patience=DATABASE_PATIENCE):
         if storage.database.exists():
             return
-        partial.unlink(missing_ok=True)
+        for left in storage.root.glob(f".{name}.*partial*"):  # of a kill, or of a full disk
+            left.unlink()
+        partial = storage.database.with_name(f".{name}.{uuid.uuid4().hex}.partial")
         store = SqlAlchemyStore(f"sqlite:///{partial}", storage.artifacts.as_uri())
         store.engine.dispose()
         partial.replace(storage.database)

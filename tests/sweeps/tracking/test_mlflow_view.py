@@ -169,6 +169,28 @@ def test_a_database_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments()
 
 
+def test_a_database_that_found_no_room_is_made_once_there_is(tmp_path: Path) -> None:
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    def limit(connection: Any, record: Any) -> None:  # SQLite's own error of a full disk, without filling one
+        connection.execute("PRAGMA max_page_count = 40")
+
+    storage = Storage(tmp_path)
+    storage.prepare()
+    event.listen(Engine, "connect", limit)
+    try:
+        with pytest.raises(SQLAlchemyError, match="full"):
+            create_database(storage)
+    finally:
+        event.remove(Engine, "connect", limit)
+    assert not storage.database.exists()
+    create_database(storage)  # in the same process, where MLflow remembers what it has opened
+    assert MlflowClient(tracking_uri=tracking_uri(storage, None)).search_experiments()
+    assert not list(tmp_path.glob(".mlflow.db.*partial*"))
+
+
 def test_two_sweeps_that_start_at_once_make_one_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
