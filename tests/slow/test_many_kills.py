@@ -18,7 +18,7 @@ import pytest
 from sweeps.execution.cluster import dead_folders
 from sweeps.storage.events import Progress
 from sweeps.storage.ledger import read
-from tests.slow.conftest import end, mpdit, mpdit_json, settled, start
+from tests.slow.conftest import PATIENCE, end, mpdit, mpdit_json, settled, start
 from tests.slow.mlflow_server import Server, assert_whole
 from tests.slow.test_kills import assert_little_is_redone, kill_raylet, part_of
 
@@ -82,13 +82,7 @@ def kill(victim: str, driver: subprocess.Popen[str], server: Server) -> bool:
     if victim == "raylet" and part_of(driver.pid, victim):
         kill_raylet(driver)
         return True
-    process = psutil.Process(driver.pid) if victim == "driver" else part_of(driver.pid, victim)
-    if process is None:
-        return False
-    process.kill()
-    if victim == "driver":
-        driver.communicate()
-    return True
+    return kill_part(victim, driver)
 
 
 def test_kills_change_nothing(tmp_path: Path) -> None:
@@ -123,3 +117,58 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     finally:
         server.kill()
     assert not dead_folders()
+
+
+SHARED = """\
+name: NAME
+recipe: {model: {width: 16}, steps: 200, batch: 16, runtime: {device: cpu}}
+axes:
+  model.modulation: [scale+shift+gate, rotation+gate]
+  seed: SEEDS
+  ema.sigma_rel: [0.1]
+evaluation: {samples: 100, steps: 2}
+"""
+TWO = {"first": "[0, 1]", "second": "[1, 2]"}  # two trials are of both
+KILLS_OF_TWO = {"driver": 6, "worker": 6}
+
+
+def test_kills_of_two_sweeps_that_share_trials_change_nothing(tmp_path: Path) -> None:
+    """Adds to CI: twelve kills of the drivers and workers of two sweeps that run at once in one storage."""
+    files = {name: tmp_path / f"{name}.yaml" for name in TWO}
+    for name, file in files.items():
+        file.write_text(SHARED.replace("NAME", name).replace("SEEDS", TWO[name]))
+        mpdit("sweep", file, "--storage", tmp_path / f"undisturbed-{name}")
+    storage, chance = tmp_path / "runs", random.Random(SEED)
+    victims = [victim for victim, count in KILLS_OF_TWO.items() for _ in range(count)]
+    chance.shuffle(victims)
+    command = {name: ("sweep", file, "--storage", storage) for name, file in files.items()}
+    drivers = {name: start(*command[name]) for name in TWO}
+    ledgers = {name: storage / "sweeps" / name / "ledger.jsonl" for name in TWO}
+    while victims and any(driver.poll() is None for driver in drivers.values()):
+        name = chance.choice([name for name, driver in drivers.items() if driver.poll() is None])
+        wait_for_more(ledgers[name], chance.choice((1, 2, 3)), drivers[name])
+        told = read(ledgers[name])
+        if drivers[name].poll() is None and kill_part(victims[-1], drivers[name]):
+            victims.pop()
+        if drivers[name].poll() not in (None, 0):
+            assert settled(drivers[name].pid) == []
+            assert read(ledgers[name])[: len(told)] == told  # nothing that was reported is lost
+            drivers[name] = start(*command[name])
+    for name, driver in drivers.items():
+        driver.communicate(timeout=PATIENCE)
+        mpdit(*command[name])
+        ranking = mpdit_json("rank", name, "--storage", storage)
+        assert ranking == mpdit_json("rank", name, "--storage", tmp_path / f"undisturbed-{name}")
+        once = Counter((line.trial, line.step) for line in read(ledgers[name]) if isinstance(line, Progress))
+        assert set(once.values()) == {1}
+
+
+def kill_part(victim: str, driver: subprocess.Popen[str]) -> bool:
+    """Kill a driver or one of its workers, if it is there."""
+    process = psutil.Process(driver.pid) if victim == "driver" else part_of(driver.pid, victim)
+    if process is None:
+        return False
+    process.kill()
+    if victim == "driver":
+        driver.communicate()
+    return True
