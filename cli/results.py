@@ -177,7 +177,7 @@ def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Eve
 def print_ranking(made: "Plan", events: "list[Event]", rows: "list[Row]", asked: str | None, top: int | None) -> None:
     from cli.display.tables import ranking_table
     from pipelines.scoring.metrics.registry import METRICS
-    from sweeps.results.ranking import noise_floor
+    from sweeps.results.ranking import noise_floor, winner_said
     from sweeps.results.seed_spread import spread_said
 
     by = METRICS[asked or made.spec.metrics[0]]
@@ -203,6 +203,10 @@ def print_ranking(made: "Plan", events: "list[Event]", rows: "list[Row]", asked:
         print("±  standard error; a training seed may move it by more: sweep seed: [0, 1, 2]")
     if len(made.trials) > 1 and rows[0].seed_spread is not None:
         print(spread_said(rows[0].seed_spread, rows[0].seed_spread_from or "").replace(": ", ":\n   ", 1))
+    if rows[0].confirmed is not None:
+        print("again: the value on fresh noise, which did not choose the row")
+    if changed := winner_said(rows):
+        print(changed.replace(": ", ":\n   ", 1).replace(", and ", ",\n   and ", 1))
     floor = noise_floor(events)
     if by.has_folds and floor is not None:
         print(f"noise floor: {floor:.3f}, what real images would score with as many samples")

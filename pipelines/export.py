@@ -84,13 +84,18 @@ def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name:
     if len(result.get("seeds", [])) > 1:
         seeds = f"| mean over seeds {result['seeds']} | {result['mean']:.3f} ± {result['error']:.3f} |\n"
     classes = CLASSES[p.get("evaluation.classes", "in_turn")]
+    if "confirmed" in result:
+        within = result["confirmed_interval"]
+        around = f" ± {within:.3f} (95 % interval)" if within is not None else ""
+        seeds += f"| the same on fresh noise, which did not choose it | {result['confirmed']:.3f}{around} |\n"
+    changed = f" Then {source['winner_changed']}." if source.get("winner_changed") else ""
     tied = source.get("tied", 0)
     doubt = f" {tied} other cells of the sweep cannot be told from it at these errors." if tied else ""
     return f"""# {Path(name).name}
 
 An MP-DiT ({model["size"]}, patch {model["patch"]}, {model["modulation"]}, {parameters:,} parameters) trained on \
 `{recipe["data"]["name"]}` for {recipe["steps"]} steps of {recipe["batch"]} images,
-chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}
+chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}{changed}
 
 ## Figures
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.scoring.metrics.registry import METRICS
+from sweeps.planning.confirmation import confirming_samples
 from sweeps.planning.plan import Estimate, Plan, Trial
 from sweeps.planning.staged_scoring import planned_samples, rounds
 from sweeps.results.ranking import Row
@@ -104,7 +105,19 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
     shown = [axis for axis in axes if axis != "seed"]
     metric = next((row.metric for row in rows if row.metric), "value")
     others = [*list(rows[0].values or {})[1:], *(rows[0].metrics or {})] if rows else []
-    header = ["", "rank", "trial", *[short(axis) for axis in shown], metric, "±", *others, "drift", "status", "needs"]
+    header = [
+        "",
+        "rank",
+        "trial",
+        *[short(axis) for axis in shown],
+        metric,
+        "±",
+        "again",
+        *others,
+        "drift",
+        "status",
+        "needs",
+    ]
     body = [
         [
             ("!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else "")
@@ -114,6 +127,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
             *[str(row.params.get(axis, "–")) for axis in shown],
             number(row.value),
             number(row.stderr),
+            "" if row.confirmed is None else number(row.confirmed),
             *[_metric(row, name) for name in others],
             number(row.magnitude_drift, 2),
             "" if row.status == TrialStatus.COMPLETED else row.status,
@@ -121,7 +135,9 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
         ]
         for row in rows
     ]
-    kept = [at for at in range(len(header)) if header[at] not in ("status", "needs") or any(r[at] for r in body)]
+    kept = [
+        at for at in range(len(header)) if header[at] not in ("again", "status", "needs") or any(r[at] for r in body)
+    ]
     table = [[line[at] for at in kept] for line in body]
     return fitted([header[at] for at in kept], table, terminal_width(), ("needs", "drift"))
 
@@ -157,6 +173,8 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         fraction = planned_samples(plan) / (len(plan.trials) * len(plan.cells) * counts[-1])
         text = " → ".join(f"{count:,}" for count in counts)
         summary.insert(2, f"scored in rounds of {text} samples: {fraction:.0%} of scoring every cell in full")
+    if again := confirming_samples(plan):
+        summary.insert(2, f"then the best {plan.spec.confirm.best} again on fresh noise (confirm): {again:,} samples")
     budget = {name: value for name, value in plan.spec.budget.model_dump().items() if value is not None}
     if budget:
         summary.append("budget: " + ", ".join(f"{name} {value:g}" for name, value in budget.items()))

@@ -59,8 +59,10 @@ class Teller:
         return None
 
     def _take(self, event: Event) -> None:
-        in_full = self.plan.spec.evaluation.samples
-        if not isinstance(event, CellScored) or event.samples != in_full:
+        asked = self.plan.spec.evaluation
+        if not isinstance(event, CellScored) or event.samples != asked.samples:
+            return
+        if event.params.get("evaluation.seed", asked.seed) != asked.seed:  # a cell that is confirmed is no new one
             return
         value = self._value(event)
         if value is None:

@@ -9,6 +9,7 @@ from mpdit.run_folder import EMA, RECIPE
 from pipelines.scoring.evaluation import SCORES
 from pipelines.yaml_file import read_yaml, validate
 from sweeps.execution.cluster import dead_folders
+from sweeps.planning.confirmation import confirms
 from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.planning.staged_scoring import missing_cells, seed_groups
@@ -37,10 +38,13 @@ class Removal:
 def losers(plan: Plan, events: list[Event], best: int) -> list[str]:
     """The finished trials that are not among the best; all seeds of one point are kept or lost together.
 
-    Values are final once a point is scored with all samples, so a trial that loses now can never win.
+    Values are final once a point is scored with all samples, so a trial that loses now can never win; but the first
+    rows are kept until fresh noise has had its say.
     """
     rows = [row for row in rank(plan, events) if row.is_scored]
     winning = list(dict.fromkeys(tuple(row.trials) for row in rows))[:best]
+    if confirms(plan):
+        winning += [tuple(row.trials) for row in rows[: plan.spec.confirm.best] if row.confirmed is None]
     statuses, missing = trial_statuses(events), missing_cells(plan, events)
     ended = [
         [trial.id for trial in group]

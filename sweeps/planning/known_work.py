@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from pipelines.scoring.cell import SIGMA_RELS_AT_A_RUNG
+from sweeps.planning.confirmation import confirming_samples
 from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Estimate, Plan, Trial, Workload, estimate, scoring_work
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
@@ -57,7 +58,7 @@ def cost_of(
     missing = missing_cells(plan, events)
     cells = [(trial, missing.get(trial.id, [])) for trial in unfinished(plan, events)]
     train = untrained(plan, storage, events)
-    more = _later_rounds(plan, train) + _rungs(plan, train)
+    more = _later_rounds(plan, train) + _rungs(plan, train) + _confirming(plan, train)
     work = Workload(train, cells, more, _kept(plan))
     return estimate(ended, work, concurrent=ran[-1] if ran else slots, gpus=gpus)
 
@@ -84,6 +85,14 @@ def _rungs(plan: Plan, train: list[Trial]) -> float:
     cell = plan.cells[0].cell.with_samples(scheduler.samples)
     widths = min(SIGMA_RELS_AT_A_RUNG, len({planned.cell.sigma_rel for planned in plan.cells}))
     return len(scheduler.rungs) * widths * sum(scoring_work(cell, trial.parameters) for trial in train)
+
+
+def _confirming(plan: Plan, train: list[Trial]) -> float:
+    """The scoring work of the first cells on fresh noise, where trainings are still to come."""
+    if not train or not plan.trials:
+        return 0.0
+    each = sum(scoring_work(plan.cells[0].cell, trial.parameters) for trial in train) / len(train)
+    return confirming_samples(plan) / plan.spec.evaluation.samples * each
 
 
 def _later_rounds(plan: Plan, train: list[Trial]) -> float:

@@ -11,9 +11,11 @@ from statistics import mean
 from pipelines.scoring.cell import Cell
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.cell_metrics import CellRecord
+from sweeps.planning.confirmation import confirming_cell, confirms
 from sweeps.planning.plan import Plan, PlannedCell, Trial
+from sweeps.spec.constraint import keeps_all
 from sweeps.spec.model import SweepSpec
-from sweeps.storage.events import CellScored, Event
+from sweeps.storage.events import CellScored, Event, TrialEnded, WeightsDropped
 from sweeps.storage.ledger import only, trial_statuses
 
 Results = dict[tuple[str, str], float | None]  # by trial and cell
@@ -59,12 +61,52 @@ def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = (
             for trial in group:
                 if trial.id not in out and (trial.id, cell.key) not in results:
                     missing.setdefault(trial.id, []).append(cell)
-        if missing or samples == counts[-1]:
+        if missing:
             return missing
+        if samples == counts[-1]:
+            return _to_confirm(plan, events, field, results)
         values = {at: _value(contender, samples, results) for at, contender in enumerate(field)}
         best_first = sorted((at for at in values if values[at] < math.inf), key=values.__getitem__)
         field = [field[at] for at in best_first[: math.ceil(len(field) * plan.spec.screening.keep)]]
     return {}
+
+
+def _to_confirm(plan: Plan, events: list[Event], field: list[Contender], results: Results) -> dict[str, list[Cell]]:
+    """The cells of the first contenders on fresh noise that are not scored yet, by trial; all others are known.
+
+    What breaks a constraint, and what has lost its weights, is not scored again.
+    """
+    missing: dict[str, list[Cell]] = {}
+    if not confirms(plan):
+        return missing
+    full, left = plan.spec.evaluation.samples, plan.spec.confirm.best
+    last = {event.trial: event for event in events if isinstance(event, (TrialEnded, WeightsDropped))}
+    values = [_value(contender, full, results) for contender in field]
+    breaking = _breaking(plan, events) if plan.spec.limits else set()
+    for at in sorted(range(len(field)), key=values.__getitem__):
+        group, planned = field[at]
+        if left == 0 or values[at] == math.inf:
+            break
+        if any((trial.id, planned.cell.key) in breaking for trial in group):
+            continue
+        left -= 1
+        cell = confirming_cell(plan, planned)
+        for trial in group:
+            if (trial.id, cell.key) not in results and not isinstance(last.get(trial.id), WeightsDropped):
+                missing.setdefault(trial.id, []).append(cell)
+    return missing
+
+
+def _breaking(plan: Plan, events: list[Event]) -> set[tuple[str, str]]:
+    """The scored cells that break a constraint, by trial and key."""
+    trials, names = {trial.id: trial for trial in plan.trials}, [limit.metric for limit in plan.spec.limits]
+    found = set()
+    for event in only(events, CellScored):
+        if event.trial in trials:
+            record = CellRecord(trials[event.trial], event, None)
+            if not keeps_all({name: METRICS[name].of(record) for name in names}, plan.spec.limits):
+                found.add((event.trial, event.key))
+    return found
 
 
 def _results(plan: Plan, events: list[Event]) -> Results:
@@ -73,7 +115,7 @@ def _results(plan: Plan, events: list[Event]) -> Results:
     found: Results = {}
     for event in only(events, CellScored):
         value = None
-        if event.trial in trials and len(rounds(plan.spec)) > 1:
+        if event.trial in trials and (len(rounds(plan.spec)) > 1 or confirms(plan)):
             value = objective.of(CellRecord(trials[event.trial], event, None))
         found[event.trial, event.key] = None if value is None else objective.cost(value)
     return found

@@ -30,7 +30,7 @@ from sweeps.report.memorising import memorising
 from sweeps.report.pareto_front import front, front_answer, front_figure, objectives, written, written_name
 from sweeps.report.svg import figure, in_column
 from sweeps.results.importance import distinct, importances
-from sweeps.results.ranking import Row, noise_floor
+from sweeps.results.ranking import Row, noise_floor, winner_said
 from sweeps.results.seed_spread import spread_said
 from sweeps.storage.events import CellScored, Event, Progress, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
@@ -127,6 +127,11 @@ def answer(data: SweepData) -> list[str]:
         second += ": more seeds would tell" if best.seeds == 1 else ": more seeds or samples would tell"
     else:
         second = f"It is better than each of the {others} other cells by more than the error of their difference"
+    if best.confirmed is not None:
+        within = f" ± {figure(best.confirmed_interval)}" if best.confirmed_interval else ""
+        first += f" On fresh noise, which did not choose it, it has {figure(best.confirmed)}{within}."
+    if changed := winner_said(data.rows):
+        first += f" {changed[0].upper()}{changed[1:]}."
     if len(data.plan.trials) > 1 and best.seed_spread is not None:
         second += f"; {spread_said(best.seed_spread, best.seed_spread_from or '')}"
     return [first, second + "."]

@@ -10,6 +10,7 @@ from typing import Any
 from mpdit.errors import input_error
 from pipelines.scoring.metrics.registry import METRICS, Metric, measured_metrics
 from sweeps.planning.cell_metrics import metrics_of
+from sweeps.planning.confirmation import confirming_cell
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.planning.reuse import recorded_codes
 from sweeps.planning.staged_scoring import rounds, seed_groups
@@ -35,6 +36,7 @@ class Row:
     it keeps them. metrics: the mean of each further metric that the sweep measures, constrains or is asked for.
     freedom: degrees of freedom of `stderr`; interval: half the 95 % interval that follows. seed_spread: how far
     another training seed was taken to move a value, as a share of it, and seed_spread_from: where that is known from.
+    confirmed, confirmed_interval: its value on fresh noise, which did not choose it, and half its 95 % interval.
     other_code: where the trials have different code, whether any of this row's has not the best trial's.
     """
 
@@ -59,6 +61,8 @@ class Row:
     feasible: bool | None = None
     metrics: dict[str, float | None] | None = None
     other_code: bool | None = None
+    confirmed: float | None = None
+    confirmed_interval: float | None = None
 
     @property
     def kind(self) -> Metric:
@@ -82,7 +86,8 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """As `rank --json` shows it; what only some sweeps have is left out in the others."""
-        some = ("values", "pareto", "feasible", "metrics", "seed_spread", "seed_spread_from", "other_code")
+        some = {"values", "pareto", "feasible", "metrics", "seed_spread", "seed_spread_from", "other_code"}
+        some |= {"confirmed", "confirmed_interval"}
         return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
 
 
@@ -157,8 +162,54 @@ def _ranked(plan: Plan, events: list[Event], asked: Asked) -> list[Row]:
     if len(plan.spec.objective) > 1:
         found = _with_front(plan, found)
     found.sort(key=lambda pair: _order(pair[0], pair[1], front_first=by is None))
+    if kind.name == plan.spec.metrics[0] and plan.spec.confirm.best:
+        found = _confirmed_first(plan, found, results)
     placed = [(replace(row, rank=at), values) for at, (row, values) in enumerate(found, start=1)]
     return _with_code(plan, _compared(plan, placed, kind, asked.known), events)
+
+
+def _confirmed_first(
+    plan: Plan, found: list[tuple[Row, Measured | None]], results: _Results
+) -> list[tuple[Row, Measured | None]]:
+    """Add what fresh noise says of the first rows; those that it is known of come in its order, before all others.
+
+    A row that has not been confirmed keeps its place, and with it those behind: its turn is still to come.
+    """
+    trials = {trial.id: trial for trial in plan.trials}
+    planned_cells = {_post_hoc(plan, planned.params): planned for planned in plan.cells}
+    first: list[tuple[Row, Measured | None]] = []
+    for row, measured in found[: plan.spec.confirm.best]:
+        key = confirming_cell(plan, planned_cells[_post_hoc(plan, row.params)]).key
+        cells = {trials[name].recipe.seed: cell for name in row.trials if (cell := results.cells.get((name, key)))}
+        if not row.is_scored or len(cells) < len(row.trials):
+            break
+        if any(cell.metrics[results.by.name] is None for cell in cells.values()):
+            break
+        again = _measured(cells, results.by)
+        error = value_error(again)
+        confirmed = replace(row, confirmed=again.value, confirmed_interval=error.interval if error else None)
+        first.append((confirmed, measured))
+    first.sort(key=lambda pair: results.by.cost(pair[0].confirmed or 0.0))
+    return [*first, *found[len(first) :]]
+
+
+def _post_hoc(plan: Plan, params: dict[str, Any]) -> tuple[str, ...]:
+    """The values of the post-hoc axes, by which a row's cell is found."""
+    return tuple(str(params[axis]) for axis in plan.spec.post_hoc_axes)
+
+
+def winner_said(rows: list[Row]) -> str | None:
+    """One sentence where fresh noise has changed the winner."""
+    confirmed = [row for row in rows if row.confirmed is not None and row.cost is not None]
+    if len(confirmed) < 2:
+        return None
+    first = min(confirmed, key=lambda row: row.cost or 0.0)
+    if first is confirmed[0]:
+        return None
+    return (
+        f"fresh noise changes the winner: the first choice, {first.trial} with {first.value:.3f}, has "
+        f"{first.confirmed:.3f} there, and {confirmed[0].trial} has {confirmed[0].confirmed:.3f}"
+    )
 
 
 def _with_code(plan: Plan, rows: list[Row], events: list[Event]) -> list[Row]:
@@ -331,6 +382,6 @@ def _by_cell(plan: Plan, found: Iterable[tuple[Row, Measured]]) -> list[dict[Poi
     """For each cell the values of the trained points by seed."""
     cells: dict[tuple[str, ...], dict[Point, dict[int, float]]] = {}
     for row, measured in found:
-        cell = tuple(str(row.params[axis]) for axis in plan.spec.post_hoc_axes)
+        cell = _post_hoc(plan, row.params)
         cells.setdefault(cell, {})[tuple(row.trials)] = measured.values
     return list(cells.values())

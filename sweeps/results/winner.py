@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpdit.errors import input_error
 from sweeps.planning.plan import Plan, PlannedCell
-from sweeps.results.ranking import Row
+from sweeps.results.ranking import Row, winner_said
 from sweeps.storage.events import CellScored, Event, SweepStarted, encode
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import only
@@ -59,11 +59,14 @@ def export_winner(storage: Storage, ranked: RankedSweep, output: Path, transferr
     scored = encode(results[row.trial])
     kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")
     result = {name: scored[name] for name in kept}
+    if row.confirmed is not None:
+        result |= {"confirmed": row.confirmed, "confirmed_interval": row.confirmed_interval}
     seeds = {trial.id: trial.recipe.seed for trial in plan.trials}
     if row.kind.has_folds:  # what the model card calls a mean is of the distance
         result |= {"seeds": [seeds[trial] for trial in row.trials], "mean": row.value, "error": row.stderr}
     sweep = only(ranked.events, SweepStarted)[0].sweep
     source: dict[str, Any] = {"sweep": plan.spec.name, "sweep_id": sweep, "trial": row.trial, "params": row.params}
+    source["winner_changed"] = winner_said(ranked.rows)
     source["tied"] = sum(other.tied_with_best for other in ranked.rows)
     if transferred is None:
         return export(run, result, output, source)

@@ -81,7 +81,10 @@ def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequenc
     fewest = min((cell.samples for own in events for cell in only(own, CellScored)), default=0)
     for trial, own in zip(trials, events, strict=True):
         for cell in only(own, CellScored):
-            if cell.samples == fewest:
+            if (
+                cell.samples == fewest
+                and cell.params.get("evaluation.seed", spec.evaluation.seed) == spec.evaluation.seed
+            ):
                 found = metrics_of(trial, cell, own, asked)
                 known = {metric: value for metric, value in found.items() if value is not None}
                 if len(known) == len(asked):

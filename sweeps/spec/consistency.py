@@ -1,12 +1,13 @@
 """Check, before anything starts, that the parts of a sweep file fit together."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from mpdit.errors import input_error, nearest
 from pipelines.scoring.metrics.registry import METRICS
 from pipelines.yaml_file import Document
-from sweeps.spec.model import SweepSpec
+from sweeps.spec.model import Confirm, SweepSpec
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES, SearchAlgorithm
 from sweeps.spec.space import SEED, Domain
@@ -22,6 +23,7 @@ def check_consistency(document: Document, spec: SweepSpec) -> None:
         raise input_error(f"{document.place(('objective',))}: a metric is named twice", given=", ".join(spec.metrics))
     _check_scheduler(document, spec)
     _check_budget(document, spec)
+    _check_confirm(document, spec)
     batches = spec.axes.get("batch", [spec.recipe.batch])
     for batch in batches.values or [] if isinstance(batches, Domain) else batches:
         check_shared(batch, spec.resources.workers_per_trial, document.place(("resources", "workers_per_trial")))
@@ -172,6 +174,19 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
             f"{place}: {scheduler.kind} cannot stop a training by {spec.metrics[0]}",
             given=f"objective: {spec.metrics[0]}",
             allowed=", ".join(metric.name for metric in METRICS if kind.can_stop_by(metric)),
+        )
+
+
+def _check_confirm(document: Document, spec: SweepSpec) -> None:
+    """Raises InputError where more cells are to be scored again than there are."""
+    size, widths = spec.space.size, [spec.axes[path] for path in spec.post_hoc_axes]
+    points = min(size, spec.search.trials or size) if size is not None else spec.search.trials
+    cells = (points or 1) * math.prod(len(values) for values in widths)
+    if spec.confirm.best > max(cells, Confirm().best):
+        raise input_error(
+            f"{document.place(('confirm', 'best'))}: there are not so many cells to score again",
+            given=f"best: {spec.confirm.best}",
+            allowed=f"0 to {cells}",
         )
 
 

@@ -134,6 +134,16 @@ class Screening(Settings):
     keep: float = Field(1 / 3, gt=0, lt=1)
 
 
+class Confirm(Settings):
+    """How the first cells are scored again, on fresh noise, once all are known. best: so many of them; 0: none.
+
+    samples null: as many as the evaluation draws. See sweeps/planning/confirmation.py.
+    """
+
+    best: int = Field(3, ge=0)
+    samples: int | None = Field(None, ge=FOLDS)
+
+
 class Budget(Settings):
     """Limits on a sweep, over all its starts; one that is reached ends it with what it has.
 
@@ -203,6 +213,7 @@ class SweepSpec(Settings):
     )
     evaluation: Evaluation = Evaluation()
     screening: Screening = Screening()
+    confirm: Confirm = Confirm()
     resources: Resources = Resources()
     budget: Budget = Budget()
     retention: Retention = Retention()

@@ -289,11 +289,13 @@ class MLflowWriter:
         from mlflow.entities import RunTag
 
         self._child(event)
-        trial = self.trials[event.trial]
+        trial, asked = self.trials[event.trial], self.plan.spec.evaluation
         recipe = flat(trial.recipe.model_dump())
         name = label({**trial.params, **event.params}, list(self.plan.spec.axes))
         if WIDTH not in self.plan.spec.axes:
             name += f", σ_rel {event.params[WIDTH]}"
+        if event.params.get("evaluation.seed", asked.seed) != asked.seed:
+            name += ", on fresh noise"
         run = self._run(trial.id, event.cell, name, event.time, {**recipe, **event.params})
         metrics = {
             **({"frechet": event.value} if event.samples == self.plan.spec.evaluation.samples else {}),

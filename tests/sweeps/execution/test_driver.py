@@ -191,3 +191,16 @@ def test_a_search_learns_stops_trials_at_a_rung_and_keeps_to_its_budget(tmp_path
     stopped = {line.trial: line for line in only(whole, TrialEnded) if line.outcome == "stopped"}
     assert all("others are better at this rung" in str(line.reason) for line in stopped.values())
     assert ran(plan(), storage) == (SweepEnd("completed", worked=0), [])
+
+
+def test_the_first_cells_are_scored_again_on_fresh_noise_by_the_same_start(tmp_path: Path) -> None:
+    """Nothing is trained for it, and the next start has nothing to do."""
+    storage, plan = Storage(tmp_path), small(confirm={"best": 2})
+    end, events = ran(plan, storage)
+    assert end == SweepEnd("completed", worked=2)
+    cells = only(events, CellScored)
+    assert Counter(cell.params["evaluation.seed"] for cell in cells) == {0: 4, 1: 2}
+    assert len(only(events, Progress)) == 18
+    rows = rank(plan, events)
+    assert [row.confirmed is not None for row in rows] == [True, True, False, False]
+    assert ran(plan, storage) == (SweepEnd("completed", worked=0), [])
