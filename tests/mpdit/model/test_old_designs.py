@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from mpdit.model.architecture import architecture_from
 from mpdit.model.design import DESIGNS, SWITCHES, choose_design
 from mpdit.model.old_designs import OLD_SWITCHES, current_model, current_values, is_old
-from mpdit.model.transformer import architecture_from
 from tests.conftest import small_architecture
 
 
