@@ -70,8 +70,8 @@ def write_bands(path: Path, panels: Bands, across: str, up: str) -> None:
             axis.fill_between(at, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
         axis.set_title(title, fontsize=9)
         axis.set(xlabel=across, xticks=range(max(map(len, bands.values()))))
-        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
+    axes[0][0].set_ylim(bottom=0)  # once all are drawn: it ends the scaling of the axis that they share
     axes[0][0].set_ylabel(up, fontsize=9)
     axes[0][-1].legend(fontsize="small", title="band: ± 3 std", title_fontsize="small")
     figure.tight_layout()

@@ -3,8 +3,8 @@
 A few steps at a large learning rate, at several widths, on one batch: under a parametrisation whose learning rates
 transfer, no activation and no change of one grows or shrinks with the width. Both are root mean squares over the
 batch: of the residual stream after each half of each block and of the answer, and of its difference from the start.
-Streams of design F begin each sum at unit magnitude, so two of them are never more than 2.6 apart: there choose --lr so
-that the changes stay below 1.
+Streams of design F begin each sum at unit magnitude, so how far they can move is limited: there choose --lr so that the
+changes stay below 1.
 Source: arXiv 2203.03466, Appendix D.1.
 """
 
