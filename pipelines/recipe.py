@@ -12,14 +12,18 @@ from mpdit.data.registry import DATASETS, open_dataset
 from mpdit.diffusion.objectives.edm import Edm
 from mpdit.diffusion.objectives.registry import OBJECTIVES, Objective, fitted
 from mpdit.errors import input_error
-from mpdit.model.architecture import PARAMETRIZATIONS, SIZES, Architecture
+from mpdit.model.architecture import PARAMETRIZATIONS, SIZES, Architecture, check_kinds
 from mpdit.model.attention.registry import ATTENTIONS
 from mpdit.model.attention.softmax import Softmax
 from mpdit.model.design import DESIGNS, SWITCHES, VARIANTS, Design, choose_design
 from mpdit.model.mlp.registry import MLPS
 from mpdit.model.mlp.silu import Silu
 from mpdit.model.modulation.registry import MODULATIONS, modulation_name, parse_modulation
+from mpdit.model.norm.layer import Layer
+from mpdit.model.norm.registry import NORMS
 from mpdit.model.old_designs import current_model
+from mpdit.model.positions.registry import POSITIONS
+from mpdit.model.positions.table import Table
 from mpdit.training.ema import check_sigma_rel
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
 from pipelines.known_facts import DatasetFacts, dataset_facts
@@ -54,6 +58,9 @@ class Model(Settings):
     modulation: Modulation = "scale+shift+gate"
     attention: Annotated[Any, OneOf(ATTENTIONS, "softmax")] = Softmax()
     mlp: Annotated[Any, OneOf(MLPS, "silu")] = Silu()
+    positions: Annotated[Any, OneOf(POSITIONS, "table")] = Table()
+    norm: Annotated[Any, OneOf(NORMS, "layer")] = Layer()
+    skips: bool = False  # long skips between mirrored blocks, with gains that start at 0
     design: Annotated[str, known(DESIGNS, "design")] = "F"
     variant: Annotated[str, known(VARIANTS, "variant")] | None = None
     cosine_attention: bool | None = None  # the design's own, as all that follow
@@ -101,9 +108,7 @@ class Model(Settings):
 
     @model_validator(mode="after")
     def _design_holds(self) -> "Model":
-        design = self.chosen_design()
-        self.attention.check(design)
-        self.mlp.check(design)
+        check_kinds(self.chosen_design(), self.attention, self.mlp, self.positions, self.norm)
         return self
 
 
@@ -211,6 +216,9 @@ class Recipe(Settings):
             base_width=self.optimizer.base_width if self.optimizer.parametrization == "mup" else None,
             attention=self.model.attention,
             mlp=self.model.mlp,
+            positions=self.model.positions,
+            norm=self.model.norm,
+            skips=self.model.skips,
         )
 
     def prediction(self, dataset: Dataset | DatasetFacts) -> Objective:

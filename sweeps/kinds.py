@@ -10,6 +10,8 @@ from mpdit.diffusion.samplers.registry import SAMPLERS
 from mpdit.model.attention.registry import ATTENTIONS
 from mpdit.model.mlp.registry import MLPS
 from mpdit.model.modulation.registry import MODULATIONS
+from mpdit.model.norm.registry import NORMS
+from mpdit.model.positions.registry import POSITIONS
 from mpdit.registry import Registry, needed_settings, settings_of
 from mpdit.scoring.extractors.registry import EXTRACTORS
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
@@ -23,6 +25,8 @@ REGISTRIES: dict[str, Registry[Any]] = {  # where a file names them
     "`recipe.model.modulation`, joined by +": MODULATIONS,
     "`recipe.model.attention`": ATTENTIONS,
     "`recipe.model.mlp`": MLPS,
+    "`recipe.model.positions`": POSITIONS,
+    "`recipe.model.norm`": NORMS,
     "`recipe.objective`": OBJECTIVES,
     "`recipe.optimizer.schedule`": LR_SCHEDULES,
     "`recipe.data`": DATASETS,

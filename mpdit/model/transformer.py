@@ -40,25 +40,6 @@ EMBEDDING_T = 0.5  # t of `mp_sum` for patches and positions, and for noise leve
 NOISE_CHANNELS = 256
 
 
-def sincos_positions(grid: int, width: int) -> Tensor:
-    """Return fixed 2-D sine and cosine positions, as in DiT: (grid², width).
-
-    They are on the CPU also where a network is only counted (`parameter_count`): on the meta device this arithmetic
-    would import the compiler.
-    """
-    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
-    angle = torch.outer(torch.arange(grid, dtype=torch.float64, device="cpu"), frequency)
-    line = torch.cat([angle.sin(), angle.cos()], dim=-1)  # (grid, width/2)
-    rows, columns = line.repeat_interleave(grid, 0), line.repeat(grid, 1)
-    return torch.cat([rows, columns], dim=-1).float()
-
-
-def unit_positions(grid: int, width: int) -> Tensor:
-    """Return `sincos_positions` of unit magnitude and zero mean: (grid², width)."""
-    table = sincos_positions(grid, width)
-    return normalize(table - table.mean(-1, keepdim=True))
-
-
 def patchify(images: Tensor, patch: int) -> Tensor:
     """Cut images into patches: (batch, channels, height, width) → (batch, tokens, patch²·channels)."""
     b, c, h, w = images.shape
@@ -74,9 +55,10 @@ def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, grid * patch, grid * patch)
 
 
-def layer_norm(design: Design, width: int) -> nn.Module:
-    """Build DiT's LayerNorm without parameters, or nothing where the layers keep magnitudes."""
-    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) if design.layer_norm else nn.Identity()
+def norm_layer(architecture: Architecture) -> nn.Module:
+    """Build what stands before a modulation: nothing where the layers keep magnitudes."""
+    a = architecture
+    return a.norm.build(a.width) if a.design.layer_norm else nn.Identity()
 
 
 def residual_sum(design: Design) -> MPSum | PlainSum:
@@ -87,10 +69,11 @@ def residual_sum(design: Design) -> MPSum | PlainSum:
 class SubLayer(nn.Module):
     """x ← x ⊕ gate(branch(modulate(norm(x)))): one half of a block. Eq. 4 of arXiv 2505.19122."""
 
-    def __init__(self, branch: nn.Module, width: int, kinds: tuple[str, ...], design: Design) -> None:
+    def __init__(self, branch: nn.Module, architecture: Architecture) -> None:
         super().__init__()
-        self.norm = layer_norm(design, width)
-        self.conditioner = conditioner(design, width, kinds)
+        a, design = architecture, architecture.design
+        self.norm = norm_layer(a)
+        self.conditioner = conditioner(design, a.width, parse_modulation(a.modulation))
         self.modulate = Modulate()
         self.branch = branch
         self.residual = residual_sum(design)  # its output is observed as it is, so that drift shows also in design F
@@ -108,12 +91,39 @@ class Block(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a = architecture
-        kinds = parse_modulation(a.modulation)
-        self.attention = SubLayer(a.attention.build(a.width, a.heads, a.design), a.width, kinds, a.design)
-        self.mlp = SubLayer(a.mlp.build(a.width, a.design), a.width, kinds, a.design)
+        attention = a.attention.build(a.width, a.heads, a.design)
+        if a.positions.turns_heads:
+            attention.turn = a.positions.turn(a.resolution // a.patch, a.width // a.heads)
+        self.attention = SubLayer(attention, a)
+        self.mlp = SubLayer(a.mlp.build(a.width, a.design), a)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         return self.mlp(self.attention(x, condition), condition)
+
+
+class LongSkips(nn.Module):
+    """Add what a block of the first half began with to what its mirror image begins with: U-ViT, arXiv 2209.12152.
+
+    x ← x + g·s with a learned scalar g for each pair, 0 at the start, where the published code has a matrix, which the
+    designs of unit rows could not start at 0. Where sums keep magnitude it is divided by √(1 + g²), and where streams
+    are brought back, so is this one. The last stream kept is the first one added; an odd depth leaves a middle block.
+    """
+
+    def __init__(self, depth: int, design: Design) -> None:
+        super().__init__()
+        self.depth, self.mp_residual = depth, design.mp_residual
+        self.gains = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in range(depth // 2))
+        self.renormalize = Renormalize() if design.renormalized else nn.Identity()
+
+    def forward(self, number: int, x: Tensor, streams: list[Tensor]) -> Tensor:
+        """Return what block `number` begins with: x (batch, tokens, channels), put on `streams` or with one of them."""
+        if number < self.depth // 2:
+            streams.append(x)
+        if number < (self.depth + 1) // 2:
+            return x
+        gain = self.gains[self.depth - 1 - number]
+        total = x + gain * streams.pop()
+        return self.renormalize(total * torch.rsqrt(1 + gain.square()) if self.mp_residual else total)
 
 
 class FinalLayer(nn.Module):
@@ -126,7 +136,7 @@ class FinalLayer(nn.Module):
         super().__init__()
         a, design = architecture, architecture.design
         parts = [name for name in parse_modulation(a.modulation) if MODULATIONS[name].place == "input"]
-        self.norm = layer_norm(design, a.width)
+        self.norm = norm_layer(a)
         self.conditioner = conditioner(design, a.width, parts)
         self.modulate = Modulate()
         self.proj_out = linear(design, a.width, a.patch**2 * a.out_channels, init_std=0.0)
@@ -164,7 +174,7 @@ class Transformer(nn.Module):
     about −2 … 2 (ln σ / 4), labels: (batch,) int64 with `classes` meaning "no class".
     """
 
-    pos_embed: Tensor
+    pos_embed: Tensor | None
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -173,22 +183,26 @@ class Transformer(nn.Module):
         grid = a.resolution // a.patch
         self.ones = int(d.weight_normalization)  # normalised maps have no bias: a channel of ones stands for it
         self.patch_embed = linear(d, a.patch**2 * a.channels + self.ones, a.width)
-        pos_embed = unit_positions(grid, a.width) if d.mp_positions else sincos_positions(grid, a.width)
-        self.register_buffer("pos_embed", pos_embed, persistent=False)
+        self.register_buffer("pos_embed", a.positions.table(grid, a.width, d), persistent=False)
         self.noise_embed = NoiseEmbedding(a.width, d)
         self.class_embed = (MPEmbedding if d.mp_embedding else Embedding)(a.classes + 1, a.width)
         self.blocks = nn.ModuleList(Block(a) for _ in range(a.depth))
+        self.skips = LongSkips(a.depth, d) if a.skips else None
         self.final = FinalLayer(a)
 
     def forward(self, images: Tensor, c_noise: Tensor, labels: Tensor) -> Tensor:
         a = self.architecture
         x = self.patch_embed(F.pad(patchify(images, a.patch), (0, self.ones), value=1.0))
-        x = mp_sum(x, self.pos_embed, EMBEDDING_T) if a.design.mp_positions else x + self.pos_embed
+        if self.pos_embed is not None:
+            x = mp_sum(x, self.pos_embed, EMBEDDING_T) if a.design.mp_positions else x + self.pos_embed
         if a.design.renormalized:
             x = normalize(x)
         noise, label = self.noise_embed(c_noise), self.class_embed(labels)
         condition = mp_sum(noise, label, EMBEDDING_T) if a.design.mp_embedding else noise + label
-        for block in self.blocks:
+        streams: list[Tensor] = []  # that long skips have still to add
+        for number, block in enumerate(self.blocks):
+            if self.skips is not None:
+                x = self.skips(number, x, streams)
             x = block(x, condition)
         return unpatchify(self.final(x, condition), a.patch, a.out_channels)
 
@@ -232,4 +246,5 @@ def forward_flop(architecture: Architecture) -> int:
     """
     a = architecture
     tokens = (a.resolution // a.patch) ** 2
-    return 2 * parameter_count(a) * tokens + a.depth * a.attention.flop(tokens, a.width)
+    more = a.attention.flop(tokens, a.width, a.heads) + a.mlp.flop(tokens, a.width)
+    return 2 * parameter_count(a) * tokens + a.depth * more

@@ -17,16 +17,18 @@ class Softmax:
 
     name: ClassVar[str] = "softmax"
     doc: ClassVar[str] = "every token attends to every token (arXiv 1706.03762)"
+    turns_heads: ClassVar[bool] = True
 
     def check(self, design: Design) -> None:
         """Accept every design."""
 
     def build(self, width: int, heads: int, design: Design) -> "nn.Module":
         """Build the layer of this width."""
-        from mpdit.model.attention.layers.softmax import SoftmaxAttention
+        from mpdit.model.attention.layers.heads import HeadedAttention
+        from mpdit.model.attention.layers.softmax import softmax
 
-        return SoftmaxAttention(width, heads, design)
+        return HeadedAttention(width, heads, design, softmax)
 
-    def flop(self, tokens: int, width: int) -> int:
+    def flop(self, tokens: int, width: int, heads: int) -> int:
         """Count 2·tokens²·width operations each for the logits and for the weighted sum."""
         return 4 * tokens**2 * width

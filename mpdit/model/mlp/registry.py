@@ -21,5 +21,11 @@ class Mlp(Protocol):
     def build(self, width: int, design: Design) -> "nn.Module":
         """Build the layer: x: (batch, tokens, channels) → the same shape."""
 
+    def flop(self, tokens: int, width: int) -> int:
+        """Count the floating-point operations of one forward pass of one sample, beside those of its weights.
+
+        It is negative where a weight is not used for every token: what its weights cost counts each for all.
+        """
+
 
 MLPS: Registry[type[Mlp]] = Registry("MLP", "mpdit.model.mlp")

@@ -27,7 +27,7 @@ class Mean:
         """The layer of this width; it has no heads."""
         return MeanAttention(width, self.own, design)
 
-    def flop(self, tokens: int, width: int) -> int:
+    def flop(self, tokens: int, width: int, heads: int) -> int:
         """The mean, and its sum with the values."""
         return 3 * tokens * width
 

@@ -3,14 +3,14 @@ import torch
 
 from mpdit.errors import InputError
 from mpdit.model.architecture import SIZES, Architecture
-from mpdit.model.attention.layers.softmax import SoftmaxAttention
+from mpdit.model.attention.softmax import Softmax
 from mpdit.model.design import DESIGNS, SWITCHES, choose_design
 from mpdit.model.layers import magnitude, normalised_weights, normalize
+from mpdit.model.positions.layers.table import unit_positions
 from mpdit.model.transformer import (
     build_transformer,
     parameter_count,
     patchify,
-    unit_positions,
     unpatchify,
 )
 from mpdit.randomness import normal
@@ -69,7 +69,7 @@ def test_attention_ignores_the_order_of_tokens() -> None:
 
 
 def test_attention_ignores_the_magnitude_of_queries_and_keys() -> None:
-    attention = SoftmaxAttention(32, 2, DESIGNS["F"])
+    attention = Softmax().build(32, 2, DESIGNS["F"])
     torch.nn.init.normal_(attention.qkv.weight)
     torch.nn.init.normal_(attention.proj.weight)
     x = normal((2, 16, 32), 0, 0, "x")
@@ -155,10 +155,46 @@ def test_design_e_blends_streams_and_attends_as_published_and_f_brings_them_back
         )
 
 
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_long_skips_start_as_the_network_without_them(design: str, depth: int) -> None:
+    plain, skipping = (
+        build_transformer(small_architecture(depth=depth, design=DESIGNS[design], skips=skips), seed=0)
+        for skips in (False, True)
+    )
+    count = parameter_count(plain.architecture)
+    assert parameter_count(skipping.architecture) == count + depth // 2
+    for network in (plain, skipping):
+        for name, parameter in network.named_parameters():
+            if not name.startswith("skips"):
+                torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(len(name)))
+    inputs = normal((2, 1, 8, 8), 0, 0, "x"), torch.zeros(2), torch.arange(2)
+    torch.testing.assert_close(skipping(*inputs), plain(*inputs), rtol=1e-3, atol=1e-3)
+    skipping(*inputs).square().sum().backward()
+    assert all(gain.grad is not None and gain.grad != 0 for gain in skipping.skips.gains)
+
+
+@pytest.mark.parametrize("design", ["A", "E", "F"])
+def test_the_last_stream_kept_is_the_first_one_added(design: str) -> None:
+    network = build_transformer(small_architecture("none", depth=5, design=DESIGNS[design], skips=True), seed=0)
+    begun: list[torch.Tensor] = []
+    for block in network.blocks:
+        block.register_forward_pre_hook(lambda _block, given: begun.append(given[0]))
+        block.register_forward_hook(lambda _block, given, _output: given[0] + 1)
+    network.skips.gains[0].data.fill_(0.5)
+    network.skips.gains[1].data.fill_(2.0)
+    network(normal((2, 1, 8, 8), 0, 0, "x"), torch.zeros(2), torch.arange(2))
+    back = normalize if design == "F" else torch.nn.Identity()
+    divisors = (1.0, 1.0) if design == "A" else (5**0.5, 1.25**0.5)
+    torch.testing.assert_close(begun[2], begun[1] + 1)
+    torch.testing.assert_close(begun[3], back((begun[2] + 1 + 2.0 * begun[1]) / divisors[0]))
+    torch.testing.assert_close(begun[4], back((begun[3] + 1 + 0.5 * begun[0]) / divisors[1]))
+
+
 def test_plain_attention_feels_the_magnitude_of_queries_and_keys() -> None:
     x = normal((2, 16, 32), 0, 0, "x")
     for design, feels in (("A", True), ("B", False)):
-        attention = SoftmaxAttention(32, 2, DESIGNS[design])
+        attention = Softmax().build(32, 2, DESIGNS[design])
         for layer in (attention.qkv, attention.proj):
             torch.nn.init.normal_(layer.weight)
             torch.nn.init.zeros_(layer.bias)

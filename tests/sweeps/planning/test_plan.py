@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -146,3 +148,21 @@ def test_a_sweep_that_scored_classes_in_turn_goes_on_so() -> None:
     for events in ([], [today], [structs.replace(old, origin="another"), today]):
         assert make_plan(plan.spec, events).cells == plan.cells
     assert rank(plan, [old, ended(plan, 0)])[0].value is None  # not mixed
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        (
+            {"model.attention": ["softmax", "conv"], "model.positions": ["table", "rope2d"]},
+            "attention: conv, positions: rope2d",
+        ),
+        ({"model.attention": ["linear"], "model.positions": ["rope2d"]}, "attention: linear, positions: rope2d"),
+        ({"model.design": ["A", "F"], "model.norm": ["rms"]}, "norm: rms, in a design without layer_norm"),
+        ({"model.renormalized": [True], "model.mp_residual": [False]}, "renormalized: true, mp_residual: false"),
+        ({"model.variant": ["map-dit"], "model.renormalized": [True]}, "variant map-dit sets renormalized itself"),
+    ],
+)
+def test_layers_that_do_not_go_together_are_found_before_anything_trains(axes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        plan_of(axes)

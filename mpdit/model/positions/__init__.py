@@ -1,0 +1,1 @@
+"""Kinds of positions, one a file: `model.positions` of a recipe."""

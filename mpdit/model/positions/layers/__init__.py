@@ -1,0 +1,1 @@
+"""The tables and layers of the kinds of positions: what imports torch."""
