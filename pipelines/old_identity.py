@@ -39,6 +39,7 @@ SECTIONS = {
 }
 FIELDS = {*SECTIONS, "data", "objective", "ema", "steps", "batch", "label_dropout", "seed"}
 OBJECTIVES = {"edm", "ddpm", "flow"}
+OBJECTIVE = ("p_mean", "p_std", "uncertainty")  # their settings
 
 
 def known_trial_id(recipe: Recipe, is_known: Callable[[str], bool]) -> str:
@@ -62,7 +63,8 @@ def _existed(recipe: Recipe) -> bool:
     changed, design = changed_fields(recipe), dataclasses.asdict(recipe.model.chosen_design())
     if design["renormalized"] != implied_renormalized(design):
         return False
-    known = all(set(changed.get(section, {})) <= fields for section, fields in SECTIONS.items())
+    sections = SECTIONS | {"objective": {"name", *OBJECTIVE}}
+    known = all(set(changed.get(section, {})) <= fields for section, fields in sections.items())
     return known and set(changed) <= FIELDS and recipe.objective.name in OBJECTIVES
 
 
@@ -102,7 +104,8 @@ def trial_id_of_0_1(recipe: Recipe) -> str | None:
 def _objective(objective: Objective) -> dict[str, Any]:
     """The objective in the fields of the release, in which the mean of EDM's noise levels was a number."""
     mean = {"p_mean": objective.mean} if isinstance(objective, Edm) else {}
-    return {name: value for name, value in (objective_as_dict(objective) | mean).items() if name != "pixels"}
+    known = ("name", "sigma_data", *OBJECTIVE)
+    return {name: value for name, value in (objective_as_dict(objective) | mean).items() if name in known}
 
 
 def cell_key_of_0_1(params: Mapping[str, Any]) -> str:

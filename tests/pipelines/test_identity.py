@@ -28,6 +28,7 @@ RECIPES: list[tuple[dict[str, Any], str, str]] = [  # fields, today's name, the 
         "3624d02cb9",
     ),
     ({"objective": {"name": "ddpm"}, "model": {"variant": "map-dit"}}, "b1ed9be5ef", "9db5e7e4a3"),
+    ({"objective": {"name": "flow"}}, "82c5c4a7af", "007c3be3d0"),
     ({"optimizer": {"parametrization": "mup", "base_width": 128}, "model": {"width": 32}}, "05d9e495f2", "823983f4e9"),
     ({"runtime": {"precision": "bf16"}, "batch": 64, "label_dropout": 0.2}, "da03c4de6e", "54b5b2c890"),
 ]
@@ -148,6 +149,7 @@ def test_the_paper_s_design_is_another_training_and_was_unknown_to_older_release
     assert trial_id(ours) == trial_id(Recipe())
     assert trial_id(paper) != trial_id(ours)
     assert trial_id_of_0_1(paper) is None
+    assert trial_id_of_0_1(Recipe.model_validate({"objective": {"name": "flow", "t_std": 1.0}})) is None
     by_switch = Recipe.model_validate({"model": {"renormalized": False}})
     assert trial_id(by_switch) == trial_id(paper)
     assert Recipe.model_validate(paper.model_dump()) == paper

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -15,7 +16,7 @@ from mpdit.randomness import normal
 from mpdit.schedules import ddpm_sigmas
 from tests.conftest import small_architecture
 
-ALL = [Edm(0.75), Ddpm(0.75), Flow(0.75)]
+ALL = [Edm(0.75), Ddpm(0.75), Flow(0.75), Flow(0.75, t_std=1.0, shift=2.0)]
 
 
 def small(objective: Objective) -> Denoiser:
@@ -102,6 +103,26 @@ def test_flow_draws_t_uniformly() -> None:
     sigma = levels(Flow(1.0))
     t = (sigma / (1 + sigma)).sort().values
     torch.testing.assert_close(t, torch.linspace(0, 1, len(t)), atol=0.02, rtol=0)
+
+
+def test_logit_normal_times_are_edm_s_levels_and_a_shift_moves_their_mean() -> None:
+    drawn = normal((1000,), 0, 0, "z")
+    flow = Flow(1.0, t_mean=-0.5, t_std=1.3)
+    torch.testing.assert_close(flow.noise_levels(drawn), Edm(1.0, p_mean=-0.5, p_std=1.3).noise_levels(drawn))
+    moved = Flow(1.0, t_mean=-0.5 + math.log(3), t_std=1.3)
+    shifted = dataclasses.replace(flow, shift=3.0)
+    torch.testing.assert_close(shifted.noise_levels(drawn), moved.noise_levels(drawn))
+
+
+def test_a_shift_of_uniform_times_is_its_formula() -> None:
+    drawn = normal((1000,), 0, 0, "z")
+    t, shifted = (s / (1 + s) for s in (Flow(1.0, shift=a).noise_levels(drawn) for a in (1.0, 3.0)))
+    torch.testing.assert_close(shifted, 3 * t / (1 + 2 * t))
+
+
+def test_uniform_times_have_no_mean() -> None:
+    with pytest.raises(InputError, match="logit-normal"):
+        Flow(1.0, t_mean=1.0)
 
 
 def test_the_step_back_has_bayes_mean_and_variance() -> None:
