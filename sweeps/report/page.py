@@ -29,7 +29,7 @@ from sweeps.report.figures import (
 from sweeps.report.memorising import memorising
 from sweeps.report.pareto_front import front, front_answer, front_figure, objectives, written, written_name
 from sweeps.report.svg import figure, in_column
-from sweeps.results.importance import distinct, importances
+from sweeps.results.importance import Importance, distinct, importances, local_importances
 from sweeps.results.ranking import Row, noise_floor, winner_said
 from sweeps.results.seed_spread import spread_said
 from sweeps.storage.events import CellScored, Event, Progress, SweepStarted, TrialEnded
@@ -76,7 +76,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         shown=SHOWN,
         maps=maps(data),
         figures=[found for found in (front_figure(data), curves(data), magnitudes(data), learning(data)) if found],
-        importances=importances(plan, rows),
+        importances=_importances(plan, rows),
         parallel=parallel(data),
         samples=samples(storage, data),
         trials=costs(data),
@@ -85,6 +85,22 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         provenance=_provenance(data),
         spec=yaml.safe_dump(plan.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
+
+
+def _importances(plan: Plan, rows: list[Row]) -> list[tuple[str, float, str, str]]:
+    """For each axis its share overall, that with its interval, and that around the best cell, as text."""
+    overall, local = importances(plan, rows), local_importances(rows)
+
+    def said(found: Importance | None) -> str:
+        if found is None:
+            return "–"
+        return f"{found.share:.2f}" + ("" if found.low is None else f" ({found.low:.2f}–{found.high:.2f})")
+
+    axes = dict.fromkeys([*overall, *local])
+    return [
+        (axis, (overall.get(axis) or local[axis]).share, said(overall.get(axis)), said(local.get(axis)))
+        for axis in axes
+    ]
 
 
 def question(data: SweepData) -> str:

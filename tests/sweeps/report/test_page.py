@@ -13,7 +13,7 @@ from sweeps.planning.plan import Plan
 from sweeps.report.figures import learning, magnitudes, maps, sweep_data
 from sweeps.report.page import answer, render, write_report
 from sweeps.report.svg import Chart, Scale, Series, figure, in_column, line_chart
-from sweeps.results.importance import importances, write_study
+from sweeps.results.importance import importances, local_importances, write_study
 from sweeps.results.ranking import rank
 from sweeps.storage.events import CellScored, Event, Progress, SweepEnded, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
@@ -218,8 +218,25 @@ def test_the_axis_that_decides_is_the_most_important() -> None:
     rows = rank(plan, [*cells, *(ended(plan, at) for at in range(len(plan.trials)))])
     found = importances(plan, rows)
     assert next(iter(found)) == "optimizer.lr"
-    assert sum(found.values()) == pytest.approx(1)
+    assert sum(each.share for each in found.values()) == pytest.approx(1)
+    assert all(each.low <= each.share <= each.high for each in found.values())
     assert importances(plan, rows[:3]) == {}
+
+
+def test_around_the_best_an_axis_matters_that_does_not_overall() -> None:
+    """The rate moves the value a hundredfold; at the best rates the modulation moves it by a third."""
+    plan = plan_of({"model.modulation": ["scale", "rotation"], "optimizer.lr": [0.01, 0.02, 0.03, 0.04]})
+    values, factor = {0.01: 9000.0, 0.02: 400.0, 0.03: 82.0, 0.04: 81.0}, {"scale": 1.0, "rotation": 1.37}
+    found = [values[t.params["optimizer.lr"]] * factor[t.params["model.modulation"]] for t in plan.trials]
+    cells = [scored(plan, at, 0, value, stderr=0.01) for at, value in enumerate(found)]
+    rows = rank(plan, [*cells, *(ended(plan, at) for at in range(8))])
+    overall, local = importances(plan, rows), local_importances(rows)
+    assert next(iter(overall)) == "optimizer.lr"
+    assert next(iter(local)) == "model.modulation"
+    assert local["model.modulation"].share > 0.9
+    assert sum(each.share for each in local.values()) == pytest.approx(1)
+    assert all(0 <= each.low <= each.high <= 1 for each in local.values())
+    assert local_importances([row for row in rows if row.rank in (1, 8)]) == {}  # they differ in both axes
 
 
 def test_the_cells_are_an_optuna_study_in_a_file(plan: Plan, tmp_path: Path) -> None:
