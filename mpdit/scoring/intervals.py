@@ -50,6 +50,8 @@ def error_over_seeds(values: Sequence[float]) -> StandardError:
 def combined(parts: Iterable[StandardError]) -> StandardError:
     """Return the error of a sum of independent parts; degrees of freedom by Welch and Satterthwaite."""
     known = [part for part in parts if part.error]
+    if len(known) == 1:
+        return known[0]  # to the last digit
     variance = sum(part.error**2 for part in known)
     weighed = sum(part.error**4 / part.freedom for part in known)
     return StandardError(math.sqrt(variance), variance**2 / weighed if weighed else math.inf)

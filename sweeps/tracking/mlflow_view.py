@@ -292,13 +292,11 @@ class MLflowWriter:
         trial, asked = self.trials[event.trial], self.plan.spec.evaluation
         recipe = flat(trial.recipe.model_dump())
         name = label({**trial.params, **event.params}, list(self.plan.spec.axes))
-        if WIDTH not in self.plan.spec.axes:
-            name += f", σ_rel {event.params[WIDTH]}"
-        if event.params.get("evaluation.seed", asked.seed) != asked.seed:
-            name += ", on fresh noise"
+        name += f", σ_rel {event.params[WIDTH]}" if WIDTH not in self.plan.spec.axes else ""
+        name += ", on fresh noise" if event.params.get("evaluation.seed", asked.seed) != asked.seed else ""
         run = self._run(trial.id, event.cell, name, event.time, {**recipe, **event.params})
         metrics = {
-            **({"frechet": event.value} if event.samples == self.plan.spec.evaluation.samples else {}),
+            **({"frechet": event.value} if event.samples == asked.samples else {}),
             event.metric: event.value,
             "stderr": event.stderr,
             "magnitude_drift": event.magnitude_drift,
