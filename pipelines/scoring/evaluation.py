@@ -79,8 +79,20 @@ def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
                 given="data.holdout: 0",
                 hint="data: {holdout: 0.1} keeps a tenth of the images out of training",
             )
+        _check_features(asked, extractor)
         if asked.reference:
             chosen_reference(dataset, extractor, asked.reference)
+
+
+def _check_features(asked: Evaluation, extractor: Extractor) -> None:
+    """Raise InputError for a metric of features that are not this extractor's; other weights of it will do."""
+    for kind in measured_metrics(asked.metrics):
+        if kind.needs_features and extractor.name.partition("-")[0] != kind.needs_features:
+            raise input_error(
+                f"{kind.label} is measured in the features of {kind.needs_features!r}",
+                given=f"extractor: {asked.extractor}",
+                hint=f"evaluation: {{extractor: {kind.needs_features}, metrics: [{kind.name}]}}",
+            )
 
 
 def _needs_classes(name: str) -> bool:

@@ -91,6 +91,7 @@ class Metric:
         at_rung: Reads it from a score of an unfinished training; None: no scheduler can stop a training by it.
         has_folds: Whether its value without each fold of the samples is known, of which its error is made.
         needs_classes: Whether the features must be those of a classifier.
+        needs_features: The extractor that its features must be of; any where empty.
         needs_holdout: Whether images must be held out of training; it is then measured without being named.
     """
 
@@ -107,6 +108,7 @@ class Metric:
     has_folds: bool = False
     needs_classes: bool = False
     needs_holdout: bool = False
+    needs_features: str = ""
 
     def __post_init__(self) -> None:
         if (self.measure is None) == (self.read is None):

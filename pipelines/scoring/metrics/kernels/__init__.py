@@ -1,0 +1,1 @@
+"""The kernel distances, one a module."""
