@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from mpdit.diffusion.objectives.edm import P_MEAN, Edm
@@ -93,14 +94,21 @@ def _objective_fields(recipe: Recipe) -> dict[str, Any]:
 def changed_fields(settings: Settings) -> dict[str, Any]:
     """The fields that differ from their defaults, as plain values; those within fields too."""
     found: dict[str, Any] = {}
+    defaults = _defaults(type(settings))
     for name, field in type(settings).model_fields.items():
-        value, default = getattr(settings, name), field.get_default(call_default_factory=True)
+        value, default = getattr(settings, name), defaults[name]
         if isinstance(value, Settings):
             value, default = changed_fields(value), {}
         if value != default:
             mark = one_of(field)
             found[name] = mark.plain(value) if mark else value
     return found
+
+
+@cache
+def _defaults(settings: type[Settings]) -> dict[str, Any]:
+    """The default of every field; they are compared with and never changed."""
+    return {name: field.get_default(call_default_factory=True) for name, field in settings.model_fields.items()}
 
 
 def plugins(settings: Settings) -> dict[str, str]:

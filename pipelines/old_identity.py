@@ -44,8 +44,11 @@ OBJECTIVE = ("p_mean", "p_std", "uncertainty")  # their settings
 
 def known_trial_id(recipe: Recipe, is_known: Callable[[str], bool]) -> str:
     """The id of a training: the one that an older release gave to it where only that one is known already."""
-    today, old = trial_id(recipe), trial_id_of_0_1(recipe)
-    return old if old is not None and is_known(old) and not is_known(today) else today
+    today = trial_id(recipe)
+    if is_known(today):
+        return today
+    old = trial_id_of_0_1(recipe)
+    return old if old is not None and is_known(old) else today
 
 
 def current_cell_key(key: str, params: Mapping[str, Any], today: Callable[[Mapping[str, Any]], str]) -> str:

@@ -1,6 +1,6 @@
 """Find what is done of a plan and what remains, in the sweep's ledger and in those of other sweeps; and its cost."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipelines.scoring.cell import SIGMA_RELS_AT_A_RUNG
 from sweeps.planning.confirmation import confirming_samples
@@ -49,7 +49,7 @@ def cost_of(
         measured: Timed trials to use in place of the storage's.
     """
     plan = plan.expected
-    known = _all_events(storage)
+    known = list(_all_events(storage, plan.spec.name, events))
     ran = [event.max_concurrent for event in only(known, SweepStarted) if event.max_concurrent]
     ended = measured or _timed(known)
     on_gpu = any(event.runtime.get("device") == "cuda" for event in ended)
@@ -63,8 +63,10 @@ def cost_of(
     return estimate(ended, work, concurrent=ran[-1] if ran else slots, gpus=gpus)
 
 
-def _all_events(storage: Storage) -> list[Event]:
-    return [event for name in storage.sweep_names() for event in read(storage.ledger(name))]
+def _all_events(storage: Storage, known: str = "", events: Sequence[Event] = ()) -> Iterator[Event]:
+    """The events of every sweep; those of the known one are not read again."""
+    for name in storage.sweep_names():
+        yield from events if events and name == known else read(storage.ledger(name))
 
 
 def _timed(events: Iterable[Event]) -> list[TrialEnded]:

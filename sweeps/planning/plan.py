@@ -4,13 +4,14 @@ import heapq
 import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
 from pydantic import ValidationError
 
 from mpdit.errors import InputError
+from mpdit.model.architecture import Architecture
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, snapshot_bytes, snapshot_steps
 from pipelines.identity import plugins
 from pipelines.known_facts import known_fact
@@ -41,16 +42,19 @@ class Trial:
     @property
     def parameters(self) -> int:
         """Trainable parameters of its model."""
-        architecture = self.recipe.architecture(self.recipe.facts)
+        return _parameters(self.recipe.architecture(self.recipe.facts), bool(plugins(self.recipe.model)))
 
-        def count() -> int:
-            from mpdit.model.transformer import parameter_count
 
-            return parameter_count(architecture)
+@cache
+def _parameters(architecture: Architecture, has_plugins: bool) -> int:
+    def count() -> int:
+        from mpdit.model.transformer import parameter_count
 
-        if plugins(self.recipe.model):
-            return count()  # their code may be another today
-        return int(known_fact("parameters", architecture.as_dict(), count))
+        return parameter_count(architecture)
+
+    if has_plugins:
+        return count()  # their code may be another today
+    return int(known_fact("parameters", architecture.as_dict(), count))
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,12 @@ def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = (
         ]
     for samples in counts:
         missing: dict[str, list[Cell]] = {}
+        cells = {id(planned): planned.cell.with_samples(samples) for planned in plan.cells}
+        key_of = {planned: cell.key for planned, cell in cells.items()}
         for group, planned in field:
-            cell = planned.cell.with_samples(samples)
+            cell, key = cells[id(planned)], key_of[id(planned)]
             for trial in group:
-                if trial.id not in out and (trial.id, cell.key) not in results:
+                if trial.id not in out and (trial.id, key) not in results:
                     missing.setdefault(trial.id, []).append(cell)
         if missing:
             return missing

@@ -16,6 +16,8 @@ from sweeps.storage.ledger import only
 
 MOST_LINES = 12  # more make a picture unreadable
 MOST_PANELS = 6
+MOST_STRANDS = 500  # more lie on each other
+MOST_ROWS = 50  # of a table of numbers
 FEW_MARKS = 8  # so many swept values are written along an axis themselves
 LEAST_DRIFT = 0.1  # what an axis of magnitude drift shows at least: less is none
 SEVERAL = 3.0  # standard deviations around a magnitude, as in Figure 5 of arXiv 2505.19122
@@ -135,6 +137,7 @@ def curves(data: SweepData) -> Figure | None:
         points = [(float(row.params[WIDTH]), v) for row, v in zip(same, values, strict=True)]
         series.append(Series(name, points, band, values.index(min(values, key=rows[0].kind.cost))))
     left = f" The best {MOST_LINES} of {len(found)} are drawn." if len(found) > MOST_LINES else ""
+    left += f" The table has the best {MOST_ROWS}." if len(found) > MOST_ROWS else ""
     extreme = "highest" if rows[0].kind.larger_is_better else "lowest"
     says = f"{len(series)} curves; the {extreme} point is {figure(rows[0].value)} at {rows[0].params[WIDTH]}"
     log = min(row.value or 0.0 for row in rows) > 0
@@ -144,7 +147,7 @@ def curves(data: SweepData) -> Figure | None:
     chart = Chart(f"{data.metric} against EMA width", says, across, data.metric, log_y=log, marks=marks)
     table = Table(
         ["", *[f"σ_rel {width:g}" for width in widths]],
-        [[name, *_by_width(same, widths)] for name, same in found.items()],
+        [[name, *_by_width(same, widths)] for name, same in list(found.items())[:MOST_ROWS]],
     )
     return Figure(
         "widths",
@@ -207,9 +210,13 @@ def magnitudes(data: SweepData) -> Figure | None:
     chosen: dict[str, tuple[Trial, Progress, Progress]] = {}
     split = split_axis(data)
     for trial in data.trials:  # best first
-        known = [report for report in data.progress.get(trial.id, []) if _per_block(report)]
-        if known:
-            chosen.setdefault(str(trial.params[split]) if split else trial.id, (trial, known[0], known[-1]))
+        name, reports = str(trial.params[split]) if split else trial.id, data.progress.get(trial.id, [])
+        first = next((report for report in reports if _per_block(report)), None)
+        last = next((report for report in reversed(reports) if _per_block(report)), None)
+        if first and last and (name not in chosen):
+            chosen[name] = (trial, first, last)
+        if len(chosen) == MOST_PANELS:
+            break
     panels = list(chosen.items())[:MOST_PANELS]
     if not panels:
         return None
@@ -338,7 +345,7 @@ def parallel(data: SweepData) -> Figure | None:
             1 - (row.rank - 1) / max(1, len(data.rows) - 1),
             f"{row.rank}: {label(row.params, axes)}: {figure(row.value)}",
         )
-        for row in rows
+        for row in rows[:MOST_STRANDS]
     ]
     says = f"{len(rows)} cells; the best is {label(rows[0].params, axes)} with {figure(rows[0].value)}"
     chart = Chart("Parallel coordinates", says, "", "", size=(720, 320))
@@ -347,7 +354,8 @@ def parallel(data: SweepData) -> Figure | None:
         "Parallel coordinates",
         [("", parallel_coordinates(chart, uprights, strands))],
         [],
-        "Each line is a cell; the strongest are the best. The numbers are those of the ranking.",
+        "Each line is a cell; the strongest are the best. The numbers are those of the ranking."
+        + (f" The best {MOST_STRANDS} of {len(rows)} are drawn." if len(rows) > MOST_STRANDS else ""),
         Table([], []),
         f"mpdit rank {data.plan.spec.name} --csv",
     )

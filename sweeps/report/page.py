@@ -38,6 +38,7 @@ from sweeps.storage.ledger import by_trial, only
 from sweeps.storage.trial_status import TrialStatus
 
 TEMPLATE = Path(__file__).with_name("report.html")
+MOST_LINES = 500  # of a table: a page of more opens slowly, and the commands below it list them all
 SHOWN = 15  # rows of the ranking that are not folded away
 
 
@@ -59,6 +60,8 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
     environment.filters |= {"figure": figure, "in_column": in_column, "short": short}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     axes = [axis for axis in plan.spec.axes if axis != "seed"]
+    spent = costs(data)
+    listed = [row for row in rows if row.value is not None or not row.is_open]
     return page.render(
         name=plan.spec.name,
         when=_span(events),
@@ -71,7 +74,8 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         better="Higher is better. " if data.kind.larger_is_better else "Lower is better. ",
         others=[name for name, _ in _others(data)],
         front=" and ".join(objectives(data)) if front(data) else "",
-        ranking=[_line(data, row, axes) for row in rows if row.value is not None or not row.is_open],
+        ranking=[_line(data, row, axes) for row in listed[:MOST_LINES]],
+        unlisted=max(0, len(listed) - MOST_LINES),
         to_come=sum(row.value is None and row.is_open for row in rows),
         shown=SHOWN,
         maps=maps(data),
@@ -79,10 +83,11 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         importances=_importances(plan, rows),
         parallel=parallel(data),
         samples=samples(storage, data),
-        trials=costs(data),
-        cost=_total(costs(data), events),
-        outcomes=Counter(line.outcome for line in costs(data)),
-        provenance=_provenance(data),
+        trials=spent[:MOST_LINES],
+        more_trials=max(0, len(spent) - MOST_LINES),
+        cost=_total(spent, events),
+        outcomes=Counter(line.outcome for line in spent),
+        provenance=_provenance(data, spent),
         spec=yaml.safe_dump(plan.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 
@@ -224,7 +229,7 @@ def _cost(data: SweepData, trial: Trial, own: Sequence[Event]) -> TrialCost:
     ends = only(own, TrialEnded)
     trained = [end.training_seconds for end in ends if end.training_seconds is not None]
     scored = [cell.scoring_seconds for cell in only(own, CellScored) if cell.scoring_seconds is not None]
-    energy = [joules for event in own if (joules := _energy_joules(event)) is not None]
+    energy = next((joules for event in reversed(own) if (joules := _energy_joules(event)) is not None), None)
     machine: dict[str, Any] = next((end.machine for end in reversed(ends) if end.machine), {})
     training, scoring = trained[-1] if trained else None, sum(scored) if scored else None
     asked = data.plan.spec.resources.gpus_per_trial
@@ -239,7 +244,7 @@ def _cost(data: SweepData, trial: Trial, own: Sequence[Event]) -> TrialCost:
         training=training,
         scoring=scoring,
         gpu_seconds=gpus * ((training or 0.0) + (scoring or 0.0)),
-        watt_hours=energy[-1] / 3600 if energy else None,  # counted over all the starts of its training
+        watt_hours=None if energy is None else energy / 3600,  # counted over all the starts of its training
         device=str(machine.get("device_name", "")),
         reused=next((event.origin for event in own if event.origin), ""),
     )
@@ -333,7 +338,7 @@ def planned(plan: Plan, row: Row) -> PlannedCell:
     return next(cell for cell in plan.cells if cell.params.items() <= row.params.items())
 
 
-def _provenance(data: SweepData) -> list[tuple[str, str]]:
+def _provenance(data: SweepData, spent: Sequence[TrialCost]) -> list[tuple[str, str]]:
     """The provenance of the best cell's value."""
     best = data.scored[0] if data.scored else None
     key = planned(data.plan, best).cell.key if best else ""
@@ -341,7 +346,7 @@ def _provenance(data: SweepData) -> list[tuple[str, str]]:
     cell = next((c for c in cells if best and (c.trial, c.key) == (best.trial, key)), None)
     facts = {**cell.params, **cell.provenance} if cell else {}
     starts = [start.sweep for start in only(data.events, SweepStarted)]
-    devices = dict.fromkeys(cost.device for cost in costs(data) if cost.device)
+    devices = dict.fromkeys(cost.device for cost in spent if cost.device)
     found = [("sweep", starts[0] if starts else ""), ("device", ", ".join(devices)), *facts.items()]
     return [(name, str(value)) for name, value in found if value not in ("", None, [])]
 

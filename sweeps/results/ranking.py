@@ -3,23 +3,22 @@
 import csv
 import io
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
-from statistics import mean
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mpdit.errors import input_error
 from pipelines.scoring.metrics.registry import METRICS, Metric, measured_metrics
 from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.confirmation import confirming_cell
-from sweeps.planning.plan import Plan, PlannedCell, Trial
+from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.reuse import recorded_codes
 from sweeps.planning.staged_scoring import rounds, seed_groups
 from sweeps.results.pareto import front
 from sweeps.results.seed_spread import PRIOR, Point, SeedSpread, pooled, storage_spread
-from sweeps.results.uncertainty import Measured, difference, ties, value_error, what_would_tell_apart
+from sweeps.results.uncertainty import Measured, difference, mean_of, ties, value_error, what_would_tell_apart
 from sweeps.spec.constraint import keeps_all
 from sweeps.spec.model import SweepSpec
-from sweeps.storage.events import CellScored, Event
+from sweeps.storage.events import CellScored, Event, TrialEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import by_trial, only, trial_statuses
 from sweeps.storage.trial_status import TrialStatus
@@ -88,7 +87,7 @@ class Row:
         """As `rank --json` shows it; what only some sweeps have is left out in the others."""
         some = {"values", "pareto", "feasible", "metrics", "seed_spread", "seed_spread_from", "other_code"}
         some |= {"confirmed", "confirmed_interval"}
-        return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
+        return {name: value for name, value in vars(self).items() if name not in some or value is not None}
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,13 @@ class ScoredCell:
 
 @dataclass(frozen=True)
 class _Results:
-    """What rows are made of: the scored cells by trial and key, each trial's status, the metric ranked by, columns."""
+    """What rows are made of: the scored cells by trial and key, each trial's status, the metric ranked by, columns.
+
+    keys: of each cell of the plan, by its number of samples.
+    """
 
     cells: dict[tuple[str, str], ScoredCell]
+    keys: list[dict[int, str]]
     statuses: dict[str, TrialStatus]
     by: Metric
     columns: list[str]
@@ -157,8 +160,11 @@ def _ranked(plan: Plan, events: list[Event], asked: Asked) -> list[Row]:
     cells = _scored(plan, events, {*plan.spec.metrics, *shown, kind.name})
     for name in (kind.name, *asked.columns):
         _check_measured(plan, METRICS[name], cells.values())
-    results = _Results(cells, trial_statuses(events, asked.alive), kind, shown)
-    found = [_row(plan, trials, planned, results) for trials in seed_groups(plan) for planned in plan.cells]
+    keys = [
+        {samples: planned.cell.with_samples(samples).key for samples in rounds(plan.spec)} for planned in plan.cells
+    ]
+    results = _Results(cells, keys, trial_statuses(events, asked.alive), kind, shown)
+    found = [_row(plan, trials, at, results) for trials in seed_groups(plan) for at in range(len(plan.cells))]
     if len(plan.spec.objective) > 1:
         found = _with_front(plan, found)
     found.sort(key=lambda pair: _order(pair[0], pair[1], front_first=by is None))
@@ -176,10 +182,11 @@ def _confirmed_first(
     A row that has not been confirmed keeps its place, and with it those behind: its turn is still to come.
     """
     trials = {trial.id: trial for trial in plan.trials}
-    planned_cells = {_post_hoc(plan, planned.params): planned for planned in plan.cells}
+    axes = plan.spec.post_hoc_axes
+    planned_cells = {_post_hoc(axes, planned.params): planned for planned in plan.cells}
     first: list[tuple[Row, Measured | None]] = []
     for row, measured in found[: plan.spec.confirm.best]:
-        key = confirming_cell(plan, planned_cells[_post_hoc(plan, row.params)]).key
+        key = confirming_cell(plan, planned_cells[_post_hoc(axes, row.params)]).key
         cells = {trials[name].recipe.seed: cell for name in row.trials if (cell := results.cells.get((name, key)))}
         if not row.is_scored or len(cells) < len(row.trials):
             break
@@ -193,9 +200,9 @@ def _confirmed_first(
     return [*first, *found[len(first) :]]
 
 
-def _post_hoc(plan: Plan, params: dict[str, Any]) -> tuple[str, ...]:
+def _post_hoc(axes: list[str], params: dict[str, Any]) -> tuple[str, ...]:
     """The values of the post-hoc axes, by which a row's cell is found."""
-    return tuple(str(params[axis]) for axis in plan.spec.post_hoc_axes)
+    return tuple(str(params[axis]) for axis in axes)
 
 
 def winner_said(rows: list[Row]) -> str | None:
@@ -254,11 +261,12 @@ def _check_measured(plan: Plan, kind: Metric, cells: Collection[ScoredCell]) -> 
 
 def _scored(plan: Plan, events: list[Event], asked: Collection[str]) -> dict[tuple[str, str], ScoredCell]:
     """Each scored cell by its trial and key."""
-    events_of = by_trial(events)
+    cells = by_trial(only(events, CellScored))
+    ends = by_trial(only(events, TrialEnded))
     return {
-        (trial.id, event.key): ScoredCell(event, metrics_of(trial, event, events_of[trial.id], asked))
+        (trial.id, event.key): ScoredCell(event, metrics_of(trial, event, ends[trial.id], asked))
         for trial in plan.trials
-        for event in only(events_of[trial.id], CellScored)
+        for event in only(cells[trial.id], CellScored)
     }
 
 
@@ -286,12 +294,12 @@ def _order(row: Row, measured: Measured | None, front_first: bool) -> tuple[int,
     return (1, False, False, -measured.samples, row.cost)
 
 
-def _row(plan: Plan, trials: list[Trial], planned: PlannedCell, results: _Results) -> tuple[Row, Measured | None]:
-    """The row of a point, from its results with the most samples, and its measurements."""
-    by, spec = results.by, plan.spec
+def _row(plan: Plan, trials: list[Trial], at: int, results: _Results) -> tuple[Row, Measured | None]:
+    """The row of a point and the cell at a position, from its results with the most samples, and its measurements."""
+    by, spec, planned = results.by, plan.spec, plan.cells[at]
     known: list[ScoredCell | None] = []
     for samples in reversed(rounds(spec)):
-        known = [results.cells.get((trial.id, planned.cell.with_samples(samples).key)) for trial in trials]
+        known = [results.cells.get((trial.id, results.keys[at][samples])) for trial in trials]
         if any(known):
             break
     pairs = zip(trials, known, strict=True)
@@ -324,7 +332,7 @@ def _row(plan: Plan, trials: list[Trial], planned: PlannedCell, results: _Result
         seeds=len(trials),
         trials=[trial.id for trial in trials],
         tied_with_best=False,
-        magnitude_drift=mean(drifts) if drifts else None,
+        magnitude_drift=mean_of(drifts) if drifts else None,
         values=_means(cells.values(), spec.metrics) if len(spec.objective) > 1 else None,
         feasible=_is_feasible(spec, cells.values()) if spec.limits else None,
         metrics=_means(cells.values(), results.columns) if results.columns else None,
@@ -342,7 +350,7 @@ def _means(cells: Collection[ScoredCell], metrics: Iterable[str]) -> dict[str, f
     means: dict[str, float | None] = {}
     for metric in metrics:
         values = [value for cell in cells if (value := cell.metrics[metric]) is not None]
-        means[metric] = mean(values) if values and len(values) == len(cells) else None
+        means[metric] = mean_of(values) if values and len(values) == len(cells) else None
     return means
 
 
@@ -352,8 +360,8 @@ def _measured(cells: dict[int, ScoredCell], by: Metric) -> Measured:
     errors = [event.stderr for event in events if by.has_folds and event.stderr is not None]
     return Measured(
         values={seed: float(cell.metrics[by.name] or 0.0) for seed, cell in cells.items()},
-        left_out=[mean(same) for same in zip(*folds, strict=True)] if len(folds) == len(events) else None,
-        sampling_error=mean(errors) if len(errors) == len(events) else None,
+        left_out=[mean_of(same) for same in zip(*folds, strict=True)] if len(folds) == len(events) else None,
+        sampling_error=mean_of(errors) if len(errors) == len(events) else None,
         samples=events[0].samples,
         larger_is_better=by.larger_is_better,
     )
@@ -369,19 +377,20 @@ def _compared(plan: Plan, found: list[tuple[Row, Measured | None]], by: Metric, 
     (first, best), *others = full
     differences = [difference(values, best, row.trials == first.trials, spread) for row, values in others]
     tied, level = ties(differences)
-    marked: dict[int, Row] = {}
+    marked: dict[int, dict[str, Any]] = {}
     for (row, values), between, is_tied in zip(others, differences, tied, strict=True):
         if is_tied and between:
             text = what_would_tell_apart(between, values.samples, level)
-            marked[row.rank] = replace(row, tied_with_best=True, to_tell_apart=text)
-    rows = [marked.get(row.rank, row) for row in rows]
-    return [replace(row, seed_spread=spread.share, seed_spread_from=spread.source) for row in rows] if spread else rows
+            marked[row.rank] = {"tied_with_best": True, "to_tell_apart": text}
+    common: dict[str, Any] = {"seed_spread": spread.share, "seed_spread_from": spread.source} if spread else {}
+    return [replace(row, **marked.get(row.rank, {}), **common) for row in rows]
 
 
 def _by_cell(plan: Plan, found: Iterable[tuple[Row, Measured]]) -> list[dict[Point, dict[int, float]]]:
     """For each cell the values of the trained points by seed."""
     cells: dict[tuple[str, ...], dict[Point, dict[int, float]]] = {}
+    axes = plan.spec.post_hoc_axes
     for row, measured in found:
-        cell = _post_hoc(plan, row.params)
+        cell = _post_hoc(axes, row.params)
         cells.setdefault(cell, {})[tuple(row.trials)] = measured.values
     return list(cells.values())

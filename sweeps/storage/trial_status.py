@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import cache
 
 
 class TrialStatus(StrEnum):
@@ -55,4 +56,9 @@ class TrialStatus(StrEnum):
     @classmethod
     def worst(cls, statuses: "Iterable[TrialStatus]") -> "TrialStatus":
         """The status of a point, from those of its seeds."""
-        return min(statuses, key=list(cls).index)
+        return min(statuses, key=_ranks().__getitem__)
+
+
+@cache
+def _ranks() -> dict[TrialStatus, int]:
+    return {status: at for at, status in enumerate(TrialStatus)}
