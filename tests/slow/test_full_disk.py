@@ -1,5 +1,6 @@
 """A disk that fills up while a sweep runs, and is cleared: a small one of its own, in a namespace of its own."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.slow.conftest import PATIENCE, mpdit_json, start, sweep_text, wait_for
+from tests.slow.conftest import PATIENCE, start, sweep_text, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -55,7 +56,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
         pytest.skip("this machine lets nobody mount a disk of their own")
     yield made
     made.process.kill()
-    made.process.wait()
+    made.process.communicate()
 
 
 @pytest.mark.parametrize("event", ["sweep_started", "progress"])
@@ -82,4 +83,7 @@ def test_a_disk_that_fills_up_ends_the_sweep_with_a_message_and_costs_nothing(
     driver = start(*command, inside=disk.inside)
     _, err = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, err
-    assert mpdit_json("rank", "--storage", disk.seen) == undisturbed()
+    ranking, _ = start("rank", "full", "--json", "--storage", disk.place, inside=disk.inside).communicate(
+        timeout=PATIENCE
+    )
+    assert json.loads(ranking) == undisturbed()
