@@ -1,0 +1,90 @@
+"""What a sweep has answered about each of its axes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from sweeps.results.importance import distinct
+from sweeps.results.ranking import Row
+from sweeps.spec.consistency import is_number
+from sweeps.spec.space import SEED
+
+End = Literal["lower", "upper"]
+
+
+class Verdict(StrEnum):
+    """What is known about an axis."""
+
+    DECIDED = "decided"  # one value that is no number beats all others
+    BRACKETED = "bracketed"  # one number beats its neighbours on both sides
+    EDGE = "edge"  # the best number is the last one on its side, so a better one may lie beyond
+    EQUAL = "equal"  # several numbers in a row cannot be told apart, and lie inside the axis
+    UNDECIDED = "undecided"  # several values that are no numbers, or numbers that are no neighbours
+
+
+@dataclass(frozen=True)
+class AxisAnswer:
+    """The answer to one axis.
+
+    Attributes:
+        axis: its path.
+        verdict: what is known.
+        best: the value of the best cell.
+        values: every value whose best cell is the best of all or cannot be told from it, in the axis's order.
+        end: the open end, where the verdict is edge.
+    """
+
+    axis: str
+    verdict: Verdict
+    best: Any
+    values: list[Any]
+    end: End | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer in words, as `lr: 0.08, bracketed`."""
+        name = self.axis.rpartition(".")[2]
+        several = len(self.values) > 1
+        match self.verdict:
+            case Verdict.EDGE:
+                beyond = "a smaller" if self.end == "lower" else "a larger"
+                shown = f"{self.values[0]}–{self.values[-1]} equal" if several else f"{self.best}"
+                return f"{name}: {shown}, at the end of the axis: {beyond} one may be better"
+            case Verdict.EQUAL:
+                return f"{name}: {self.values[0]}–{self.values[-1]} equal"
+            case Verdict.UNDECIDED:
+                return f"{name}: undecided between {', '.join(map(str, self.values))}"
+            case _:
+                return f"{name}: {self.best}" + (", bracketed" if self.verdict is Verdict.BRACKETED else "")
+
+
+def axis_answers(axes: Sequence[str], rows: Sequence[Row]) -> list[AxisAnswer]:
+    """Answer every axis that has several scored values, from the ranked rows.
+
+    A value counts as its best cell does. An axis of numbers is bracketed where that cell is better than those of
+    both neighbours.
+    """
+    scored = [row for row in rows if row.is_scored]
+    several = [axis for axis in axes if axis != SEED and len(distinct(scored, axis)) > 1]
+    return [_answer(axis, scored) for axis in several]
+
+
+def profile(axis: str, rows: Sequence[Row]) -> dict[Any, Row]:
+    """The best row of each value of an axis; rows come best first, and numbers in order."""
+    return {value: next(row for row in rows if row.params.get(axis) == value) for value in distinct(rows, axis)}
+
+
+def _answer(axis: str, rows: Sequence[Row]) -> AxisAnswer:
+    found = profile(axis, rows)
+    order, best = list(found), rows[0].params.get(axis, next(iter(found)))
+    running = [value for value, row in found.items() if row is rows[0] or row.tied_with_best] or [best]
+    if not all(map(is_number, order)):
+        return AxisAnswer(axis, Verdict.UNDECIDED if len(running) > 1 else Verdict.DECIDED, best, running)
+    if best in (order[0], order[-1]):
+        return AxisAnswer(axis, Verdict.EDGE, best, running, "lower" if best == order[0] else "upper")
+    if len(running) == 1:
+        return AxisAnswer(axis, Verdict.BRACKETED, best, running)
+    first, last = order.index(running[0]), order.index(running[-1])
+    in_a_row = running == order[first : last + 1]
+    return AxisAnswer(axis, Verdict.EQUAL if in_a_row else Verdict.UNDECIDED, best, running)

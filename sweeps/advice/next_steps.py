@@ -1,0 +1,41 @@
+"""What the next hours are best spent on: advice with what it costs, and a sweep that follows it until it is settled."""
+
+from dataclasses import replace
+
+from sweeps.advice.advise import advise
+from sweeps.advice.registry import Advice, Situation
+from sweeps.planning.known_work import cost_of, known_events
+from sweeps.planning.plan import Plan
+from sweeps.storage.layout import Storage
+
+
+def priced(situation: Situation, storage: Storage) -> list[Advice]:
+    """The advice for a sweep, each with the seconds that its command is expected to take in this storage."""
+    return [replace(advice, cost_seconds=_cost(advice, situation, storage)) for advice in advise(situation)]
+
+
+def _cost(advice: Advice, situation: Situation, storage: Storage) -> float | None:
+    changed = situation.changed(advice.settings) if advice.settings else None
+    if changed is None:
+        return None
+    hours = cost_of(changed, storage, known_events(storage, changed)).hours
+    return None if hours is None else round(hours * 3600, 1)
+
+
+def within(advice: list[Advice], seconds: float | None) -> list[Advice]:
+    """The advice that fits the time; what was not priced is kept."""
+    return [one for one in advice if seconds is None or one.cost_seconds is None or one.cost_seconds <= seconds]
+
+
+GOES_ON = ("unfinished", "edge", "seeds")  # advice that a sweep can follow under its own name
+
+
+def next_round(situation: Situation, storage: Storage, seconds: float | None) -> tuple[Advice, Plan] | None:
+    """The first advice that the sweep can follow by itself within these seconds, and the plan that follows it.
+
+    None where nothing is left that would change the answer, or nothing that fits the time.
+    """
+    for advice in within(priced(situation, storage), seconds):
+        if advice.kind in GOES_ON and advice.settings and (changed := situation.changed(advice.settings)):
+            return advice, changed
+    return None

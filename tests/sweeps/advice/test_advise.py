@@ -1,0 +1,148 @@
+"""Advice on made-up ledgers whose truth is known."""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from sweeps.advice.advise import advise
+from sweeps.advice.registry import Advice, Situation
+from sweeps.planning.plan import Plan
+from sweeps.results.ranking import rank
+from sweeps.storage.events import CellScored, Event, RungScored, RungWidth
+from tests.sweeps.conftest import ended, plan_of, scored
+
+RATES = [0.01, 0.02, 0.04, 0.08]
+REPETITIONS = 12
+Distance = Callable[[dict[str, Any]], float]
+
+
+def events_of(plan: Plan, distance: Distance, noise: random.Random | None = None, error: float = 0.05) -> list[Event]:
+    """A finished sweep whose cells have this distance, moved by noise over samples and over training seeds."""
+    events: list[Event] = []
+    for at, trial in enumerate(plan.trials):
+        own = noise.gauss(0, error) if noise else 0.0
+        for number, planned in enumerate(plan.cells):
+            value = distance({**trial.params, **planned.params}) + own
+            drawn = [value + (noise.gauss(0, error / 30) if noise else 0.0) for _ in range(10)]
+            events.append(scored(plan, at, number, value, stderr=error / 10, left_out=drawn))
+        events.append(ended(plan, at))
+    return events
+
+
+def situation_of(plan: Plan, events: list[Event]) -> Situation:
+    return Situation(plan, rank(plan, events), events, "made.yaml")
+
+
+def parabola(best: float) -> Distance:
+    """A parabola in the logarithm of the learning rate: 1 at its minimum, 1.5 a factor of two beside it."""
+    return lambda params: 1 + 0.5 * math.log2(params["optimizer.lr"] / best) ** 2
+
+
+def first_advice(plan: Plan, distance: Distance, seed: int) -> Advice:
+    return advise(situation_of(plan, events_of(plan, distance, random.Random(seed))))[0]
+
+
+@pytest.mark.parametrize(
+    ("best", "kind", "tried"),
+    [
+        (0.028, "settled", None),
+        (0.16, "edge", "[0.01, 0.02, 0.04, 0.08, 0.16]"),
+        (0.08, "edge", "[0.01, 0.02, 0.04, 0.08, 0.16]"),
+        (0.01, "edge", "[0.005, 0.01, 0.02, 0.04, 0.08]"),
+        (0.003, "edge", "[0.005, 0.01, 0.02, 0.04, 0.08]"),
+    ],
+)
+def test_a_parabola_is_followed_beyond_an_end_and_left_inside(best: float, kind: str, tried: str | None) -> None:
+    plan = plan_of({"optimizer.lr": RATES, "seed": [0, 1]})
+    found = [first_advice(plan, parabola(best), seed) for seed in range(REPETITIONS)]
+    assert sum(advice.kind == kind for advice in found) == REPETITIONS
+    if tried:
+        assert found[0].axis == "optimizer.lr"
+        assert found[0].command == f"mpdit sweep made.yaml --set 'axes.optimizer.lr={tried}'"
+
+
+def test_an_ema_width_is_extended_without_a_training() -> None:
+    plan = plan_of({"optimizer.lr": RATES, "ema.sigma_rel": [0.05, 0.1, 0.2]})
+
+    def distance(params: dict[str, Any]) -> float:
+        return parabola(0.028)(params) + 3 * params["ema.sigma_rel"]
+
+    found = advise(situation_of(plan, events_of(plan, distance)))[0]
+    assert (found.kind, found.axis) == ("edge", "ema.sigma_rel")
+    assert "try 0.025 too (no new training)" in found.text
+
+
+def test_an_axis_is_not_extended_beyond_what_there_is() -> None:
+    """No EMA is wider than σ_rel 0.288, and of raw weights (0) there is nothing below."""
+    for values, slope in (([0.05, 0.1, 0.28], -2), ([0, 0.1, 0.2], 2)):
+        plan = plan_of({"ema.sigma_rel": values})
+        events = events_of(plan, lambda params, slope=slope: 1 + slope * params["ema.sigma_rel"])  # type: ignore[misc]
+        assert [advice.kind for advice in advise(situation_of(plan, events))] == ["settled"]
+
+
+def test_a_flat_end_is_not_worth_a_training() -> None:
+    plan = plan_of({"optimizer.lr": RATES, "seed": [0, 1]})
+    found = advise(situation_of(plan, events_of(plan, lambda params: 1 + 0.01 * params["optimizer.lr"])))
+    assert [advice.kind for advice in found] == ["settled"]
+
+
+def test_a_search_gets_a_wider_range_and_more_points() -> None:
+    axes: dict[str, Any] = {"optimizer.lr": {"log_uniform": [0.01, 0.08]}}
+    plan = plan_of(axes, search={"algorithm": "random", "trials": 6})
+    found = advise(situation_of(plan, events_of(plan, parabola(0.5))))[0]
+    assert found.settings == ("axes.optimizer.lr={log_uniform: [0.01, 0.16]}", "search.trials=8")
+
+
+def test_tied_modulations_want_more_seeds_and_settled_ones_do_not() -> None:
+    """Two modulations 0.01 apart are tied at one seed, 5 apart they are not."""
+    for apart, kind in ((0.01, "seeds"), (5.0, "settled")):
+        plan = plan_of({"model.modulation": ["scale", "shift"]})
+        events = [
+            scored(plan, trial, 0, 1 + trial * apart, stderr=0.1, left_out=[1.0 + 0.03 * (at % 2) for at in range(10)])
+            for trial in (0, 1)
+        ]
+        events += [ended(plan, trial) for trial in (0, 1)]
+        assert [advice.kind for advice in advise(situation_of(plan, events))] == [kind]
+
+
+def test_far_above_the_noise_floor_means_train_longer() -> None:
+    plan = plan_of({"optimizer.lr": RATES})
+    near, far = (advise(situation_of(plan, events_of(plan, lambda p, t=t: t * parabola(0.028)(p)))) for t in (1, 20))  # type: ignore[misc]
+    assert [advice.kind for advice in near] == ["settled"]  # the made-up noise floor is 0.2
+    assert [advice.kind for advice in far] == ["short"]
+    assert far[0].settings == ("name=made-4x", "recipe.steps=2400")
+
+
+@pytest.mark.parametrize(("at_half", "kind"), [(2.5, "short"), (1.55, "settled")])
+def test_a_distance_that_still_falls_means_train_longer(at_half: float, kind: str) -> None:
+    """The rung is scored with 250 samples: its bias, 0.2·(2000·m/(2000 + m))/250 more or less, is taken out."""
+    plan = plan_of({"model.modulation": ["scale"], "optimizer.lr": [0.01, 0.02, 0.04]})
+    events = events_of(plan, parabola(0.02))
+    events = [replace(e, provenance={"reference_count": 2000}) if isinstance(e, CellScored) else e for e in events]
+    rung = RungScored(plan.trials[1].id, 300, 0.5, 250, [RungWidth(0.1, at_half)])
+    assert [advice.kind for advice in advise(situation_of(plan, [*events, rung]))] == [kind]
+
+
+def test_the_most_steps_of_an_axis_are_no_edge_but_too_short() -> None:
+    plan = plan_of({"steps": [100, 200, 400], "seed": [0, 1]})
+    found = advise(situation_of(plan, events_of(plan, lambda params: 400 / params["steps"], random.Random(0))))
+    assert [(advice.kind, advice.settings) for advice in found] == [("short", ("axes.steps=[100, 200, 400, 800]",))]
+
+
+def test_what_is_not_finished_comes_first() -> None:
+    plan = plan_of({"optimizer.lr": RATES})
+    events = [event for event in events_of(plan, parabola(0.16)) if event.trial != plan.trials[0].id]
+    found = advise(situation_of(plan, events))
+    assert [advice.kind for advice in found] == ["unfinished", "edge"]
+    assert found[0].command == "mpdit sweep made.yaml"
+    failed = advise(situation_of(plan, [*events, ended(plan, 0, "failed")]))
+    assert failed[0].command == "mpdit retry made --failed"
+
+
+def test_nothing_scored_is_unfinished_too() -> None:
+    plan = plan_of({"optimizer.lr": RATES})
+    assert [advice.kind for advice in advise(situation_of(plan, []))] == ["unfinished"]
