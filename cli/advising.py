@@ -29,17 +29,17 @@ def suggest(
     json_: JsonOption = False,
 ) -> None:
     """Say how the next hours are best spent on a sweep: extend an axis, add seeds, train longer, or stop."""
-    from cli.sweeping import recorded
-    from cli.tables import duration
+    from cli.display.tables import duration
+    from cli.results import recorded
     from sweeps.advice.next_steps import priced, within
-    from sweeps.results.ranking import rank
+    from sweeps.results.ranking import rank_in
     from sweeps.storage.open_storage import open_storage
 
     where = open_storage(storage)
     found, made, events = recorded(where, name)
     if where.is_running(found):
         raise input_error(f"{found} is still running", hint=f"mpdit status {found} --watch, then again")
-    situation = situation_of(where, made, events, rank(made, events), storage)
+    situation = situation_of(where, made, events, rank_in(where, made, events), storage)
     if not situation.scored:
         raise input_error(f"no cell of {found} has been scored in full yet", hint=situation.sweep_command(()))
     advice = within(priced(situation, where), None if hours is None else hours * 3600)

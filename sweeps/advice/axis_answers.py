@@ -1,6 +1,7 @@
 """What a sweep has answered about each of its axes."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -8,8 +9,9 @@ from typing import Any, Literal
 from sweeps.results.importance import distinct
 from sweeps.results.ranking import Row
 from sweeps.spec.consistency import is_number
-from sweeps.spec.space import SEED
+from sweeps.spec.space import SEED, Axis, Domain
 
+NEAR_AN_END = 0.1  # of a range, or what one of its points stands for: drawn points do not lie on the end itself
 End = Literal["lower", "upper"]
 
 
@@ -59,7 +61,7 @@ class AxisAnswer:
                 return f"{name}: {self.best}" + (", bracketed" if self.verdict is Verdict.BRACKETED else "")
 
 
-def axis_answers(axes: Sequence[str], rows: Sequence[Row]) -> list[AxisAnswer]:
+def axis_answers(axes: Mapping[str, Axis], rows: Sequence[Row]) -> list[AxisAnswer]:
     """Answer every axis that has several scored values, from the ranked rows.
 
     A value counts as its best cell does. An axis of numbers is bracketed where that cell is better than those of
@@ -67,7 +69,7 @@ def axis_answers(axes: Sequence[str], rows: Sequence[Row]) -> list[AxisAnswer]:
     """
     scored = [row for row in rows if row.is_scored]
     several = [axis for axis in axes if axis != SEED and len(distinct(scored, axis)) > 1]
-    return [_answer(axis, scored) for axis in several]
+    return [_answer(axis, axes[axis], scored) for axis in several]
 
 
 def profile(axis: str, rows: Sequence[Row]) -> dict[Any, Row]:
@@ -75,16 +77,31 @@ def profile(axis: str, rows: Sequence[Row]) -> dict[Any, Row]:
     return {value: next(row for row in rows if row.params.get(axis) == value) for value in distinct(rows, axis)}
 
 
-def _answer(axis: str, rows: Sequence[Row]) -> AxisAnswer:
-    found = profile(axis, rows)
-    order, best = list(found), rows[0].params.get(axis, next(iter(found)))
+def _answer(name: str, axis: Axis, rows: Sequence[Row]) -> AxisAnswer:
+    found = profile(name, rows)
+    order, best = list(found), rows[0].params.get(name, next(iter(found)))
     running = [value for value, row in found.items() if row is rows[0] or row.tied_with_best] or [best]
     if not all(map(is_number, order)):
-        return AxisAnswer(axis, Verdict.UNDECIDED if len(running) > 1 else Verdict.DECIDED, best, running)
-    if best in (order[0], order[-1]):
-        return AxisAnswer(axis, Verdict.EDGE, best, running, "lower" if best == order[0] else "upper")
+        return AxisAnswer(name, Verdict.UNDECIDED if len(running) > 1 else Verdict.DECIDED, best, running)
+    if end := _end_at(axis, best, order):
+        return AxisAnswer(name, Verdict.EDGE, best, running, end)
     if len(running) == 1:
-        return AxisAnswer(axis, Verdict.BRACKETED, best, running)
+        return AxisAnswer(name, Verdict.BRACKETED, best, running)
     first, last = order.index(running[0]), order.index(running[-1])
     in_a_row = running == order[first : last + 1]
-    return AxisAnswer(axis, Verdict.EQUAL if in_a_row else Verdict.UNDECIDED, best, running)
+    return AxisAnswer(name, Verdict.EQUAL if in_a_row else Verdict.UNDECIDED, best, running)
+
+
+def _end_at(axis: Axis, best: float, scored: Sequence[float]) -> End | None:
+    """The end of an axis that the best value lies at; None inside. scored: the values that have cells, in order."""
+    if not isinstance(axis, Domain) or axis.kind == "values":
+        values = (axis.values or []) if isinstance(axis, Domain) else axis
+        return "lower" if best == min(values) else "upper" if best == max(values) else None
+    low, high = axis.ends
+    position = (
+        math.log(best / low) / math.log(high / low) if axis.kind == "log_uniform" else (best - low) / (high - low)
+    )
+    near = max(NEAR_AN_END, 1 / len(scored))
+    if best == scored[0] and position < near:
+        return "lower"
+    return "upper" if best == scored[-1] and position > 1 - near else None

@@ -81,15 +81,15 @@ class Situation:
     @cached_property
     def answers(self) -> list[AxisAnswer]:
         """The answer to each axis."""
-        return axis_answers(list(self.plan.spec.axes), self.rows)
+        return axis_answers(self.plan.spec.axes, self.rows)
 
     def worth(self, gain: float) -> bool:
         """Whether an expected improvement of the value is more than the margin."""
         return gain > MARGIN * abs(self.best.value or 0.0)
 
-    def is_valid(self, settings: Mapping[str, Any]) -> bool:
-        """Whether the sweep can be planned with these changes of its file."""
-        return self.changed(as_settings(settings)) is not None
+    def loss(self, rival: Row) -> float:
+        """The expected loss from choosing the best row where this one may be the better."""
+        return expected_loss((rival.cost or 0.0) - (self.best.cost or 0.0), rival.gap_error or 0.0)
 
     def changed(self, settings: Sequence[str]) -> Plan | None:
         """The plan of the sweep with these settings; None where it cannot be made."""
@@ -131,11 +131,6 @@ def as_settings(changes: Mapping[str, Any]) -> tuple[str, ...]:
 def _inline(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def gap_error(row: Row, other: Row) -> float:
-    """The standard error of the difference of two rows."""
-    return math.hypot(row.stderr or 0.0, other.stderr or 0.0)
 
 
 def expected_loss(gap: float, error: float) -> float:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sweeps.advice.axis_answers import AxisAnswer, Verdict, profile
-from sweeps.advice.registry import ADVICE, Advice, AdviceKind, Situation, as_settings, expected_loss, gap_error
+from sweeps.advice.registry import ADVICE, Advice, AdviceKind, Situation, as_settings, expected_loss
 from sweeps.advice.wider_axis import wider
 from sweeps.spec.space import Axis, Domain
 
@@ -27,7 +27,7 @@ def expected_gain(situation: Situation, answer: AxisAnswer) -> float:
     rows = profile(answer.axis, situation.scored)
     at = 0 if answer.end == "lower" else len(rows) - 1
     end, before = (list(rows.values())[i] for i in (at, 1 if at == 0 else at - 1))
-    gained, error = (before.cost or 0.0) - (end.cost or 0.0), gap_error(before, end)
+    gained, error = (before.cost or 0.0) - (end.cost or 0.0), before.gap_error or 0.0
     return expected_loss(-gained / 2, max(gained, error))
 
 

@@ -1,6 +1,6 @@
 """Advice to draw more samples, where the error over samples hides which cell is better."""
 
-from sweeps.advice.registry import ADVICE, Advice, AdviceKind, Situation, as_settings, expected_loss, gap_error
+from sweeps.advice.registry import ADVICE, Advice, AdviceKind, Situation, as_settings
 
 TIMES = 4  # as many samples: half the error
 
@@ -9,8 +9,7 @@ def _samples(situation: Situation) -> list[Advice]:
     """One advice where cells of the best training are tied with it, and a wrong choice among them would cost much."""
     best = situation.best
     tied = [row for row in situation.scored[1:] if row.tied_with_best and row.trials == best.trials]
-    loss = max((expected_loss(row.cost - best.cost, gap_error(row, best)) for row in tied), default=0.0)  # type: ignore[operator]
-    if not situation.worth(loss):
+    if not situation.worth(max(map(situation.loss, tied), default=0.0)):
         return []
     samples = situation.plan.spec.evaluation.samples * TIMES
     settings = as_settings({"name": f"{situation.name}-{samples}", "evaluation.samples": samples})

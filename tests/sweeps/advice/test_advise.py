@@ -92,9 +92,10 @@ def test_a_flat_end_is_not_worth_a_training() -> None:
 
 def test_a_search_gets_a_wider_range_and_more_points() -> None:
     axes: dict[str, Any] = {"optimizer.lr": {"log_uniform": [0.01, 0.08]}}
-    plan = plan_of(axes, search={"algorithm": "random", "trials": 6})
-    found = advise(situation_of(plan, events_of(plan, parabola(0.5))))[0]
-    assert found.settings == ("axes.optimizer.lr={log_uniform: [0.01, 0.16]}", "search.trials=8")
+    first = [{"optimizer.lr": rate} for rate in (0.011, 0.02, 0.04, 0.075)]
+    plan = plan_of(axes, search={"algorithm": "random", "trials": 4, "first": first})
+    found = advise(situation_of(plan, events_of(plan, parabola(0.2))))[0]
+    assert found.settings == ("axes.optimizer.lr={log_uniform: [0.01, 0.16]}", "search.trials=5")
 
 
 def test_tied_modulations_want_more_seeds_and_settled_ones_do_not() -> None:
@@ -110,7 +111,7 @@ def test_tied_modulations_want_more_seeds_and_settled_ones_do_not() -> None:
 
 
 def test_far_above_the_noise_floor_means_train_longer() -> None:
-    plan = plan_of({"optimizer.lr": RATES})
+    plan = plan_of({"optimizer.lr": RATES, "seed": [0, 1]})
     near, far = (advise(situation_of(plan, events_of(plan, lambda p, t=t: t * parabola(0.028)(p)))) for t in (1, 20))  # type: ignore[misc]
     assert [advice.kind for advice in near] == ["settled"]  # the made-up noise floor is 0.2
     assert [advice.kind for advice in far] == ["short"]
