@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import data, reporting, results, runs, services, sweeping, upkeep
+from cli import advising, data, reporting, results, runs, services, sweeping, upkeep
 from cli.ending import exit_code_of, flushed
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ for command in (
     results.status,
     results.rank,
     results.best,
+    advising.suggest,
+    advising.confirm,
     upkeep.stop,
     upkeep.retry,
     upkeep.sync,

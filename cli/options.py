@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mpdit.errors import input_error
+
 StorageOption = Annotated[
     str,
     typer.Option(
@@ -64,3 +66,21 @@ def name_inception_weights(path: Path | None) -> None:
     """Pass the weights that the option names to this process and to its workers, by the environment."""
     if path is not None:
         os.environ["MPDIT_INCEPTION_WEIGHTS"] = str(path.expanduser().resolve())
+
+
+UNTIL = ("settled",)
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--until", metavar="settled", help="Go on with what `mpdit suggest` says until nothing is worth it."),
+]
+
+
+def check_until(until: str | None) -> None:
+    """Raises InputError for anything that a sweep cannot go on until."""
+    if until is not None and until not in UNTIL:
+        raise input_error(f"a sweep cannot go on until {until}", given=f"--until {until}", allowed=", ".join(UNTIL))
+
+
+def storage_option(storage: str) -> str:
+    """What a command needs to find this storage again: ` --storage PLACE`, or nothing for the default one."""
+    return "" if storage == DEFAULT_STORAGE else f" --storage {storage}"

@@ -19,10 +19,12 @@ from cli.options import (
     StorageOption,
     SweepArgument,
     check_metric,
+    storage_option,
 )
 from mpdit.errors import input_error
 
 if TYPE_CHECKING:
+    from sweeps.advice.registry import Situation
     from sweeps.planning.plan import Plan
     from sweeps.results.ranking import Row
     from sweeps.storage.events import Event
@@ -111,6 +113,8 @@ def rank(
             print(as_csv(rows[:top]), end="")
         else:
             print_ranking(made, events, rows, by, top)
+            if by is None:
+                print_answers(where, made, events, rows, storage)
     if json_:
         print(json.dumps(documents, indent=2))
 
@@ -128,6 +132,7 @@ def best(
     json_: JsonOption = False,
 ) -> None:
     """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
+    from sweeps.advice.advise import advise
     from sweeps.results.ranking import rank_in
     from sweeps.results.winner import RankedSweep, export_winner, transfer_winner
     from sweeps.storage.open_storage import open_storage
@@ -149,7 +154,8 @@ def best(
     if moved and moved.warnings:
         print("\n".join(moved.warnings), file=sys.stderr)
     if json_:
-        document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None}
+        advice = [one.as_dict() for one in advise(situation_of(where, made, events, rows, storage))]
+        document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None, "advice": advice}
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
     print_ranking(made, events, rows, by, 1)
@@ -210,6 +216,30 @@ def print_ranking(made: "Plan", events: "list[Event]", rows: "list[Row]", asked:
     floor = noise_floor(events)
     if by.has_folds and floor is not None:
         print(f"noise floor: {floor:.3f}, what real images would score with as many samples")
+
+
+def print_answers(where: "Storage", made: "Plan", events: "list[Event]", rows: "list[Row]", storage: str) -> None:
+    """Print the answer to each axis and the first advice."""
+    from sweeps.advice.advise import in_words
+
+    if lines := in_words(situation_of(where, made, events, rows, storage)):
+        print("\n".join(["", *lines]))
+
+
+def situation_of(where: "Storage", made: "Plan", events: "list[Event]", rows: "list[Row]", storage: str) -> "Situation":
+    """What advice for a sweep of the storage follows from. storage: as the user wrote it."""
+    from sweeps.advice.registry import Situation
+
+    return Situation(made, rows, events, str(where.spec(made.spec.name)), storage_option(storage))
+
+
+def situation_in(where: "Storage", plan: "Plan", storage: str) -> "Situation":
+    """What advice for a sweep follows from, read anew from its storage."""
+    from sweeps.results.ranking import rank_in
+    from sweeps.storage.ledger import read
+
+    events = read(where.ledger(plan.spec.name))
+    return situation_of(where, plan, events, rank_in(where, plan, events), storage)
 
 
 def counted(made: "Plan", events: "list[Event]", alive: bool = False) -> str:

@@ -21,9 +21,13 @@ from cli.options import (
     SizeOption,
     StorageOption,
     SweepFile,
+    UntilOption,
+    check_until,
     name_inception_weights,
+    storage_option,
 )
-from cli.results import counted, print_ranking
+from cli.results import counted, print_answers, print_ranking, situation_in
+from mpdit.errors import input_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +53,8 @@ def sweep(
     inception_weights: InceptionOption = None,
     address: AddressOption = None,
     reuse: ReuseOption = "any",
+    until: UntilOption = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="budget.hours: how long all starts may take.")] = None,
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run."""
     from sweeps.execution.driver import RunOptions
@@ -56,9 +62,13 @@ def sweep(
     from sweeps.storage.open_storage import open_storage
 
     name_inception_weights(inception_weights)
-    made = _read_plan(file, set_)
+    check_until(until)
+    made = _read_plan(file, [*(set_ or []), *([f"budget.hours={hours}"] if hours else [])])
     options = RunOptions(max_concurrent, fail_fast, address=address, reuse=Reuse(reuse))
-    conduct(made, open_storage(storage), options, storage, made.spec.notify)
+    if until:
+        _conduct_until_settled(made, open_storage(storage), options, storage)
+    else:
+        conduct(made, open_storage(storage), options, storage, made.spec.notify)
 
 
 def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str, notify: "Notify") -> None:
@@ -67,7 +77,26 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str,
     storage: as the user wrote it. notify: whom to notify; only ever from the user's own file.
     """
     plan, end = _run_shown(plan, where, options, notify)
-    _conclude(plan, end, where, "" if storage == DEFAULT_STORAGE else f" --storage {storage}")
+    _conclude(plan, end, where, storage)
+
+
+def _conduct_until_settled(plan: "Plan", where: "Storage", options: "RunOptions", storage: str) -> None:
+    """Run a sweep, and go on with what its advice says, until nothing is left that is worth it or fits the budget."""
+    from sweeps.advice.next_steps import next_round, seconds_left
+
+    if plan.spec.budget.hours is None:
+        raise input_error("--until settled needs to know how long it may take", hint="--hours 1, or budget.hours")
+    notify, hours = plan.spec.notify, plan.spec.budget.hours
+    while True:
+        plan, end = _run_shown(plan, where, options, notify)
+        _conclude(plan, end, where, storage, is_last=False)
+        situation = situation_in(where, plan, storage)
+        following = next_round(situation, where, seconds_left(where, hours, plan))
+        if following is None:
+            print("\nnothing is left that is worth it and fits the time", file=sys.stderr)
+            return
+        advice, plan = following
+        print(f"\n{advice.kind}: {advice.text}\n", file=sys.stderr)
 
 
 def _run_shown(plan: "Plan", where: "Storage", options: "RunOptions", notify: "Notify") -> "tuple[Plan, SweepEnd]":
@@ -94,13 +123,13 @@ def _run_shown(plan: "Plan", where: "Storage", options: "RunOptions", notify: "N
         return plan, SweepEnd(TrialStatus.INTERRUPTED, 0)
 
 
-def _conclude(plan: "Plan", end: "SweepEnd", where: "Storage", option: str) -> None:
-    """Say how a sweep ended, show its ranking and what to do next. option: ` --storage PLACE`, or nothing."""
+def _conclude(plan: "Plan", end: "SweepEnd", where: "Storage", storage: str, is_last: bool = True) -> None:
+    """Say how a sweep ended, show its ranking and, if that is the last one, what to do next."""
     from sweeps.results.ranking import rank_in
     from sweeps.storage.ledger import read
     from sweeps.storage.trial_status import TrialStatus
 
-    name = plan.spec.name
+    name, option = plan.spec.name, storage_option(storage)
     if end.tracking_problem:
         print(f"MLflow does not show everything: {end.tracking_problem}", file=sys.stderr)
         print(f"  mpdit sync {name}{option}", file=sys.stderr)
@@ -115,10 +144,13 @@ def _conclude(plan: "Plan", end: "SweepEnd", where: "Storage", option: str) -> N
     elif not end.worked:
         print("nothing to train or score: every cell is known\n")
     events = read(where.ledger(name))
-    print_ranking(plan, events, rank_in(where, plan, events), None, SHOWN_AT_THE_END)
+    rows = rank_in(where, plan, events)
+    print_ranking(plan, events, rows, None, SHOWN_AT_THE_END)
+    print_answers(where, plan, events, rows, storage)
     program = "mpdit" if shutil.which("mpdit") else sys.argv[0]
     steps = (f"rank {name}", f"report {name}", "ui", f"best {name} --export")
-    print("\n".join(["\nnext:", *(f"  {program} {step}{option}" for step in steps)]))
+    if is_last:
+        print("\n".join(["\nlook at it:", *(f"  {program} {step}{option}" for step in steps)]))
     if end.outcome is TrialStatus.FAILED:
         print(f"\n{counted(plan, events)}", file=sys.stderr)
         _print_failures(plan, events, where)

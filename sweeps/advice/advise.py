@@ -4,11 +4,11 @@ from sweeps.advice.registry import ADVICE, MARGIN, Advice, Situation
 
 
 def advise(situation: Situation) -> list[Advice]:
-    """The advice for a sweep with at least one scored cell: what each kind says, in the kinds' order.
+    """The advice for a sweep: what each kind says, in the kinds' order; where none says anything, `settled`.
 
-    Where no kind has anything to say, the one advice is `settled`.
+    Before the first cell is scored, and with several objectives, it is only what is unfinished.
     """
-    if not situation.scored:
+    if not situation.scored or len(situation.plan.spec.objective) > 1:
         return ADVICE["unfinished"].of(situation)
     found = [advice for kind in sorted(ADVICE, key=lambda kind: kind.order) for advice in kind.of(situation)]
     return found or [settled(situation)]
@@ -17,5 +17,13 @@ def advise(situation: Situation) -> list[Advice]:
 def settled(situation: Situation) -> Advice:
     """The advice to stop."""
     answers = "; ".join(answer.text for answer in situation.answers) or "there is one cell"
-    text = f"settled: {answers}. Whatever else is tied with the best is within {MARGIN:.0%} of it in expectation"
+    text = f"{answers}. Whatever else is tied with the best is within {MARGIN:.0%} of it in expectation"
     return Advice("settled", None, text, f"mpdit best {situation.name} --export{situation.options}")
+
+
+def in_words(situation: Situation) -> list[str]:
+    """The answer to each axis and the first advice with its command, a line each; nothing before a cell is scored."""
+    if not situation.scored or len(situation.plan.spec.objective) > 1:
+        return []
+    first = advise(situation)[0]
+    return [*(answer.text for answer in situation.answers), f"{first.kind}: {first.text}", f"  {first.command}"]

@@ -3,10 +3,15 @@
 from dataclasses import replace
 
 from sweeps.advice.advise import advise
+from sweeps.advice.finalists import SUFFIX
 from sweeps.advice.registry import Advice, Situation
+from sweeps.planning.budget import Spending
 from sweeps.planning.known_work import cost_of, known_events
 from sweeps.planning.plan import Plan
 from sweeps.storage.layout import Storage
+from sweeps.storage.ledger import read
+
+GOES_ON = ("unfinished", "edge", "seeds")  # advice that a sweep can follow under its own name, or its finalists'
 
 
 def priced(situation: Situation, storage: Storage) -> list[Advice]:
@@ -27,9 +32,6 @@ def within(advice: list[Advice], seconds: float | None) -> list[Advice]:
     return [one for one in advice if seconds is None or one.cost_seconds is None or one.cost_seconds <= seconds]
 
 
-GOES_ON = ("unfinished", "edge", "seeds")  # advice that a sweep can follow under its own name
-
-
 def next_round(situation: Situation, storage: Storage, seconds: float | None) -> tuple[Advice, Plan] | None:
     """The first advice that the sweep can follow by itself within these seconds, and the plan that follows it.
 
@@ -39,3 +41,9 @@ def next_round(situation: Situation, storage: Storage, seconds: float | None) ->
         if advice.kind in GOES_ON and advice.settings and (changed := situation.changed(advice.settings)):
             return advice, changed
     return None
+
+
+def seconds_left(storage: Storage, hours: float, plan: Plan) -> float:
+    """How much of the hours the sweep has left, over all its starts, and that of its finalists."""
+    names = {plan.spec.name, plan.spec.name.removesuffix(SUFFIX), plan.spec.name.removesuffix(SUFFIX) + SUFFIX}
+    return 3600 * (hours - sum(Spending(read(storage.ledger(name))).total()["hours"] for name in names))

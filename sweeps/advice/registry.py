@@ -93,11 +93,15 @@ class Situation:
 
     def changed(self, settings: Sequence[str]) -> Plan | None:
         """The plan of the sweep with these settings; None where it cannot be made."""
-        document = Document(self.plan.spec.model_dump(), self.file, {})
         try:
-            return make_plan(checked_spec(document, list(settings)), self.events)
+            return self.planned(settings)
         except InputError:
             return None
+
+    def planned(self, settings: Sequence[str]) -> Plan:
+        """The plan of the sweep with these settings. Raises InputError where it cannot be made."""
+        document = Document(self.plan.spec.model_dump(), self.file, {})
+        return make_plan(checked_spec(document, list(settings)), self.events)
 
     def sweep_command(self, settings: Sequence[str]) -> str:
         """The command that runs the sweep with these settings."""

@@ -12,6 +12,8 @@ import yaml
 from mpdit.errors import input_error
 from mpdit.run_folder import PICTURES
 from pipelines.scoring.metrics.registry import METRICS, Metric
+from sweeps.advice.advise import in_words
+from sweeps.advice.registry import Situation
 from sweeps.planning.plan import Plan, PlannedCell, Trial
 from sweeps.report.figures import (
     SweepData,
@@ -67,6 +69,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         when=_span(events),
         question=question(data),
         answer=answer(data),
+        advice=in_words(Situation(plan, rows, events, str(storage.spec(plan.spec.name)))),
         memorising=memorising(data, planned(plan, data.scored[0]).cell.key if data.scored else ""),
         facts=_facts(data),
         axes=axes,

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from sweeps.advice.advise import in_words
+from sweeps.advice.registry import Situation
 from sweeps.planning.plan import Plan
 from sweeps.report.figures import interval, short, sweep_data
 from sweeps.report.page import answer, question
@@ -15,12 +17,17 @@ from sweeps.storage.ledger import trial_statuses
 SHOWN = 5
 
 
-def summary(plan: Plan, rows: list[Row], events: Sequence[Event]) -> str:
-    """Question, answer, the best cells as a table, how the trials stand."""
+def summary(plan: Plan, rows: list[Row], events: Sequence[Event], file: str) -> str:
+    """Question, answer, the answer to each axis with the first advice, the best cells as a table, how the trials stand.
+
+    file: the sweep file, as a command names it.
+    """
     data = sweep_data(plan, rows, list(events))
     statuses = trial_statuses(events, alive=True)
     counts = Counter(statuses[trial.id] for trial in plan.trials)
     lines = [question(data), "", f"**{' '.join(answer(data))}**", ""]
+    if advice := in_words(Situation(plan, rows, events, file)):
+        lines += [*(f"- {text}" for text in advice[:-1]), "", f"    {advice[-1].strip()}", ""]
     axes = [axis for axis in plan.spec.axes if axis != "seed" and len(distinct(rows, axis)) > 1]
     if data.scored:
         header = ["", *[short(axis) for axis in axes], data.metric, "± 95 %", "trial"]

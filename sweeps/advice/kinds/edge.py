@@ -38,15 +38,25 @@ def _edge(situation: Situation, answer: AxisAnswer) -> Advice | None:
         return None
     value, axis = found
     changes = {f"axes.{answer.axis}": axis.model_dump() if isinstance(axis, Domain) else axis, **_points(situation)}
-    settings = as_settings(changes)
-    changed = situation.changed(settings)
-    if changed is None:
+    new = _new_trainings(situation, answer.axis, value, axis)
+    if new is None:
         return None  # the end of the axis is the end of what there is
-    new = len(changed.trials) + changed.open - len(situation.plan.trials) - situation.plan.open
+    settings = as_settings(changes)
     which = "smallest" if answer.end == "lower" else "largest"
     cost = f"{new} new training{'s' if new > 1 else ''}" if new else "no new training"
     text = f"the best {answer.axis}, {answer.best}, is the {which} of its axis: try {_shown(axis, value)} ({cost})"
     return Advice("edge", answer.axis, text, situation.sweep_command(settings), settings)
+
+
+def _new_trainings(situation: Situation, name: str, value: Any, axis: Axis) -> int | None:
+    """How many trainings the wider axis adds; None where its new value cannot be trained or scored."""
+    if _points(situation):
+        more = situation.changed(as_settings({f"axes.{name}": axis.model_dump() if isinstance(axis, Domain) else axis}))
+        return None if more is None else _points(situation)["search.trials"] - (situation.plan.spec.search.trials or 0)
+    alone = situation.changed(as_settings({f"axes.{name}": [value]}))
+    if alone is None:
+        return None
+    return len(alone.trials) if name in situation.plan.spec.training_axes else 0
 
 
 def _points(situation: Situation) -> dict[str, Any]:

@@ -32,6 +32,6 @@ def test_folds_leave_nine_degrees_of_freedom_and_wider_intervals() -> None:
 
 
 def test_the_jackknife_s_error_is_numpy_s() -> None:
-    for count in (2, 9, 10, 40):
+    for count in (2, 7, 8, 9, 10, 16, 40):
         values = np.random.default_rng(count).normal(size=count)
-        assert jackknife_error(values.tolist()) == pytest.approx(np.sqrt((count - 1) * values.var()), rel=1e-12)
+        assert jackknife_error(values.tolist()) == float(np.sqrt((count - 1) * values.var()))
