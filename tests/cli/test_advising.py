@@ -87,6 +87,7 @@ def test_what_cannot_be_advised_is_told(refused: Refused, tmp_path: Path, runs: 
     assert "whole numbers" in refused("confirm", "--storage", runs, "--seeds", "one")
     assert "whole numbers" in refused("confirm", "--storage", runs, "--seeds", "1,1")
     kept(tmp_path / "empty", SLOPE, [])
+    (tmp_path / "empty" / "runs" / "sweeps" / "made" / "ledger.jsonl").touch()
     assert "no cell of made has been scored" in refused("suggest", "--storage", tmp_path / "empty" / "runs")
     assert "how long it may take" in refused("sweep", "conditioning", "--until", "settled")
     assert "cannot go on until tomorrow" in refused("sweep", "conditioning", "--until", "tomorrow")

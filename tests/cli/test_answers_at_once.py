@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
+from sweeps.advice.advise import advise
+from sweeps.advice.registry import Situation
 from sweeps.planning.plan import make_plan
+from sweeps.results.ranking import rank
 from sweeps.spec.reading import read_spec, sweep_file
 from sweeps.storage.events import SweepStarted
 from sweeps.storage.layout import Storage
@@ -59,7 +62,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Storage:
         ledger.append(
             ended(plan, trial, training_seconds=1.0, training_work=1.0, scoring_seconds=1.0, scoring_work=1.0)
         )
-    assert [trial.parameters for trial in plan.trials]  # and known from now on, as after a sweep
+    # and known from now on, as after a sweep, which ends with its advice
+    assert [trial.parameters for trial in plan.trials]
+    assert advise(Situation(plan, rank(plan, ledger.events), ledger.events, str(storage.spec("conditioning"))))
     return storage
 
 

@@ -362,7 +362,7 @@ def test_the_description_of_a_sweep_is_its_summary(storage: Storage) -> None:
     note = parent.data.tags["mlflow.note.content"]
     assert "Best is lr 0.03, σ_rel 0.05, with fd_digits_2k 2 ±" in note
     assert f"| 1 | 0.03 | 0.05 | 2 | 0.2262 | {plan.trials[1].id} |" in note
-    assert "- lr: 0.03, at the end of the axis: a larger one may be better" in note
+    assert "- lr: 0.01–0.03 equal, at the end of the axis: a larger one may be better" in note
     assert f"    mpdit sweep {storage.spec('told')} --set 'axes.optimizer.lr=[0.01, 0.03, 0.09]'" in note
     assert "Trials: 2 completed." in note
     assert {run.info.run_name for run in found if run.data.tags[KIND] == "cell"} >= {"lr 0.03, σ_rel 0.05"}
