@@ -118,7 +118,7 @@ class Optimizer(Settings):
     schedule: Annotated[str, KindName(LR_SCHEDULES)] = "inverse_sqrt"
     clip: Annotated[float, Field(gt=0)] | None = None  # the largest norm of the whole gradient
 
-    lr: float = Field(0.02, gt=0)
+    lr: float = Field(0.1, gt=0)  # of design F; A wants 0.006: docs/defaults.md
     parametrization: Annotated[str, known(PARAMETRIZATIONS, "parametrization")] = "sp"
     base_width: int = Field(64, ge=1, le=WIDEST)  # under mup: where `lr` is every parameter's rate; 64 is nano's width
     beta1: float = Field(0.9, ge=0, lt=1)

@@ -20,7 +20,7 @@ class Answers:
     size: str = "nano"
     steps: int = 450
     modulations: str = "scale+shift+gate, rotation+gate"
-    rates: str = "0.01, 0.02, 0.04"
+    rates: str = "0.05, 0.1, 0.2"
     widths: str = "0.03, 0.05, 0.1, 0.2"
     seeds: str = "0"
 

@@ -15,6 +15,7 @@ from pipelines.scoring.cell import Cell, Evaluation, cell_key, evaluation_of
 from pipelines.yaml_file import Document, validate
 
 SHAPES = {"name": "shapes", "resolution": 16, "count": 40}
+RATE_OF_0_1 = {"lr": 0.02}  # its default
 RECIPES: list[tuple[dict[str, Any], str, str]] = [  # fields, today's name, the name of release 0.1.0
     ({}, "52162c1b56", "4cd79a93c5"),
     ({"seed": 1}, "be99f9f40b", "5902717081"),
@@ -49,8 +50,9 @@ CELLS: list[tuple[float, dict[str, Any], str, str]] = [  # width, fields, key, k
 @pytest.mark.parametrize(("fields", "today", "old"), RECIPES)
 def test_a_training_keeps_its_name(fields: dict[str, Any], today: str, old: str) -> None:
     recipe = Recipe.model_validate(fields)
+    then = Recipe.model_validate(fields | {"optimizer": RATE_OF_0_1 | fields.get("optimizer", {})})
     assert trial_id(recipe) == today
-    assert trial_id_of_0_1(recipe) == old
+    assert trial_id_of_0_1(then) == old
 
 
 @pytest.mark.parametrize(("sigma_rel", "fields", "key", "in_turn"), CELLS)
@@ -96,8 +98,8 @@ def test_edm_s_default_levels_are_named_by_what_they_are_for_the_data(monkeypatc
 
 
 def test_a_name_that_an_older_release_gave_stays_where_only_that_is_known() -> None:
-    recipe = Recipe()
-    today, old = "52162c1b56", "4cd79a93c5"
+    recipe = Recipe.model_validate({"optimizer": RATE_OF_0_1})
+    today, old = "961590f74b", "4cd79a93c5"
     assert known_trial_id(recipe, {old}.__contains__) == old
     assert known_trial_id(recipe, {old, today}.__contains__) == today
     assert known_trial_id(recipe, lambda _: False) == today
@@ -127,19 +129,20 @@ def test_a_recipe_that_names_a_plugin_which_is_not_installed_says_what_to_instal
 @pytest.mark.parametrize(
     ("written", "today", "name", "old"),
     [
-        ({"design": "E"}, {}, "52162c1b56", "4cd79a93c5"),
-        ({"design": "E", "mp_silu": False}, {"design": "F", "mp_silu": False}, "e77d6ed2d1", "880c477ef7"),
-        ({"design": "E", "mp_residual": False}, {"design": "E", "mp_residual": False}, "9ac8f93bac", "b7aee0b54a"),
-        ({"design": "A", "mp_residual": True}, {"design": "A", "mp_residual": True}, "59b5427fc8", "beffcb9fff"),
-        ({"design": "E", "variant": "map-dit"}, {"design": "E", "variant": "map-dit"}, "75713abc4d", "9bcd3e08db"),
+        ({"design": "E"}, {}, "961590f74b", "4cd79a93c5"),
+        ({"design": "E", "mp_silu": False}, {"design": "F", "mp_silu": False}, "9ed7452bf2", "880c477ef7"),
+        ({"design": "E", "mp_residual": False}, {"design": "E", "mp_residual": False}, "462c239931", "b7aee0b54a"),
+        ({"design": "A", "mp_residual": True}, {"design": "A", "mp_residual": True}, "36dfaef3f4", "beffcb9fff"),
+        ({"design": "E", "variant": "map-dit"}, {"design": "E", "variant": "map-dit"}, "5dfa5da2ec", "9bcd3e08db"),
     ],
 )
 def test_a_recipe_that_an_earlier_release_wrote_is_the_training_that_it_was(
     written: dict[str, Any], today: dict[str, Any], name: str, old: str
 ) -> None:
     """The release wrote every switch, and its E brought streams back; the ids were computed with its own code."""
-    read = Recipe.model_validate({"model": {"variant": None, **dict.fromkeys(OLD_SWITCHES), **written}})
-    assert trial_id(read) == trial_id(Recipe.model_validate({"model": today})) == name
+    optimizer = {"optimizer": RATE_OF_0_1}
+    read = Recipe.model_validate({"model": {"variant": None, **dict.fromkeys(OLD_SWITCHES), **written}} | optimizer)
+    assert trial_id(read) == trial_id(Recipe.model_validate({"model": today} | optimizer)) == name
     assert trial_id_of_0_1(read) == old
     assert Recipe.model_validate(read.model_dump()) == read
 

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_another_training_has_another_id(fields: dict[str, Any]) -> None:
     [
         {"ema": {"sigma_rel": 0.05}},
         {"runtime": {"device": "cpu", "threads": 3}},
-        {"optimizer": {"lr": 2e-2}},
+        {"optimizer": {"lr": 1e-1}},
         {"model": {"modulation": "gate+shift+scale"}},
         {"objective": {"p_std": 1}},
         {"model": {"mp_silu": True}},
@@ -59,12 +60,8 @@ def test_the_same_training_written_otherwise_has_the_same_id(fields: dict[str, A
 
 
 def test_another_data_set_has_another_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    from mpdit.data.registry import load_dataset
-
-    other = dataclasses.replace(load_dataset("digits"), fingerprint="sha256:other")
-    monkeypatch.setattr("pipelines.recipe.open_dataset", lambda _kind: other)
+    other = dataclasses.replace(Recipe().facts, fingerprint="sha256:other")
+    monkeypatch.setattr("pipelines.recipe.dataset_facts", lambda _kind: other)
     assert trial_id(Recipe()) != "52162c1b56"
 
 

@@ -30,6 +30,7 @@ tracking: {{uri: 'sqlite:///{}/afar.db'}}
 SHORTER = {  # test_whole_sweep trains the winner anew, whole; `whole_sweep` has run the shipped sweep
     ("train",): ("--set", "steps=20"),
     ("sweep", "conditioning", "--set", "name=small"): ("--set", "recipe.steps=60"),
+    ("sweep", "conditioning", "--until"): ("--hours", "0.001"),  # test_advice follows it
 }
 PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
 
@@ -85,6 +86,7 @@ def test_every_command_runs(whole_sweep: Path, s3_server: Server, bucket_url: st
         "report",
         "new",
         "schema",
+        "suggest",
     }
 
 

@@ -26,7 +26,7 @@ def bundle(whole_sweep: Path) -> Path:
 
 def test_every_cell_is_scored_and_ranked(whole_sweep: Path) -> None:
     rows = mpdit_json("rank", "conditioning", "--storage", "runs", cwd=whole_sweep)
-    assert len(rows) == 30
+    assert len(rows) == 45
     assert {row["status"] for row in rows} == {"completed"}
     values = [row["value"] for row in rows]
     assert values == sorted(values)
@@ -84,9 +84,9 @@ def test_a_sibling_differs_by_its_seed_alone(bundle: Path, whole_sweep: Path) ->
 
 def test_the_plan_of_a_finished_sweep_reuses_everything(whole_sweep: Path) -> None:
     found = mpdit_json("plan", "conditioning", "--storage", "runs", cwd=whole_sweep)
-    assert len(found["reused"]) == 6
-    more = ["--set", "axes.optimizer.lr=[0.01, 0.04, 0.03]"]
+    assert len(found["reused"]) == 9
+    more = ["--set", "axes.optimizer.lr=[0.05, 0.1, 0.2, 0.07]"]
     found = mpdit_json("plan", "conditioning", "--storage", "runs", *more, cwd=whole_sweep)
-    assert len(found["reused"]) == 6
-    assert len(found["trials"]) == 9
+    assert len(found["reused"]) == 9
+    assert len(found["trials"]) == 12
     assert found["estimate"]["hours"] > 0

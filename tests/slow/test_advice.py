@@ -1,0 +1,46 @@
+"""What `suggest` says is a command that works, and a sweep can follow it by itself."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.slow.conftest import mpdit, mpdit_json
+
+pytestmark = pytest.mark.slow
+
+SWEEP = """\
+name: slow-rates
+recipe: {model: {width: 16}, steps: 60, batch: 32, runtime: {device: cpu}}
+axes: {optimizer.lr: [0.0005, 0.002], ema.sigma_rel: [0.05, 0.1]}
+evaluation: {samples: 100, steps: 2}
+confirm: {best: 0}
+"""
+
+
+def test_advice_is_pasted_and_followed(tmp_path: Path) -> None:
+    """The rates are far too small: the axis is extended by a pasted command, then by the sweep itself."""
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    mpdit("sweep", "sweep.yaml", cwd=tmp_path)
+    advice = json.loads(mpdit("suggest", "--json", cwd=tmp_path))
+    edge = next(one for one in advice if (one["kind"], one["axis"]) == ("edge", "optimizer.lr"))
+    mpdit(*shlex.split(edge["command"])[1:], cwd=tmp_path)
+    rows = mpdit_json("rank", "slow-rates", cwd=tmp_path)
+    assert {row["params"]["optimizer.lr"] for row in rows} == {0.0005, 0.002, 0.008}
+    hours = ("--until", "settled", "--hours", "0.2")
+    mpdit("sweep", edge["command"].split()[2], *hours, cwd=tmp_path)
+    assert max(row["params"]["optimizer.lr"] for row in mpdit_json("rank", "slow-rates", cwd=tmp_path)) > 0.008
+
+
+def test_finalists_are_confirmed_in_a_sweep_of_their_own(tmp_path: Path) -> None:
+    """The seed that was trained is taken over; every other one is trained once for each of the two points."""
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("[0.0005, 0.002]", "[0.002, 0.01, 0.05]"))
+    mpdit("sweep", "sweep.yaml", cwd=tmp_path)
+    mpdit("confirm", "--top", "2", "--seeds", "0,1", cwd=tmp_path)
+    rows = mpdit_json("rank", "slow-rates-confirm", cwd=tmp_path)
+    assert {row["seeds"] for row in rows} == {2}
+    events = [json.loads(line) for line in (tmp_path / "runs/sweeps/slow-rates-confirm/ledger.jsonl").open()]
+    started = [event for event in events if event["event"] == "trial_started"]
+    assert sum("from" in event for event in started) == 2
+    assert sum("from" not in event for event in started) == 2
