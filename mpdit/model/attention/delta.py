@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 @ATTENTIONS.register
 @dataclass(frozen=True)
 class Delta:
-    """S ← S + β(v − Sk)kᵀ, o = Sq, token by token, forwards and backwards. arXiv 2406.06484; DiG, arXiv 2405.18428."""
+    """S ← S + β(v − Sk)kᵀ, o = Sq, token by token, forwards and backwards. arXiv 2406.06484; DiG, arXiv 2405.18428.
+
+    Blocks with it are not compiled ahead of time for scoring: PyTorch 2.15 cannot run the solution of a triangular
+    system from a file, so they stay plain.
+    """
 
     name: ClassVar[str] = "delta"
     doc: ClassVar[str] = (

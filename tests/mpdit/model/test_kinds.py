@@ -165,10 +165,10 @@ def test_a_norm_trains_where_there_is_a_place_for_it_and_is_refused_elsewhere(no
 @pytest.mark.slow
 @changes
 @pytest.mark.parametrize("design", ["A", "F"])
-@torch.inference_mode()
 def test_compiled_it_gives_the_same(change: str, design: str, tmp_path: Path) -> None:
     denoiser, _ = trained(architecture(change, design))
-    plain, compiled = fold(denoiser), fold(denoiser)
-    compiled(*inputs(1))
-    assert compile_ahead_of_time(compiled.network, tmp_path)
-    torch.testing.assert_close(compiled(*inputs()), plain(*inputs()), rtol=1e-3, atol=1e-4)
+    with torch.inference_mode():
+        plain, compiled = fold(denoiser), fold(denoiser)
+        compiled(*inputs(1))
+        assert compile_ahead_of_time(compiled.network, tmp_path) != ("delta" in change)  # see Delta: it stays plain
+        torch.testing.assert_close(compiled(*inputs()), plain(*inputs()), rtol=1e-3, atol=1e-4)
