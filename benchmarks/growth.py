@@ -132,6 +132,7 @@ class Run:
 
     seconds: float
     megabytes: float
+    processor: float  # seconds, which other work on the machine changes less
 
 
 def timed(arguments: Sequence[str]) -> Run:
@@ -142,7 +143,8 @@ def timed(arguments: Sequence[str]) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
-    return Run(time.perf_counter() - started, usage.ru_maxrss / 1024 / (1024 if sys.platform == "darwin" else 1))
+    megabytes = usage.ru_maxrss / 1024 / (1024 if sys.platform == "darwin" else 1)
+    return Run(time.perf_counter() - started, megabytes, usage.ru_utime + usage.ru_stime)
 
 
 def measured(folder: Path, name: str, repeats: int) -> dict[str, Run]:
@@ -170,12 +172,20 @@ def result(base: Path, trials: int) -> dict[str, Any]:
         found[name] = measured(base / name, name, REPEATS)
     seconds = {name: {command: round(run.seconds, 2) for command, run in runs.items()} for name, runs in found.items()}
     memory = {name: {command: round(run.megabytes) for command, run in runs.items()} for name, runs in found.items()}
+    processor = {name: {command: round(r.processor, 2) for command, r in runs.items()} for name, runs in found.items()}
     pages = {name: round((base / name / "report.html").stat().st_size / 1e6, 2) for name in found}
     ratios = [BARS[command] / seconds[name][command] for name in shapes for command in COMMANDS]
     ratios += [SHIPPED_BAR / seconds["conditioning"][command] for command in COMMANDS if command != "report"]
     ratios += [MEMORY_BAR / value for name in shapes for value in memory[name].values()]
     ratios += [PAGE_BAR / pages[name] for name in shapes]
-    details = {"trials": trials, "seconds": seconds, "megabytes": memory, "report, MB": pages, "bars": BARS}
+    details = {
+        "trials": trials,
+        "seconds": seconds,
+        "processor seconds": processor,
+        "megabytes": memory,
+        "report, MB": pages,
+        "bars": BARS,
+    }
     return {"name": "growth", "device": "cpu", "ratio": round(min(ratios), 2), "bar": 1.0, "details": details}
 
 
@@ -194,7 +204,11 @@ def main() -> None:
     details = found["details"]
     for name, runs in details["seconds"].items():
         for command, value in runs.items():
-            print(f"{name:<14}{command:<8}{value:7.2f} s {details['megabytes'][name][command]:6.0f} MB")
+            spent = details["processor seconds"][name][command]
+            print(
+                f"{name:<14}{command:<8}{value:7.2f} s, {spent:6.2f} s of the processor",
+                f"{details['megabytes'][name][command]:6.0f} MB",
+            )
         print(f"{name:<14}its report is {details['report, MB'][name]} MB")
 
 
