@@ -214,6 +214,13 @@ class Memory:
     def create(self, name: str, content: bytes) -> bool:
         return self.objects.setdefault(name, content) is content
 
+    def replace(self, name: str, content: bytes, mark: str | None) -> str | None:
+        known = self.objects.get(name)
+        if mark != (None if known is None else str(hash(known))):
+            return None
+        self.objects[name] = content
+        return str(hash(content))
+
     def fetch(self, wanted: Mapping[str, Path]) -> None:
         for name, path in wanted.items():
             path.parent.mkdir(parents=True, exist_ok=True)

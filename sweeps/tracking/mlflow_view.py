@@ -325,8 +325,7 @@ class MLflowWriter:
     def _describe(self, run: str) -> None:
         """The description of the sweep's run: what is known by now."""
         events = read(self.storage.ledger(self.plan.spec.name))
-        file = str(self.storage.spec(self.plan.spec.name))
-        self.client.set_tag(run, NOTE, summary(self.plan, rank(self.plan, events), events, file)[:TAG_LIMIT])
+        self.client.set_tag(run, NOTE, summary(self.plan, rank(self.plan, events), events, self.storage)[:TAG_LIMIT])
         self.described = time.monotonic()
 
     def _show_trial_end(self, event: TrialEnded) -> None:

@@ -12,21 +12,22 @@ from sweeps.report.svg import figure
 from sweeps.results.importance import distinct
 from sweeps.results.ranking import Row, noise_floor
 from sweeps.storage.events import Event
+from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import trial_statuses
 
 SHOWN = 5
 
 
-def summary(plan: Plan, rows: list[Row], events: Sequence[Event], file: str) -> str:
+def summary(plan: Plan, rows: list[Row], events: Sequence[Event], storage: Storage) -> str:
     """Question, answer, the answer to each axis with the first advice, the best cells as a table, how the trials stand.
 
-    file: the sweep file, as a command names it.
+    storage: where the sweep is, for the commands.
     """
     data = sweep_data(plan, rows, list(events))
     statuses = trial_statuses(events, alive=True)
     counts = Counter(statuses[trial.id] for trial in plan.trials)
     lines = [question(data), "", f"**{' '.join(answer(data))}**", ""]
-    if advice := in_words(Situation(plan, rows, events, file)):
+    if advice := in_words(Situation(plan, rows, events, str(storage.spec(plan.spec.name)))):
         lines += [*(f"- {text}" for text in advice[:-1]), "", f"    {advice[-1].strip()}", ""]
     axes = [axis for axis in plan.spec.axes if axis != "seed" and len(distinct(rows, axis)) > 1]
     if data.scored:
