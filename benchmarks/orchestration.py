@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import sweeps.tuning
-
+import sweeps.execution.ray_tune
 from pipelines.provenance import cores
 from sweeps.execution.cluster import local_ray
 from sweeps.execution.driver import run
