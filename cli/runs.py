@@ -47,7 +47,11 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="Features: auto (the data's own), inception, dinov2.")
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(metavar="M,M,…", help="Besides: kid, precision_recall, inception_score.")
+        str | None, typer.Option(metavar="M,M,…", help="Besides: kid, precision_recall, inception_score …")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Measure against it (ADM's format), not against the data set."),
     ] = None,
     inception_weights: InceptionOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
@@ -61,7 +65,15 @@ def evaluate(
     name_inception_weights(inception_weights)
     folder = open_storage(storage).find_run(run)
     more = metrics.split(",") if metrics else None
-    results = evaluate(folder, _widths(ema), samples=samples, extractor=extractor, metrics=more, drawing=drawing)
+    results = evaluate(
+        folder,
+        _widths(ema),
+        samples=samples,
+        extractor=extractor,
+        metrics=more,
+        reference=reference,
+        drawing=drawing,
+    )
     _print_results(results, json_)
 
 
@@ -140,11 +152,12 @@ def _progress_line(recipe: "Recipe") -> Any:
 
 def _print_results(results: list[dict[str, Any]], json_: bool) -> None:
     from cli.display.tables import aligned, number
+    from pipelines.scoring.metrics.registry import without_details
 
     if json_:
         print(json.dumps(results, indent=2))
         return
-    more = list(results[0]["more"])
+    more = list(without_details(results[0]["more"]))
     rows = [
         [
             str(result["params"]["ema.sigma_rel"]),

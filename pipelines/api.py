@@ -115,11 +115,13 @@ def evaluate(  # noqa: PLR0913  (public: its options are named)
     samples: int | None = None,
     extractor: str | None = None,
     metrics: Sequence[str] | None = None,
+    reference: str | Path | None = None,
     drawing: Drawing = _unseen,
 ) -> list[dict[str, Any]]:
     """Score a finished run or a bundle at one or more EMA widths (its own by default); 0 is the raw weights.
 
-    run: its folder. Returns a cell's result for each width. Stopped, the same call continues. Raises InputError.
+    run: its folder. reference: an `.npz` in ADM's format to measure against; by default the data, or what a bundle was
+    measured against. Returns a cell's result for each width. Stopped, the same call continues. Raises InputError.
     """
     folder = Path(run)
     recipe = read_recipe(folder)
@@ -127,7 +129,12 @@ def evaluate(  # noqa: PLR0913  (public: its options are named)
     if not is_bundle(folder) and not is_trained(folder):
         raise input_error(f"the run in {folder} is not finished", hint=f"mpdit train {folder} --output {folder}")
     evaluation = bundle_evaluation(folder) if is_bundle(folder) else Evaluation()
-    asked = {"samples": samples, "extractor": extractor, "metrics": None if metrics is None else list(metrics)}
+    asked = {
+        "samples": samples,
+        "extractor": extractor,
+        "metrics": None if metrics is None else list(metrics),
+        "reference": None if reference is None else str(Path(reference).resolve()),
+    }
     changed = {name: value for name, value in asked.items() if value is not None}
     evaluation = validate(Evaluation, Document(evaluation.model_dump() | changed, "the options", {}))
     prepare(recipe, [evaluation])

@@ -111,6 +111,29 @@ def distance(fake: Statistics, reference: Statistics) -> float:
     return float((fake.mean - reference.mean).square().sum() + traces - 2 * cross)
 
 
+def distance_of_features(a: Tensor, b: Tensor) -> float:
+    """Return the Fréchet distance between two sets of features, which may be fewer than their dimensions.
+
+    tr((Σ_aΣ_b)^½) is the sum of the singular values of R_aR_bᵀ, where Σ = RᵀR: no covariance is made, and no root is
+    taken of one without full rank. The work is small where there are few features.
+
+    Args:
+        a: (count, dimensions), at least two.
+        b: (count, dimensions), at least two.
+    """
+    root_a, root_b = _triangular_root(a), _triangular_root(b)
+    cross = torch.linalg.svdvals(root_a @ root_b.T).sum()
+    means = (a.double().mean(0) - b.double().mean(0)).square().sum()
+    return float(means + root_a.square().sum() + root_b.square().sum() - 2 * cross)
+
+
+def _triangular_root(features: Tensor) -> Tensor:
+    """Return R with RᵀR the covariance of features (count, dimensions): (min(count, dimensions), dimensions)."""
+    x = features.double()
+    root: Tensor = torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R
+    return root
+
+
 def left_out_distances(folds: Sequence[Statistics], reference: Statistics) -> tuple[float, list[float]]:
     """Return the distance of all folds together, and the distances without each one of them.
 

@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from mpdit.diffusion.denoiser import Denoiser
 from mpdit.errors import disk_is_full, input_error, no_space
 from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
 from mpdit.scoring.extractor import Extractor
-from mpdit.scoring.frechet import Statistics, folds_of, left_out_distances, metric_name
+from mpdit.scoring.frechet import folds_of, left_out_distances, metric_name
 from mpdit.scoring.intervals import FOLDS, jackknife_error
 from mpdit.training.ema import reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
@@ -72,16 +72,27 @@ def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
                 given=f"evaluation.metrics: [{unfit[0].name}]",
                 allowed=", ".join(name for name in measurable() if not _needs_classes(name)),
             )
-        without = [kind for kind in measured_metrics(asked.metrics) if kind.needs_holdout and dataset.held_out is None]
-        if without:
-            raise input_error(
-                f"{without[0].name} compares with images that the training did not see, and all are trained on",
-                given="data.holdout: 0",
-                hint="data: {holdout: 0.1} keeps a tenth of the images out of training",
-            )
+        _check_data(asked, dataset)
         _check_features(asked, extractor)
         if asked.reference:
             chosen_reference(dataset, extractor, asked.reference)
+
+
+def _check_data(asked: Evaluation, dataset: Dataset) -> None:
+    """Raise InputError for a metric that needs held-out images or classes, where the data have none."""
+    for kind in measured_metrics(asked.metrics):
+        if kind.needs_holdout and dataset.held_out is None:
+            raise input_error(
+                f"{kind.name} compares with images that the training did not see, and all are trained on",
+                given="data.holdout: 0",
+                hint="data: {holdout: 0.1} keeps a tenth of the images out of training",
+            )
+        if kind.needs_labels and dataset.classes < 2:
+            raise input_error(
+                f"{kind.name} compares samples and images class by class, and {dataset.name!r} has no classes",
+                given=f"evaluation.metrics: [{kind.name}]",
+                hint="leave it out",
+            )
 
 
 def _check_features(asked: Evaluation, extractor: Extractor) -> None:
@@ -184,8 +195,7 @@ def _score(scoring: CellScoring, started: float) -> dict[str, Any]:
     try:
         with cache.written_on_interrupt(scoring.options.keep):
             fake = _features(scoring)
-        folds = sample_folds(fake, scoring.dataset, cell.evaluation)
-        metrics = measure(fake, real, scoring.dataset, cell.evaluation.metrics, folds)
+        metrics = measure(fake, real, scoring.dataset, cell.evaluation)
     except FloatingPointError as problem:
         log.warning("cell %s: %s", cell.params, problem)
         metrics = dict.fromkeys(("value", "stderr", "left_out")) | {"more": {}}
@@ -229,30 +239,25 @@ def forget(run: Path) -> None:
     shutil.rmtree(run / SCORES, ignore_errors=True)
 
 
-def measure(
-    fake: Tensor,
-    real: Reference,
-    dataset: Dataset,
-    metrics: Iterable[str] = (),
-    folds: Sequence[Statistics] | None = None,
-) -> dict[str, Any]:
+def measure(fake: Tensor, real: Reference, dataset: Dataset, evaluation: Evaluation | None = None) -> dict[str, Any]:
     """Measure generated images against the real ones.
 
     Args:
         fake: the features of the generated images, (count, dimensions).
         real: the statistics of the data.
         dataset: the data, whose features the further metrics need.
-        metrics: their names.
-        folds: the statistics of each fold of the generated images; by default of consecutive ones.
+        evaluation: that the images are all the samples of, with its further metrics; None for other images.
 
     Returns:
         {"value", "stderr", "left_out", "more"}: the Fréchet distance, its standard error, the distances without each
         fold, and the further metrics by name.
     """
-    value, left_out = left_out_distances(folds or folds_of(fake), real.statistics)
+    folds = sample_folds(fake, dataset, evaluation) if evaluation else folds_of(fake)
+    value, left_out = left_out_distances(folds, real.statistics)
     more: dict[str, float] = {}
-    if kinds := measured_metrics(metrics, has_holdout=dataset.held_out is not None):
-        features = replace(_real(dataset, real.extractor), fake=fake.cpu(), shared={})
+    if kinds := measured_metrics(evaluation.metrics if evaluation else (), has_holdout=dataset.held_out is not None):
+        labels = sample_labels(dataset, evaluation, 0, len(fake)) if evaluation else None
+        features = replace(_real(dataset, real.extractor), fake=fake.cpu(), shared={}, fake_labels=labels)
         for kind in kinds:
             assert kind.measure, "evaluation.metrics names metrics that are measured only"
             more |= kind.measure(features)

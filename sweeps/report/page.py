@@ -15,6 +15,7 @@ from pipelines.scoring.metrics.registry import METRICS, Metric
 from sweeps.advice.advise import in_words
 from sweeps.advice.registry import Situation
 from sweeps.planning.plan import Plan, PlannedCell, Trial
+from sweeps.report.class_distances import by_class
 from sweeps.report.figures import (
     SweepData,
     curves,
@@ -63,6 +64,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     axes = [axis for axis in plan.spec.axes if axis != "seed"]
     spent = costs(data)
+    found = (front_figure(data), curves(data), by_class(data, _keys(data, 2)), magnitudes(data), learning(data))
     listed = [row for row in rows if row.value is not None or not row.is_open]
     return page.render(
         name=plan.spec.name,
@@ -70,7 +72,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         question=question(data),
         answer=answer(data),
         advice=in_words(Situation(plan, rows, events, str(storage.spec(plan.spec.name)))),
-        memorising=memorising(data, planned(plan, data.scored[0]).cell.key if data.scored else ""),
+        memorising=memorising(data, next(iter(_keys(data, 1)), "")),
         facts=_facts(data),
         axes=axes,
         metric=data.metric,
@@ -82,7 +84,7 @@ def render(storage: Storage, plan: Plan, rows: list[Row], events: list[Event]) -
         to_come=sum(row.value is None and row.is_open for row in rows),
         shown=SHOWN,
         maps=maps(data),
-        figures=[found for found in (front_figure(data), curves(data), magnitudes(data), learning(data)) if found],
+        figures=[one for one in found if one],
         importances=_importances(plan, rows),
         parallel=parallel(data),
         samples=samples(storage, data),
@@ -334,6 +336,11 @@ def _picture(storage: Storage, data: SweepData, row: Row) -> str | None:
     name = cells[-1].picture if cells else None
     path = storage.trial(row.trial) / PICTURES / (name or "none")
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
+
+
+def _keys(data: SweepData, count: int) -> list[str]:
+    """The keys of the first cells that were scored in full."""
+    return [planned(data.plan, row).cell.key for row in data.scored[:count]]
 
 
 def planned(plan: Plan, row: Row) -> PlannedCell:

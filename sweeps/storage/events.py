@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from mpdit.model.old_designs import current_values
 from pipelines.old_identity import current_cell_key
 from pipelines.scoring.cell import cell_key
+from pipelines.scoring.metrics.registry import without_details
 from sweeps.storage.trial_status import TrialStatus
 
 
@@ -148,6 +149,11 @@ class CellScored(Event, frozen=True, omit_defaults=False, tag="cell"):
     def samples(self) -> int:
         """How many samples it was scored with."""
         return int(self.params["evaluation.samples"])
+
+    @property
+    def measured(self) -> dict[str, float | None]:
+        """What `more` holds without the details, of which there may be thousands."""
+        return without_details(self.more)
 
 
 class TrialRetried(Event, frozen=True, tag="trial_retried"):

@@ -301,7 +301,7 @@ class MLflowWriter:
             "stderr": event.stderr,
             "magnitude_drift": event.magnitude_drift,
             "noise_floor": event.noise_floor,
-            **event.more,
+            **event.measured,
         }
         self._metrics(run, event, event.step, metrics)
         self.client.log_batch(run, tags=[RunTag(f"provenance.{k}", str(v)) for k, v in event.provenance.items()])

@@ -13,6 +13,7 @@ from sweeps.storage.events import SweepStarted
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
 from tests.cli.conftest import Command, Refused
+from tests.pipelines.scoring.test_reference import digits_file
 from tests.sweeps.conftest import ended, plan_of, scored
 
 CODE = Path(__file__).resolve().parents[2]
@@ -231,10 +232,18 @@ def test_train_evaluate_and_sample_one_run(tmp_path: Path, mpdit: Command, refus
     with Image.open(tmp_path / "grid.png") as picture:
         assert picture.size == (2 * 64 + 8, 2 * 64 + 8)
     assert "no class '12'" in refused("sample", "run", "--classes", "12", cwd=tmp_path)
-    more = mpdit("evaluate", "run", "--samples", "60", "--metrics", "kid,precision_recall", cwd=tmp_path)
+    more = mpdit(
+        "evaluate", "run", "--samples", "60", "--metrics", "kid,precision_recall,frechet_by_class", cwd=tmp_path
+    )
     assert all(name in more.stdout for name in ("fd_digits_60", "kid", "precision", "recall")), more
     assert "60 samples for 64 features" in more.stderr
     assert not list(tmp_path.glob("**/scores")) + list(tmp_path.glob(".grid*"))
+    assert "frechet_by_class" in more.stdout
+    assert "frechet_by_class/" not in more.stdout  # a column for each class would be unreadable
+    digits_file(tmp_path / "half.npz", 900)
+    against = mpdit("evaluate", "run", "--samples", "60", "--reference", "half.npz", "--json", cwd=tmp_path)
+    assert json.loads(against.stdout)[0]["provenance"]["reference_count"] == 900, against
+    assert "there is no reference at" in refused("evaluate", "run", "--reference", "none.npz", cwd=tmp_path)
     assert "no metric 'fid'" in refused("evaluate", "run", "--metrics", "fid", cwd=tmp_path)
     assert "--ema takes numbers" in refused("evaluate", "run", "--ema", "wide", cwd=tmp_path)
     assert "0.288" in refused("evaluate", "run", "--ema", "0.4", cwd=tmp_path)

@@ -66,7 +66,7 @@ class Features:
 
     fake, real: (count, dimensions), on the CPU. extractor: the network that they are of. shared: what one metric has
     computed and another needs too. real_labels: (count,), of the real images. held_out: features of the images that
-    the training did not see, where some are held out.
+    the training did not see, where some are held out. fake_labels: (count,), the classes that samples were asked for.
     """
 
     fake: "Tensor"
@@ -75,6 +75,7 @@ class Features:
     shared: dict[str, Any] = field(default_factory=dict)
     real_labels: "Tensor | None" = None
     held_out: "Tensor | None" = None
+    fake_labels: "Tensor | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +87,13 @@ class Metric:
         unit: What is written behind a value in a report; values are divided by `unit_size` there.
         is_count: Whether it is a whole number.
         larger_is_better: Whether the best cell has the largest value.
-        measure: Measures it from features, by its own name; side values may stand beside it under other names.
+        measure: Measures it from features, by its own name; side values may stand beside it under other names, and
+            details, which only the ledger keeps, under NAME/DETAIL.
         read: Reads it from what is known of a cell; for a metric with `measure` not needed.
         at_rung: Reads it from a score of an unfinished training; None: no scheduler can stop a training by it.
         has_folds: Whether its value without each fold of the samples is known, of which its error is made.
         needs_classes: Whether the features must be those of a classifier.
+        needs_labels: Whether the data must have classes.
         needs_features: The extractor that its features must be of; any where empty.
         needs_holdout: Whether images must be held out of training; it is then measured without being named.
     """
@@ -108,6 +111,7 @@ class Metric:
     has_folds: bool = False
     needs_classes: bool = False
     needs_holdout: bool = False
+    needs_labels: bool = False
     needs_features: str = ""
 
     def __post_init__(self) -> None:
@@ -145,6 +149,11 @@ def measured_metrics(names: Iterable[str], has_holdout: bool = False) -> list[Me
     found = {one for name in names for one in TOGETHER.get(name, (name,))}
     found |= {kind.name for kind in METRICS if kind.needs_holdout} if has_holdout else set()
     return [METRICS[name] for name in sorted(found)]
+
+
+def without_details(more: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return what was measured on a cell without the details of its metrics, of which there may be thousands."""
+    return {name: value for name, value in more.items() if "/" not in name}
 
 
 def measurable() -> list[str]:

@@ -35,6 +35,17 @@ def test_the_distance_of_diagonal_gaussians_is_the_sum_over_axes() -> None:
     assert found == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("counts", [(300, 250), (300, 7), (5, 9), (2, 2)])
+def test_the_distance_of_features_is_that_of_their_statistics_with_fewer_than_dimensions_too(
+    counts: tuple[int, int],
+) -> None:
+    a, b = (features(count, 20, seed + 1) for seed, count in enumerate(counts))
+    wanted = fidelity.distance(fidelity.statistics(a), fidelity.statistics(b))
+    assert fidelity.distance_of_features(a, b) == pytest.approx(wanted, rel=1e-6)
+    assert fidelity.distance_of_features(b, a) == pytest.approx(wanted, rel=1e-6)
+    assert fidelity.distance_of_features(a, a) == pytest.approx(0, abs=1e-9)
+
+
 def test_the_distance_is_zero_to_itself_and_symmetric() -> None:
     a, b = (fidelity.statistics(features(300, 20, seed)) for seed in (1, 2))
     assert fidelity.distance(a, a) == pytest.approx(0, abs=1e-9)

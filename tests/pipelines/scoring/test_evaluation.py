@@ -231,7 +231,7 @@ def test_further_metrics_are_torch_fidelitys(run: tuple[Path, Recipe]) -> None:
     digits = load_dataset("digits")
     against = reference(digits, extractor_for(digits, "auto"))
     real = real_features(digits, against.extractor, limit=10_000)
-    perfect = measure(real, against, digits, every.metrics)["more"]
+    perfect = measure(real, against, digits, every)["more"]
     assert abs(perfect["kid"]) < found["kid"] / 10  # unbiased: below 0 for a set against itself
     assert perfect["precision"] == perfect["recall"] == 1
     assert 5 < perfect["inception_score"] <= 10  # ten classes

@@ -36,7 +36,9 @@ def test_a_metric_is_measured_under_its_own_name_or_read(metric: Metric) -> None
     features = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
     extractor = extractor_for(Recipe().dataset, "auto")
     wide = torch.nn.functional.pad(features, (0, extractor.dimensions - 64))
-    found = metric.measure(Features(wide, wide + 0.1, extractor, held_out=wide - 0.1))
+    labels = torch.arange(40) % 4
+    given = Features(wide, wide + 0.1, extractor, real_labels=labels, held_out=wide - 0.1, fake_labels=labels)
+    found = metric.measure(given)
     assert isinstance(found[metric.name], float)
 
 

@@ -94,6 +94,16 @@ def test_a_sweep_shows_as_parent_child_and_grandchildren(storage: Storage, small
     assert child.data.tags["machine.host"] == "here"
 
 
+def test_a_thousand_classes_do_not_hide_what_was_measured(storage: Storage) -> None:
+    plan = plan_of({"ema.sigma_rel": [0.05]})
+    of_class = {f"frechet_by_class/{number}": 1.0 for number in range(1001)}  # more than MLflow takes at once
+    cell = scored(plan, 0, 0, 3.0, more={"frechet_by_class": 1.0, **of_class})
+    mirror(storage, plan, [], [SweepStarted("s9", 1), TrialStarted(plan.trials[0].id), cell], "s9")
+    found = next(run for run in runs(storage, "s9") if CELL in run.data.tags)
+    assert found.data.metrics["frechet_by_class"] == 1.0
+    assert not [name for name in found.data.metrics if "/" in name]
+
+
 def test_a_sweep_over_widths_shows_its_pictures_and_what_is_only_screened_apart(storage: Storage) -> None:
     plan = plan_of({"optimizer.lr": [0.01, 0.02], "ema.sigma_rel": [0.05, 0.1]}, screening={"samples": 250})
     cells = [scored(plan, trial, cell, 1.0 + trial + cell) for trial in range(2) for cell in range(2)]
