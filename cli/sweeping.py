@@ -76,8 +76,25 @@ def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str,
 
     storage: as the user wrote it. notify: whom to notify; only ever from the user's own file.
     """
+    from dataclasses import replace
+
+    from sweeps.storage.trial_status import TrialStatus
+
     plan, end = _run_shown(plan, where, options, notify)
     _conclude(plan, end, where, storage)
+    if plan.spec.confirm.seeds and end.outcome is TrialStatus.COMPLETED:
+        conduct(_finalists(plan, where, storage), where, replace(options, only=None, again=()), storage, notify)
+
+
+def _finalists(plan: "Plan", where: "Storage", storage: str) -> "Plan":
+    """The sweep of the best points with the further seeds that `confirm` asks for."""
+    from sweeps.advice.finalists import confirming_settings, more_seeds, points
+
+    situation, spec = situation_in(where, plan, storage), plan.spec
+    top = min(spec.confirm.best, len(points(situation)))
+    return situation.planned(
+        confirming_settings(situation, top, more_seeds(spec.seeds, len(spec.seeds) + spec.confirm.seeds))
+    )
 
 
 def _conduct_until_settled(plan: "Plan", where: "Storage", options: "RunOptions", storage: str) -> None:

@@ -175,6 +175,8 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         summary.insert(2, f"scored in rounds of {text} samples: {fraction:.0%} of scoring every cell in full")
     if again := confirming_samples(plan):
         summary.insert(2, f"then the best {plan.spec.confirm.best} again on fresh noise (confirm): {again:,} samples")
+    if more := plan.spec.confirm.seeds:
+        summary.append(f"and then the best {plan.spec.confirm.best} points with {more} more seeds each (confirm.seeds)")
     budget = {name: value for name, value in plan.spec.budget.model_dump().items() if value is not None}
     if budget:
         summary.append("budget: " + ", ".join(f"{name} {value:g}" for name, value in budget.items()))

@@ -11,6 +11,12 @@ from sweeps.spec.space import SEED
 SUFFIX = "-confirm"
 
 
+def more_seeds(seeds: Sequence[int], count: int) -> list[int]:
+    """The seeds, and the smallest others that make them `count`."""
+    others = [seed for seed in range(count + max(seeds) + 1) if seed not in seeds]
+    return [*seeds, *others][: max(count, len(seeds))]
+
+
 def points(situation: Situation) -> list[Row]:
     """The best row of each point that was scored in full (a point: all training axes but the seed), best first."""
     firsts: dict[tuple[str, ...], Row] = {}
@@ -36,7 +42,7 @@ def confirming_settings(situation: Situation, top: int, seeds: Sequence[int]) ->
             allowed=f"1 to {len(found)}",
         )
     chosen = found[:top]
-    changes: dict[str, Any] = {f"axes.{SEED}": list(seeds)}
+    changes: dict[str, Any] = {f"axes.{SEED}": list(seeds), "confirm.seeds": 0}
     if top < len(found) or situation.plan.open:
         searched = list(spec.space.domains)
         first = [spec.space.active({axis: row.params[axis] for axis in searched}) for row in chosen]

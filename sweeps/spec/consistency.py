@@ -178,7 +178,13 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
 
 
 def _check_confirm(document: Document, spec: SweepSpec) -> None:
-    """Raises InputError where more cells are to be scored again than there are."""
+    """Raises InputError where more cells are to be scored again than there are, or seeds are given to none."""
+    if spec.confirm.seeds and not spec.confirm.best:
+        raise input_error(
+            f"{document.place(('confirm', 'seeds'))}: there are no best points to train with more seeds",
+            given=f"best: 0, seeds: {spec.confirm.seeds}",
+            hint="best: 3, the default",
+        )
     size, widths = spec.space.size, [spec.axes[path] for path in spec.post_hoc_axes]
     points = min(size, spec.search.trials or size) if size is not None else spec.search.trials
     cells = (points or 1) * math.prod(len(values) for values in widths)

@@ -137,11 +137,13 @@ class Screening(Settings):
 class Confirm(Settings):
     """How the first cells are scored again, on fresh noise, once all are known. best: so many of them; 0: none.
 
-    samples null: as many as the evaluation draws. See sweeps/planning/confirmation.py.
+    samples null: as many as the evaluation draws. See sweeps/planning/confirmation.py. seeds: with how many further
+    training seeds the best points are then trained, in the sweep NAME-confirm. See sweeps/advice/finalists.py.
     """
 
     best: int = Field(3, ge=0)
     samples: int | None = Field(None, ge=FOLDS)
+    seeds: int = Field(0, ge=0)
 
 
 class Budget(Settings):

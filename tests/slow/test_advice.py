@@ -36,8 +36,7 @@ def test_advice_is_pasted_and_followed(tmp_path: Path) -> None:
 def test_finalists_are_confirmed_in_a_sweep_of_their_own(tmp_path: Path) -> None:
     """The seed that was trained is taken over; every other one is trained once for each of the two points."""
     (tmp_path / "sweep.yaml").write_text(SWEEP.replace("[0.0005, 0.002]", "[0.002, 0.01, 0.05]"))
-    mpdit("sweep", "sweep.yaml", cwd=tmp_path)
-    mpdit("confirm", "--top", "2", "--seeds", "0,1", cwd=tmp_path)
+    mpdit("sweep", "sweep.yaml", "--set", "confirm={best: 2, seeds: 1}", cwd=tmp_path)
     rows = mpdit_json("rank", "slow-rates-confirm", cwd=tmp_path)
     assert {row["seeds"] for row in rows} == {2}
     events = [json.loads(line) for line in (tmp_path / "runs/sweeps/slow-rates-confirm/ledger.jsonl").open()]

@@ -1,6 +1,6 @@
 """Advice to train the finalists with more seeds, where trainings are tied and a wrong choice would cost much."""
 
-from sweeps.advice.finalists import confirming_settings, points
+from sweeps.advice.finalists import confirming_settings, more_seeds, points
 from sweeps.advice.registry import ADVICE, Advice, AdviceKind, Situation
 
 FEWEST = 3  # seeds: fewer say little about the spread between them
@@ -14,7 +14,7 @@ def _seeds(situation: Situation) -> list[Advice]:
         return []
     top = min(1 + len(tied), MOST_FINALISTS)
     count = max(FEWEST, best.seeds + 2)
-    seeds = [*spec.seeds, *(seed for seed in range(count + max(spec.seeds)) if seed not in spec.seeds)][:count]
+    seeds = more_seeds(spec.seeds, count)
     settings = confirming_settings(situation, top, seeds)
     if situation.changed(settings) is None:
         return []

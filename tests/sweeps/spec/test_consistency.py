@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mpdit.errors import InputError
-from pipelines.yaml_file import write_yaml
+from pipelines.yaml_file import Document, write_yaml
 from sweeps.planning.plan import make_plan
-from sweeps.spec.reading import read_spec
+from sweeps.spec.reading import checked_spec, read_spec
 
 LR = "axes: {optimizer.lr: [0.01, 0.02]}"
 RANGE = "axes: {optimizer.lr: {log_uniform: [0.001, 0.1]}}"
@@ -88,3 +88,8 @@ def test_a_resolved_search_reads_back_as_itself(tmp_path: Path) -> None:
         {"model.modulation": "scale", "optimizer.lr": 0.05, "optimizer.beta2": 0.99}
     ]
     assert plan.open == 7
+
+
+def test_seeds_are_for_points_that_are_confirmed() -> None:
+    with pytest.raises(InputError, match="no best points to train with more seeds"):
+        checked_spec(Document({"name": "x", "axes": {"seed": [0]}, "confirm": {"best": 0, "seeds": 2}}, "x.yaml"), [])
