@@ -91,7 +91,8 @@ def rank(
     columns: Annotated[str | None, typer.Option(metavar="M,M,…", help="Metrics to show besides.")] = None,
 ) -> None:
     """List the cells of a sweep, best first."""
-    from sweeps.results.ranking import as_csv, rank_in
+    from cli.display.tables import ranking_csv
+    from sweeps.results.ranking import rank_in
     from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
@@ -110,7 +111,7 @@ def rank(
         if json_:
             documents += [row.as_dict() for row in rows[:top]]
         elif csv_:
-            print(as_csv(rows[:top]), end="")
+            print(ranking_csv(rows[:top]), end="")
         else:
             print_ranking(made, events, rows, by, top)
             if by is None:

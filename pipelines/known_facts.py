@@ -98,6 +98,10 @@ def _code() -> str:
 @cache
 def _facts(path: Path) -> dict[str, Any]:
     """The facts in a file, read once a process."""
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_bytes())
         facts: dict[str, Any] = stored["facts"]
@@ -116,7 +120,8 @@ def _checksum(facts: dict[str, Any]) -> str:
 
 
 def _write(path: Path, facts: dict[str, Any]) -> None:
-    """Write the facts, completely or not at all; a cache that cannot be written only costs time."""
+    """Write the facts beside those of other processes, completely or not at all; a failure only costs time."""
+    facts |= {key: fact for key, fact in _read(path).items() if key not in facts}
     for oldest in list(facts)[:-KEPT]:
         del facts[oldest]
     partial = path.with_name(f".{path.name}.{os.getpid()}")

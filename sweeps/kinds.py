@@ -16,12 +16,13 @@ from mpdit.registry import Registry, needed_settings, settings_of
 from mpdit.scoring.extractors.registry import EXTRACTORS
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
 from pipelines.scoring.metrics.registry import METRICS
+from sweeps.advice.registry import ADVICE
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES
 from sweeps.spec.tracking_views import VIEWS
 from sweeps.storage.bucket import BUCKETS
 
-REGISTRIES: dict[str, Registry[Any]] = {  # where a file names them
+REGISTRIES: dict[str, Registry[Any]] = {  # where a file, or a command, names them
     "`recipe.model.modulation`, joined by +": MODULATIONS,
     "`recipe.model.attention`": ATTENTIONS,
     "`recipe.model.mlp`": MLPS,
@@ -35,6 +36,7 @@ REGISTRIES: dict[str, Registry[Any]] = {  # where a file names them
     "`objective.metric`, `constraints`, `evaluation.metrics`, `rank --by`": METRICS,
     "`search.algorithm`": SEARCHES,
     "`scheduler.kind`": SCHEDULERS,
+    "what `mpdit suggest` says": ADVICE,
     "`tracking.view`": VIEWS,
     "the scheme of `--storage`": BUCKETS,
     "the source of `mpdit data prepare`": IMAGE_SOURCES,

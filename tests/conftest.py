@@ -15,7 +15,7 @@ from pipelines.recipe import Recipe
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, suppress_health_check=HealthCheck)
 settings.load_profile("fixed")  # the same examples in every run, however slow the machine is
 
-SMALL = {"steps": 10, "batch": 8, "runtime": {"device": "cpu", "threads": 1}}
+SMALL = {"steps": 10, "batch": 8, "optimizer": {"lr": 0.02}, "runtime": {"device": "cpu", "threads": 1}}
 
 
 @pytest.hookimpl(trylast=True)

@@ -148,6 +148,22 @@ def _metric(row: Row, name: str) -> str:
     return number(value, 0 if METRICS[name].is_count else 4)
 
 
+def ranking_csv(rows: list[Row]) -> str:
+    """The rows as comma-separated values under a header, with a column for each axis."""
+    text = io.StringIO()
+    nested = ("params", "metrics")
+    flat = [
+        {**row.params, **{k: v for k, v in row.as_dict().items() if k not in nested}, **(row.metrics or {})}
+        for row in rows
+    ]
+    writer = csv.DictWriter(
+        text, fieldnames=list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows({**row, "trials": " ".join(row["trials"])} for row in flat)
+    return text.getvalue()
+
+
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:
     """The trials of a plan and what they will cost. train: those to train. remaining: those that need any work."""
     axes = plan.spec.training_axes

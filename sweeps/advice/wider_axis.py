@@ -15,7 +15,8 @@ def wider(axis: Axis, end: End) -> tuple[Any, Axis] | None:
     """The next value beyond an end of an axis, and the axis with it; None for an axis that has no such value.
 
     A list continues with the spacing that it has at that end: by a ratio where its numbers span a factor of 3 or
-    more, else by a difference. A range moves its end as far as a quarter of itself.
+    more, or where a difference would lead from positive numbers to 0 or below, else by a difference. A range
+    moves its end as far as a quarter of itself.
     """
     if isinstance(axis, Domain) and axis.kind != "values":
         return _wider_range(axis, end)
@@ -32,7 +33,8 @@ def wider(axis: Axis, end: End) -> tuple[Any, Axis] | None:
 def next_value(values: list[float], end: End) -> float | None:
     """The next number beyond an end of sorted numbers, with two significant digits; None where that is no new one."""
     last, before = (values[-1], values[-2]) if end == "upper" else (values[0], values[1])
-    if values[0] > 0 and values[-1] / values[0] >= GEOMETRIC_FROM:
+    is_geometric = values[0] > 0 and (values[-1] / values[0] >= GEOMETRIC_FROM or 2 * last <= before)
+    if is_geometric:
         ratio = min(max(max(last, before) / min(last, before), RATIOS[0]), RATIOS[1])
         value = last * ratio if end == "upper" else last / ratio
     else:

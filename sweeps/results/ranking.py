@@ -1,7 +1,5 @@
 """Rank the cells of a sweep by what its ledger holds: seeds merged, with errors, and what errors cannot tell apart."""
 
-import csv
-import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -159,7 +157,8 @@ def _ranked(plan: Plan, events: list[Event], asked: Asked) -> list[Row]:
     by = asked.by
     kind = METRICS[by or plan.spec.metrics[0]]
     shown = [name for name in dict.fromkeys([*plan.spec.columns, *asked.columns]) if name != kind.name]
-    cells = _scored(plan, events, {*plan.spec.metrics, *shown, kind.name})
+    limited = [limit.metric for limit in plan.spec.limits]
+    cells = _scored(plan, events, {*plan.spec.metrics, *shown, *limited, kind.name})
     for name in (kind.name, *asked.columns):
         _check_measured(plan, METRICS[name], cells.values())
     keys = [
@@ -235,20 +234,6 @@ def noise_floor(events: list[Event]) -> float | None:
     """The score of a perfect model with as many samples as the fully scored cells have."""
     cells = only(events, CellScored)
     return max(cells, key=lambda cell: cell.samples).noise_floor if cells else None
-
-
-def as_csv(rows: list[Row]) -> str:
-    """The rows as comma-separated values under a header, with a column for each axis."""
-    text = io.StringIO()
-    nested = ("params", "metrics")
-    flat = [
-        {**row.params, **{k: v for k, v in row.as_dict().items() if k not in nested}, **(row.metrics or {})}
-        for row in rows
-    ]
-    writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "trials": " ".join(row["trials"])} for row in flat)
-    return text.getvalue()
 
 
 def _check_measured(plan: Plan, kind: Metric, cells: Collection[ScoredCell]) -> None:

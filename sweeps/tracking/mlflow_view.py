@@ -207,29 +207,29 @@ class MLflowWriter:
                 self.runs[tags.get(TRIAL), tags.get(CELL)] = run.info.run_id
                 if not run.data.params:
                     self.bare.add((tags.get(TRIAL), tags.get(CELL)))
-            token = page.token
-            if not token:
+            if not (token := page.token):
                 return
 
     def _run(self, trial: str | None, cell: str | None, name: str, time: str, params: dict[str, Any]) -> str:
         """The run of a sweep (None, None), trial (id, None) or cell, created when it is not there yet."""
-        if (trial, cell) in self.runs:
-            if (trial, cell) in self.bare and params:
-                self._params(self.runs[trial, cell], params)
-                self.bare.remove((trial, cell))
-            return self.runs[trial, cell]
-        tags = {SWEEP: self.sweep, KIND: "cell" if cell else "trial" if trial else "sweep", **self.code_tags}
+        if (trial, cell) not in self.runs:
+            self.runs[trial, cell] = self._created(trial, cell, name, time, params)
+            self.bare.add((trial, cell))
+        if (trial, cell) in self.bare and params:  # also those of a run whose creation was cut off here
+            self._params(self.runs[trial, cell], params)
+            self.bare.remove((trial, cell))
+        return self.runs[trial, cell]
+
+    def _created(self, trial: str | None, cell: str | None, name: str, time: str, params: dict[str, Any]) -> str:
+        tags = {SWEEP: self.sweep, KIND: "trial" if trial else "sweep", **self.code_tags}
         if trial:
             tags |= {TRIAL: trial, PARENT: self.runs[(trial, None) if cell else (None, None)]}
             recipe = self.trials[trial].recipe
             tags |= {"mpdit.seed": str(recipe.seed), "mpdit.data": recipe.dataset.fingerprint}
-        if cell:
-            tags[CELL] = cell
-            if params["evaluation.samples"] != self.plan.spec.evaluation.samples:
-                tags[KIND] = "screened"  # with fewer samples: not to be compared with the cells
+        if cell:  # one with fewer samples is not to be compared with the cells
+            in_full = params["evaluation.samples"] == self.plan.spec.evaluation.samples
+            tags |= {CELL: cell, KIND: "cell" if in_full else "screened"}
         run = self.client.create_run(self.experiment, start_time=milliseconds(time), tags=tags, run_name=name)
-        self.runs[trial, cell] = run.info.run_id
-        self._params(run.info.run_id, params)
         return str(run.info.run_id)
 
     def _params(self, run: str, params: dict[str, Any]) -> None:
@@ -240,9 +240,9 @@ class MLflowWriter:
     def _metrics(self, run: str, event: Event, step: int, metrics: Mapping[str, float | None]) -> None:
         from mlflow.entities import Metric
 
+        known = {name: float(value) for name, value in metrics.items() if value is not None}
         at = milliseconds(event.time)
-        known = [Metric(name, float(value), at, step) for name, value in metrics.items() if value is not None]
-        self.client.log_batch(run, metrics=known)
+        self.client.log_batch(run, metrics=[Metric(name, value, at, step) for name, value in known.items()])
 
     def _end(self, run: str, status: str, event: Event) -> None:
         self.client.set_terminated(run, status, end_time=milliseconds(event.time))

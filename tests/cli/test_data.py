@@ -26,7 +26,7 @@ def test_list_names_every_data_set(mpdit: Command) -> None:
     text = mpdit("data", "list").stdout
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["digits", "folder", "latents", "shapes"]
     rows = json.loads(mpdit("data", "list", "--json").stdout)
-    assert rows[3]["settings"] == ["resolution", "count"]
+    assert rows[3]["settings"] == ["holdout", "resolution", "count"]
 
 
 def test_info_says_what_is_in_a_set(mpdit: Command, refused: Refused, tmp_path: Path) -> None:

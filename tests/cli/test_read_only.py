@@ -12,7 +12,7 @@ import pytest
 from sweeps.storage.layout import Storage, is_locked, locked
 
 WRITTEN = Path(__file__).parents[1] / "fixtures" / "release-0.1.0"
-LOOKING = ["status", "rank", "report", "clean --best 1", "plan sweep.yaml"]
+LOOKING = ["status", "rank", "report", "clean --best 1", "plan sweep.yaml --set recipe.optimizer.lr=0.02"]
 COMPUTING = ["best --export", "evaluate 45735ea336 --samples 20", "sample 45735ea336 --rows 1"]
 RUN_EACH = """
 import json, os, sys

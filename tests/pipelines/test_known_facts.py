@@ -2,11 +2,14 @@
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipelines import known_facts
+from pipelines.known_facts import known_fact
 from pipelines.recipe import Recipe
 
 
@@ -58,3 +61,15 @@ def test_the_facts_of_a_data_set_are_the_set_s_own_and_change_with_its_files(tmp
     changed = known_facts._state(tmp_path)
     (tmp_path / "set.json").write_text("{ }")
     assert before != changed != known_facts._state(tmp_path)
+
+
+def test_processes_that_learn_facts_at_once_keep_each_other_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPDIT_CACHE", str(tmp_path))
+    known_facts._facts.cache_clear()
+    known_fact("mine", 1, lambda: "one")
+    other = "from pipelines.known_facts import known_fact; known_fact('theirs', 2, lambda: 'two')"
+    own = dict(known_facts._facts(tmp_path / "facts.json"))
+    subprocess.run([sys.executable, "-c", other], check=True)
+    known_fact("mine", 3, lambda: "three")
+    assert len(known_facts._read(tmp_path / "facts.json")) == len(own) + 2
+    known_facts._facts.cache_clear()

@@ -92,5 +92,5 @@ def test_the_papers_sweep_is_the_papers() -> None:
 
 def test_the_shapes_sweep_is_planned() -> None:
     plan = make_plan(read_spec(sweep_file("shapes")))
-    assert len(plan.trials) == 30
-    assert len({trial.id for trial in plan.trials}) == 30
+    assert len(plan.trials) == 36
+    assert len({trial.id for trial in plan.trials}) == 36

@@ -62,7 +62,7 @@ def test_a_change_of_rotate_is_another_code_for_those_that_rotate(changed) -> No
     before = code_of(rotating), code_of(other)
     changed("mpdit/model/modulation/rotation.py", '"""Rotation', '"""A rotation')
     assert (code_of(rotating), code_of(other)) == before
-    changed("mpdit/model/modulation/rotation.py", "import torch\n", "import torch\n\nEXTRA = 1\n")
+    changed("mpdit/model/modulation/rotation.py", "import torch\n", "import torch\n\n    extra = 1\n")
     assert code_of(rotating) != before[0]
     assert code_of(other) == before[1]
 

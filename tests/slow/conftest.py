@@ -173,5 +173,5 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Cal
 def whole_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped sweep, run to its end in a storage of its own. Takes minutes."""
     folder = tmp_path_factory.mktemp("whole")
-    mpdit("sweep", "conditioning", "--storage", folder / "runs", cwd=folder, patience=2 * PATIENCE)
+    mpdit("sweep", "conditioning", "--storage", folder / "runs", cwd=folder, patience=4 * PATIENCE)
     return folder

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cli.display.tables import ranking_csv
 from sweeps.planning.known_work import cost_of, unfinished
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.report.page import render
-from sweeps.results.ranking import as_csv, rank
+from sweeps.results.ranking import rank
 from sweeps.results.trial_states import trial_states
 from sweeps.storage.events import (
     CellScored,
@@ -70,7 +71,7 @@ def everything_reads(storage: Storage, events: list[Event]) -> None:
         rows = rank(plan, events, alive=alive)
         assert len(rows) == 4  # two modulations, their seeds merged, at two widths
         assert [row.as_dict() for row in rows]
-        as_csv(rows)
+        ranking_csv(rows)
     rank(plan, events, "step_time")
     if any(isinstance(event, (Progress, CellScored)) for event in events):
         render(storage, plan, rows, events)

@@ -48,7 +48,7 @@ def test_the_grids_change_with_the_training_and_the_training_not_with_them(
     assert pictures[0].tobytes() != pictures[2].tobytes() != pictures[10].tobytes()
 
     scored: list[str] = []
-    evaluation = FEW_STEPS.model_copy(update={"samples": 20})
+    evaluation = FEW_STEPS.model_copy(update={"samples": 20, "classes": "in_turn"})  # as grids ask for them
     evaluate(run, settled, [Cell(TRACKED_SIGMA_RELS[-1], evaluation)], lambda result: scored.append(result["picture"]))
     cell = pixels(Image.open(run / "samples" / scored[0]))  # ten to a row
     assert (cell[:SIDE, :SIDE] - pixels(pictures[10])[:SIDE, :SIDE]).abs().max() <= 2  # weights differ in rounding

@@ -7,10 +7,11 @@ from statistics import stdev
 import numpy as np
 import pytest
 
+from cli.display.tables import ranking_csv
 from mpdit.scoring.intervals import jackknife_error
 from pipelines.yaml_file import write_yaml
 from sweeps.planning.plan import Plan, make_plan
-from sweeps.results.ranking import as_csv, noise_floor, rank, rank_in
+from sweeps.results.ranking import noise_floor, rank, rank_in
 from sweeps.spec.model import SweepSpec
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
@@ -271,7 +272,7 @@ def test_the_row_has_the_fields_of_the_contract(small_plan: Plan) -> None:
 
 
 def test_comma_separated_values_have_a_column_an_axis(small_plan: Plan) -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(rank(small_plan, [])))))
+    rows = list(csv.DictReader(io.StringIO(ranking_csv(rank(small_plan, [])))))
     assert len(rows) == 4
     assert rows[0]["model.modulation"] == "scale"
 

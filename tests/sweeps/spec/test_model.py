@@ -50,7 +50,8 @@ def test_a_sweep_that_an_earlier_release_wrote_has_today_s_names_of_designs(tmp_
     from pipelines.yaml_file import write_yaml
 
     text = SWEEP.replace("  optimizer.lr:", "  model.design: [A, E]\n  optimizer.lr:")
-    text += "search: {algorithm: random, trials: 2, first: [{model.design: E, model.modulation: scale}]}\n"
+    first = "[{model.design: E, model.modulation: scale, optimizer.lr: 0.02}]"
+    text += f"search: {{algorithm: random, trials: 2, first: {first}}}\n"
     spec = read_spec(written(tmp_path, text))
     assert spec.axes["model.design"] == ["A", "E"]
     assert spec.search.first[0]["model.design"] == "E"
