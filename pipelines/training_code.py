@@ -34,7 +34,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 def training_code(recipe: Recipe) -> str:
     """Ten hexadecimal digits that name the code of a training: the modules that it uses and its plug-ins' versions."""
-    return _version(frozenset(_kind_modules(recipe)), tuple(sorted(plugins(recipe).items())))
+    return _version(frozenset(kind_modules(recipe)), tuple(sorted(plugins(recipe).items())))
 
 
 @cache
@@ -45,12 +45,12 @@ def _version(kinds: frozenset[str], plugin_versions: tuple[tuple[str, str], ...]
     return digest.hexdigest()[:DIGITS]
 
 
-def _kind_modules(settings: Settings) -> Iterator[str]:
+def kind_modules(settings: Settings) -> Iterator[str]:
     """The modules of our kinds that the settings hold, in depth."""
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, Settings):
-            yield from _kind_modules(value)
+            yield from kind_modules(value)
         else:
             yield from (registry.module_of(kind) for registry, kind in kinds_of(field, value))
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from mpdit.errors import input_error, nearest
 from pipelines.training.training_folder import read_code
-from pipelines.training_code import training_code
+from pipelines.training_code import kind_modules, training_code
 from sweeps.planning.plan import Plan, Trial
 from sweeps.storage.events import Event, TrialEnded, TrialRetried
 from sweeps.storage.layout import Storage
@@ -35,6 +35,12 @@ def recorded_codes(events: Iterable[Event]) -> dict[str, str | None]:
     for end in only(events, TrialEnded):
         codes[end.trial] = end.code or codes.get(end.trial)
     return codes
+
+
+def kinds_of_trials(plan: Plan, codes: Mapping[str, str | None]) -> dict[str, frozenset[str]]:
+    """The modules of the kinds that each trial uses, where there are different codes; else all are taken as alike."""
+    is_one = len({codes.get(trial.id) for trial in plan.trials}) < 2
+    return {trial.id: frozenset(() if is_one else kind_modules(trial.recipe)) for trial in plan.trials}
 
 
 def other_code(plan: Plan, events: Iterable[Event]) -> list[str]:

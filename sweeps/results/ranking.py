@@ -9,7 +9,7 @@ from pipelines.scoring.metrics.registry import METRICS, Metric, measured_metrics
 from sweeps.planning.cell_metrics import metrics_of
 from sweeps.planning.confirmation import confirming_cell
 from sweeps.planning.plan import Plan, Trial
-from sweeps.planning.reuse import recorded_codes
+from sweeps.planning.reuse import kinds_of_trials, recorded_codes
 from sweeps.planning.staged_scoring import rounds, seed_groups
 from sweeps.results.pareto import front
 from sweeps.results.seed_spread import PRIOR, Point, SeedSpread, pooled, storage_spread
@@ -35,7 +35,7 @@ class Row:
     another training seed was taken to move a value, as a share of it, and seed_spread_from: where that is known from.
     confirmed, confirmed_interval: its value on fresh noise, which did not choose it, and half its 95 % interval.
     gap_error: the standard error of its difference from the best, if both are scored in full.
-    other_code: where the trials have different code, whether any of this row's has not the best trial's.
+    other_code: where trials of the same kinds have different code, whether any of its has not that of the best one.
     """
 
     rank: int
@@ -221,13 +221,19 @@ def winner_said(rows: list[Row]) -> str | None:
 
 
 def _with_code(plan: Plan, rows: list[Row], events: list[Event]) -> list[Row]:
-    """Mark the rows that other code than the best one's has trained, in a sweep of more than one code."""
-    trials = {trial.id for trial in plan.trials}
-    codes = {trial: code for trial, code in recorded_codes(events).items() if trial in trials}
-    if len(set(codes.values())) < 2:
+    """Mark the rows that other code has trained than the best one of the same kinds, where there is more than one code.
+
+    Trainings of different kinds (modulations, say) use different modules, so that their codes always differ.
+    """
+    kinds = kinds_of_trials(plan, codes := recorded_codes(events))
+    if len({(kinds[trial.id], codes.get(trial.id)) for trial in plan.trials}) == len(set(kinds.values())):
         return rows
-    best = codes.get(rows[0].trial)
-    return [replace(row, other_code=any(codes.get(trial, best) != best for trial in row.trials)) for row in rows]
+    best: dict[Any, str | None] = {}
+    for row in rows:
+        best.setdefault(kinds[row.trial], codes.get(row.trial))
+    return [
+        replace(row, other_code=any(codes.get(t, best[kinds[t]]) != best[kinds[t]] for t in row.trials)) for row in rows
+    ]
 
 
 def noise_floor(events: list[Event]) -> float | None:

@@ -31,7 +31,7 @@ def test_other_code_is_warned_of_in_a_plan_and_marked_in_a_ranking(mpdit: Comman
     assert "other code than today's has trained 2 of the trials that are reused" in planned.stderr
     ranked = mpdit("rank", "--storage", tmp_path)
     assert [line.split()[0] for line in ranked.stdout.splitlines()[1:3]] == ["1", "~"]
-    assert "~  trained by other code than the best: mpdit sweep made --reuse same-code" in ranked.stdout
+    assert "~  trained by other code than the best of its kinds: mpdit sweep made --reuse same-code" in ranked.stdout
     report = mpdit("report", "--storage", tmp_path, "-o", tmp_path / "report.html")
     assert report.returncode == 0
-    assert "marks what other code than the best one" in (tmp_path / "report.html").read_text()
+    assert "marks what other code has trained than the best one" in (tmp_path / "report.html").read_text()

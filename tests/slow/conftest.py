@@ -29,7 +29,7 @@ PATIENCE = 420  # seconds after which a process is taken to hang
 READING = ("rank", "status", "best", "plan")  # commands that a test runs in its own process
 SWEEP = """\
 name: NAME
-recipe: {model: {width: 16}, steps: STEPS, batch: 16, runtime: {device: cpu}}
+recipe: {model: {width: 16}, optimizer: {lr: 0.02}, steps: STEPS, batch: 16, runtime: {device: cpu}}
 axes:
   model.modulation: [scale+shift+gate, scale+rotation+gate, rotation+gate]
   ema.sigma_rel: [0.05, 0.1]

@@ -28,7 +28,7 @@ SEED = 7  # of the order of kills; the moments also depend on the machine's spee
 KILLS = {"driver": 7, "worker": 6, "raylet": 3, "server": 4}
 SWEEP = """\
 name: hunted
-recipe: {steps: 300, batch: 64, runtime: {device: cpu}}
+recipe: {optimizer: {lr: 0.02}, steps: 300, batch: 64, runtime: {device: cpu}}
 axes:
   model.modulation: [scale+shift+gate, rotation+gate]
   seed: [0, 1]
@@ -121,7 +121,7 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
 
 SHARED = """\
 name: NAME
-recipe: {model: {width: 16}, steps: 200, batch: 16, runtime: {device: cpu}}
+recipe: {model: {width: 16}, optimizer: {lr: 0.02}, steps: 200, batch: 16, runtime: {device: cpu}}
 axes:
   model.modulation: [scale+shift+gate, rotation+gate]
   seed: SEEDS

@@ -17,7 +17,7 @@ from tests.slow.conftest import CODE, PATIENCE, mpdit
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the compiler leaves processes behind
 
 TOGETHER = pytest.mark.xdist_group("processes")  # the training of one process is made once
-RECIPE = "steps: 6\nbatch: 16\nruntime: {device: cpu, threads: 1}\n"
+RECIPE = "steps: 6\nbatch: 16\noptimizer: {lr: 0.02}\nruntime: {device: cpu, threads: 1}\n"
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 DIES_AT_4 = """
 import os, sys
@@ -140,7 +140,12 @@ def test_two_processes_score_what_one_scores(tmp_path: Path, one: Path) -> None:
 def test_the_compiled_path_s_losses_are_the_plain_one_s(tmp_path: Path) -> None:
     losses = {}
     for compiled in (False, True):
-        fields = {"steps": 500, "batch": 32, "runtime": {"device": "cpu", "threads": 1, "compile": compiled}}
+        fields = {
+            "steps": 500,
+            "batch": 32,
+            "optimizer": {"lr": 0.02},
+            "runtime": {"device": "cpu", "threads": 1, "compile": compiled},
+        }
         reports: list[dict[str, float]] = []
         train(
             Recipe.model_validate(fields), tmp_path / str(compiled), lambda line, to=reports: to.append(line["metrics"])

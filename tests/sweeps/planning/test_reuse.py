@@ -117,3 +117,14 @@ def test_reading_a_ranking_does_not_ask_for_today_s_code(small_plan: Plan, monke
         *done(small_plan, 3, "a"),
     ]
     assert len(rank(small_plan, events)) == 4
+
+
+def test_trainings_of_other_kinds_use_other_code_and_are_not_marked(small_plan: Plan) -> None:
+    """Two modulations: each trial's code is its own modulation's, as a sweep of one day leaves it."""
+    codes = {"scale": "a", "rotation": "b"}
+    events = [
+        event
+        for at, trial in enumerate(small_plan.trials)
+        for event in done(small_plan, at, codes[trial.params["model.modulation"]])
+    ]
+    assert [row.other_code for row in rank(small_plan, events)] == [None] * 4
