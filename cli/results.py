@@ -206,7 +206,8 @@ def print_ranking(made: "Plan", events: "list[Event]", rows: "list[Row]", asked:
         print("!  breaks a constraint: " + ", ".join(made.spec.constraints))
     if any(row.other_code for row in rows[:top]):
         print(
-            f"~  trained by other code than the best of its kinds: mpdit sweep {made.spec.name} --reuse same-code trains it again"
+            "~  trained by other code than the best of its kinds: "
+            f"mpdit sweep {made.spec.name} --reuse same-code trains it again"
         )
     if by.has_folds and len(made.trials) > 1 and {row.seeds for row in rows if row.value is not None} == {1}:
         print("±  standard error; a training seed may move it by more: sweep seed: [0, 1, 2]")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cli.display.tables import ranking_csv
 from mpdit.errors import InputError
 from pipelines.scoring.metrics.registry import METRICS
 from pipelines.yaml_file import read_yaml
@@ -15,7 +16,7 @@ from sweeps.planning.plan import Plan
 from sweeps.report.figures import sweep_data
 from sweeps.report.page import answer, question
 from sweeps.results.importance import study_of
-from sweeps.results.ranking import as_csv, rank
+from sweeps.results.ranking import rank
 from sweeps.search.observations import observations
 from sweeps.search.simulator import Curve, simulate
 from sweeps.spec.model import SweepSpec
@@ -99,7 +100,7 @@ def test_a_metric_is_constrained_from_below_and_from_above(tmp_path: Path) -> No
     rows = rank(plan, events_with(plan, "precision", [0.2, 0.9, 0.6]))
     assert [(row.params["optimizer.lr"], row.feasible) for row in rows] == [(0.03, True), (0.02, False), (0.01, False)]
     assert rows[0].as_dict()["metrics"] == {"precision": 0.6}
-    assert "precision" in as_csv(rows).splitlines()[0]
+    assert "precision" in ranking_csv(rows).splitlines()[0]
 
 
 def test_the_front_knows_which_way_is_better() -> None:

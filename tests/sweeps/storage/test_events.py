@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.display.tables import ranking_csv
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.staged_scoring import missing_cells
-from sweeps.results.ranking import as_csv, rank
+from sweeps.results.ranking import rank
 from sweeps.results.trial_states import trial_states
 from sweeps.search.observations import observations
 from sweeps.search.rung_decisions import decide, score_of
@@ -103,7 +104,7 @@ def test_what_reads_a_ledger_takes_such_a_number_for_one_that_is_not_known(value
     first, last = rank(plan, ledger.events)
     assert (first.trial, first.value, first.status) == (other, 3.0, "completed")
     assert (last.trial, last.value, last.status) == (one, None, "diverged")
-    assert "nan" not in as_csv([first, last])
+    assert "nan" not in ranking_csv([first, last])
     assert trial_states(plan, ledger.events, alive=False)[one].as_dict()["loss"] is None
     assert missing_cells(plan, ledger.events) == {}
     assert [known.status for known in observations(plan, ledger.events)] == ["failed", "completed"]
