@@ -32,11 +32,14 @@ class Diverged(MpditError):
 def network_metrics(state: TrainingState, dataset: Dataset) -> dict[str, float]:
     """Measure the network as it is, also before the first step.
 
-    Raises Diverged for a token magnitude that is not finite or beyond the limit.
+    Raises Diverged for a token magnitude that is not finite or beyond the limit. A residual sum that is brought back to
+    unit magnitude after it was measured has no limit.
     """
     magnitudes = activation_magnitudes(state.denoiser, dataset)
-    for mean, _ in magnitudes.values():
-        if not mean <= MAGNITUDE_LIMIT:
+    is_brought_back = state.denoiser.network.architecture.design.renormalized
+    for place, (mean, _) in magnitudes.items():
+        limit = math.inf if is_brought_back and place.endswith("/residual") else MAGNITUDE_LIMIT
+        if not math.isfinite(mean) or mean > limit:
             raise Diverged(state.step, f"a token magnitude of {mean:.3g}")
     metrics = {"magnitude_drift": magnitude_drift(magnitudes), "magnitude/weights": weight_magnitude(state.denoiser)}
     for place, (mean, std) in magnitudes.items():
