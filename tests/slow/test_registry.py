@@ -28,7 +28,7 @@ def test_every_cell_has_one_picture_in_its_trial_s_viewer(whole_sweep: Path) -> 
     experiment = client.get_experiment_by_name("conditioning")
     assert experiment is not None
     trials = client.search_runs([experiment.experiment_id], "tags.`mpdit.kind` = 'trial'")
-    assert len(trials) == 6
+    assert len(trials) == 9
     for trial in trials:
         files = [file.path for file in client.list_artifacts(trial.info.run_id, "images")]
         images = [path for path in files if path.endswith(".png")]

@@ -76,10 +76,10 @@ def test_training_the_bundle_again_gives_it_bit_for_bit(bundle: Path, whole_swee
 
 
 def test_a_sibling_differs_by_its_seed_alone(bundle: Path, whole_sweep: Path) -> None:
-    settings = ["--set", "seed=1", "--set", "steps=20"]
+    settings = ["--set", "seed=1", "--set", "steps=80"]
     mpdit_json("train", bundle, "--output", "sibling", *settings, cwd=whole_sweep)
     own, sibling = read_recipe(bundle), read_recipe(whole_sweep / "sibling")
-    assert sibling == own.model_copy(update={"seed": 1, "steps": 20})
+    assert sibling == own.model_copy(update={"seed": 1, "steps": 80})
 
 
 def test_the_plan_of_a_finished_sweep_reuses_everything(whole_sweep: Path) -> None:
