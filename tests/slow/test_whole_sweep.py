@@ -29,7 +29,8 @@ def test_every_cell_is_scored_and_ranked(whole_sweep: Path) -> None:
     assert len(rows) == 45
     assert {row["status"] for row in rows} == {"completed"}
     values = [row["value"] for row in rows]
-    assert values == sorted(values)
+    assert values[3:] == sorted(values[3:])  # the first three are in the order of fresh noise
+    assert [row["confirmed"] for row in rows[:3]] == sorted(row["confirmed"] for row in rows[:3])
     assert rows[0]["metric"] == "fd_digits_2k"
 
 
