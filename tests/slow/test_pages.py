@@ -51,7 +51,7 @@ def test_the_report_fits_a_phone_asks_for_nothing_and_is_dark_in_the_dark(whole_
         assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
         assert page.locator("#ranking tbody tr").count() == 45
         assert page.locator("svg[role=img]").count() >= 5
-        assert page.locator("#samples img").count() == 2
+        assert page.locator("#samples img").count() in (1, 2)  # the best may be the baseline itself
         for width in (360, 1200):
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
