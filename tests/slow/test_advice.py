@@ -8,7 +8,7 @@ import pytest
 
 from tests.slow.conftest import mpdit, mpdit_json
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 SWEEP = """\
 name: slow-rates
@@ -20,7 +20,7 @@ confirm: {best: 0}
 
 
 def test_advice_is_pasted_and_followed(tmp_path: Path) -> None:
-    """The rates are far too small: the axis is extended by a pasted command, then by the sweep itself."""
+    """Adds to CI: an axis of rates that are far too small is extended by a pasted command, then by the sweep itself."""
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     mpdit("sweep", "sweep.yaml", cwd=tmp_path)
     advice = json.loads(mpdit("suggest", "--json", cwd=tmp_path))
@@ -34,7 +34,7 @@ def test_advice_is_pasted_and_followed(tmp_path: Path) -> None:
 
 
 def test_finalists_are_confirmed_in_a_sweep_of_their_own(tmp_path: Path) -> None:
-    """The seed that was trained is taken over; every other one is trained once for each of the two points."""
+    """Adds to CI: finalists take over the seed that was trained; each other one is trained once a point."""
     (tmp_path / "sweep.yaml").write_text(SWEEP.replace("[0.0005, 0.002]", "[0.002, 0.01, 0.05]"))
     mpdit("sweep", "sweep.yaml", "--set", "confirm={best: 2, seeds: 1}", cwd=tmp_path)
     rows = mpdit_json("rank", "slow-rates-confirm", cwd=tmp_path)
