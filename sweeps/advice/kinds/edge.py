@@ -37,32 +37,25 @@ def _edge(situation: Situation, answer: AxisAnswer) -> Advice | None:
     if found is None:
         return None
     value, axis = found
-    changes = {f"axes.{answer.axis}": axis.model_dump() if isinstance(axis, Domain) else axis, **_points(situation)}
-    new = _new_trainings(situation, answer.axis, value, axis)
-    if new is None:
+    axes = {f"axes.{answer.axis}": axis.model_dump() if isinstance(axis, Domain) else axis}
+    points = _more_points(situation)
+    tried = situation.changed(as_settings(axes if points else {f"axes.{answer.axis}": [value]}))
+    if tried is None:
         return None  # the end of the axis is the end of what there is
-    settings = as_settings(changes)
+    is_trained = answer.axis in situation.plan.spec.training_axes
+    new = points or (len(tried.trials) if is_trained else 0)
+    trials = {"search.trials": (situation.plan.spec.search.trials or 0) + points} if points else {}
+    settings = as_settings(axes | trials)
     which = "smallest" if answer.end == "lower" else "largest"
     cost = f"{new} new training{'s' if new > 1 else ''}" if new else "no new training"
     text = f"the best {answer.axis}, {answer.best}, is the {which} of its axis: try {_shown(axis, value)} ({cost})"
     return Advice("edge", answer.axis, text, situation.sweep_command(settings), settings)
 
 
-def _new_trainings(situation: Situation, name: str, value: Any, axis: Axis) -> int | None:
-    """How many trainings the wider axis adds; None where its new value cannot be trained or scored."""
-    if _points(situation):
-        more = situation.changed(as_settings({f"axes.{name}": axis.model_dump() if isinstance(axis, Domain) else axis}))
-        return None if more is None else _points(situation)["search.trials"] - (situation.plan.spec.search.trials or 0)
-    alone = situation.changed(as_settings({f"axes.{name}": [value]}))
-    if alone is None:
-        return None
-    return len(alone.trials) if name in situation.plan.spec.training_axes else 0
-
-
-def _points(situation: Situation) -> dict[str, Any]:
-    """A search has so many points: a wider axis wants a third more."""
-    search = situation.plan.spec.search
-    return {"search.trials": search.trials + max(1, search.trials // 3)} if search.trials else {}
+def _more_points(situation: Situation) -> int:
+    """How many more points a wider axis wants: a third of those that a search has; a grid has its own number."""
+    trials = situation.plan.spec.search.trials
+    return max(1, trials // 3) if trials else 0
 
 
 def _shown(axis: Axis, value: Any) -> str:
