@@ -2,6 +2,8 @@
 
 import threading
 import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,31 @@ from sweeps.storage.folder_sync import LOCK, PATIENCE, synced
 from sweeps.storage.layout import locked
 from sweeps.storage.trial_status import TrialStatus
 
+ROOM = "room"  # beside each event that the driver gets
 TAKEN_BACK = "its machine was taken back; it goes on where there is room"
 POLL_SECONDS = 0.2  # between two looks at whether the group has ended
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where the workers of a group run: the id of a placement group, which holds their resources."""
+
+    placement_group: str
+
+
+SendOn = Callable[[Event | Room], None]
+
+
+def give_back(rooms: Iterable[str]) -> None:
+    """Give back the resources of groups that Tune has stopped, by their placement groups' ids.
+
+    Ray Train does so itself only for groups that end, and on clusters that run Ray's dashboard.
+    """
+    from ray import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    for room in rooms:
+        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(room)))
 
 
 def run_in_group(config: dict[str, Any]) -> None:
@@ -31,8 +56,13 @@ def run_in_group(config: dict[str, Any]) -> None:
 
     job: TrialJob = config["job"].on_this_machine()
 
-    def send(event: Event) -> None:
-        tune.report({"event": encode(event)})
+    room: list[str] = []  # in which the workers run now
+
+    def send(message: Event | Room) -> None:
+        if isinstance(message, Room):
+            room[:] = [message.placement_group]
+        else:
+            tune.report({"event": encode(message), ROOM: room[:]})
 
     end = _run_unless_preempted(job, send)
     if end.outcome is TrialStatus.OUT_OF_MEMORY and _halve_micro_batch(job):
@@ -40,7 +70,7 @@ def run_in_group(config: dict[str, Any]) -> None:
     send(end)
 
 
-def _run_unless_preempted(job: TrialJob, send: Send) -> TrialEnded:
+def _run_unless_preempted(job: TrialJob, send: SendOn) -> TrialEnded:
     """Run the group, again whenever a machine of it was taken back; returns the trial's end, which is not sent."""
     while (end := _run_group(job, send)).outcome is TrialStatus.PREEMPTED:
         send(end)
@@ -58,7 +88,7 @@ def _halve_micro_batch(job: TrialJob) -> bool:
         return halve_micro_batch(job.folder, job.workers) is not None
 
 
-def _run_group(job: TrialJob, send: Send) -> TrialEnded:
+def _run_group(job: TrialJob, send: SendOn) -> TrialEnded:
     """Start the workers and pass on their events; returns the trial's end, which is not sent."""
     from ray.util.queue import Empty, Queue
 
@@ -136,10 +166,13 @@ def _fit(trainer: Any, problems: list[Exception]) -> None:
 def _run_member(config: dict[str, Any]) -> None:
     """Run one worker of the group. Raises to end the group: the others wait for it in the middle of a step."""
     import ray.train
+    from ray.util import get_current_placement_group
 
     job: TrialJob = config["job"].on_this_machine()
     send = config["mailbox"].put
     if ray.train.get_context().get_world_rank() == 0:
+        if group := get_current_placement_group():
+            config["mailbox"].put(Room(group.id.hex()))
         if not _run_first(job, send).is_final:
             raise RuntimeError("the trial has ended")
         return

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from mpdit.errors import disk_is_full, no_space
 from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import compiling_pays
 from sweeps.execution.cluster import Cluster, gpus_per_trial
-from sweeps.execution.multi_worker import TAKEN_BACK, run_in_group
+from sweeps.execution.multi_worker import ROOM, TAKEN_BACK, give_back, run_in_group
 from sweeps.execution.recorder import Recorder
 from sweeps.execution.retention import drop_losers
 from sweeps.execution.trial_job import Rungs, TrialJob
@@ -152,11 +153,15 @@ def _last_line(error: Exception) -> str:
 
 
 def last_error(trial: Any) -> Exception | None:
-    """What Tune keeps of a trial's last failure: the error, if Ray could send it, or else its text."""
-    from ray import exceptions
+    """What Tune keeps of a trial's last failure: the error, if Ray could send it, or else its text.
 
-    text = (trial.get_error() or "").rpartition("Failure #")[2].partition("\n")[2]
-    error: Exception | None = trial.get_pickled_error()  # perhaps of a failure before the last
+    It is read where the driver has written it: Tune itself looks into the storage, which has it only later.
+    """
+    from ray import cloudpickle, exceptions
+
+    kept, pickled = ((Path(name) if name else None) for name in (trial.error_file, trial.pickled_error_file))
+    text = (kept.read_text() if kept else "").rpartition("Failure #")[2].partition("\n")[2]
+    error: Exception | None = cloudpickle.loads(pickled.read_bytes()) if pickled else None  # perhaps of one before
     if error is not None and str(error) in text:
         return error
     if any(words in text for words in OUT_OF_MEMORY):
@@ -240,6 +245,8 @@ def _callback(job: TuneJob, recorder: Recorder) -> Any:
     """Tune's callback, which records events."""
     from ray import tune
 
+    rooms: dict[str, list[str]] = {}  # of the groups that run, by trial
+
     class Record(tune.Callback):
         @recorder.guarded
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
@@ -247,7 +254,7 @@ def _callback(job: TuneJob, recorder: Recorder) -> Any:
 
         @recorder.guarded
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
-            event = from_plain(result["event"])
+            event, rooms[trial.trial_id] = from_plain(result["event"]), result.get(ROOM, [])
             if isinstance(event, RungScored):
                 event = replace(event, stop=recorder.stops.get(event.trial))
             recorder.record(event)
@@ -256,6 +263,7 @@ def _callback(job: TuneJob, recorder: Recorder) -> Any:
 
         @recorder.guarded
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            give_back(rooms.pop(trial.trial_id, []))
             name = trial.config["job"].trial
             if recorder.ledger.statuses[name] is TrialStatus.RUNNING:  # it was stopped
                 reason = recorder.stops.get(name, "by the scheduler")
@@ -263,11 +271,13 @@ def _callback(job: TuneJob, recorder: Recorder) -> Any:
 
         @recorder.guarded
         def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            give_back(rooms.pop(trial.trial_id, []))
             if end := preemption(trial.config["job"].trial, last_error(trial)):
                 recorder.record(end)
 
         @recorder.guarded
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            give_back(rooms.pop(trial.trial_id, []))
             job.cluster.check()
             recorder.record(end_of_dead_worker(trial.config["job"].trial, last_error(trial)))
 

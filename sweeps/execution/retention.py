@@ -124,19 +124,25 @@ def _trial_of(storage: Storage, removal: Removal) -> str | None:
 
 def _hold(storage: Storage, trial: str, locks: ExitStack) -> bool:
     """Take a trial's lock, in a bucket its lease too; False where another process has it."""
-    lock, what = storage.trial(trial) / LOCK, f"trial {trial}"
     try:
-        locks.enter_context(locked(lock, what, patience=1))
-        if storage.bucket:
-            locks.enter_context(held(storage.bucket, trial_lease(trial), what, lock_identity(lock)))
+        _lock(storage, trial, locks)
     except Busy:
         return False
     return True
 
 
+def _lock(storage: Storage, trial: str, locks: ExitStack) -> None:
+    lock, what = storage.trial(trial) / LOCK, f"trial {trial}"
+    locks.enter_context(locked(lock, what, patience=1))
+    if storage.bucket:
+        locks.enter_context(held(storage.bucket, trial_lease(trial), what, lock_identity(lock)))
+
+
 def forget_trial(storage: Storage, trial: str) -> None:
     """Remove the folder of a trial that is to begin afresh. Raises Busy where another process runs it."""
-    remove(storage, [Removal(storage.trial(trial), "begins afresh", 0)])
+    with ExitStack() as locks:
+        _lock(storage, trial, locks)
+        storage.remove(storage.trial(trial))
 
 
 def _of_sweep(storage: Storage, name: str, events: list[Event], best: int | None) -> Iterator[Removal]:

@@ -35,6 +35,7 @@ axes:
   ema.sigma_rel: [0.05, 0.1]
 evaluation: {samples: 100, steps: 2}
 """
+TRIALS, CELLS = 3, 3 * 2 + 3  # of that sweep: the best three are scored again on fresh noise
 SHORT, LONG = 100, 1000  # steps: to be killed in; long enough for commands from another terminal
 
 STARTED: list[subprocess.Popen[str]] = []

@@ -73,7 +73,7 @@ def test_a_disk_that_fills_up_ends_the_sweep_with_a_message_and_costs_nothing(
     assert driver.returncode == 1, err
     assert "no space is left in" in err
     assert "Traceback" not in err
-    assert "MLflow does not show everything: (sqlite3.OperationalError)" in err
+    assert "MLflow does not show everything: " in err
     syncing = start("sync", "full", "--storage", disk.place, inside=disk.inside)
     _, err = syncing.communicate(timeout=PATIENCE)
     assert syncing.returncode == 1, err

@@ -15,7 +15,19 @@ from sweeps.storage.events import Progress, SweepEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import read, trial_statuses
 from sweeps.tracking.mlflow_view import CELL, TRIAL, tracking_uri
-from tests.slow.conftest import SHORT, count_of, end, mpdit, mpdit_json, settled, start, sweep_text, wait_for
+from tests.slow.conftest import (
+    CELLS,
+    SHORT,
+    TRIALS,
+    count_of,
+    end,
+    mpdit,
+    mpdit_json,
+    settled,
+    start,
+    sweep_text,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -114,7 +126,7 @@ def test_a_sweep_that_is_stopped_again_and_again_ends_as_the_undisturbed_one(
         assert_little_is_redone(folder, [line for line in after if line.trial == folder.name], SHORT // 20)
     shown = Counter((run.data.tags.get(TRIAL), run.data.tags.get(CELL)) for run in runs_in_mlflow(storage))
     assert set(shown.values()) == {1}
-    assert len(shown) == 1 + 3 + 6
+    assert len(shown) == 1 + TRIALS + CELLS
     assert {run.info.status for run in runs_in_mlflow(storage)} == {"FINISHED"}
     assert not [pid for pid in drivers if list(Path("/tmp").glob(f"mpdit-ray-{pid}-*"))]
 

@@ -39,7 +39,10 @@ def test_two_sweeps_at_once_share_their_trials_and_train_each_once(tmp_path: Pat
     assert len({trial for trial, _ in trained}) == 4
     scored = Counter((line.trial, line.key) for line in only(own, CellScored))
     assert set(scored.values()) == {1}
-    assert len(scored) == 4 * 2
+    on_the_first_noise = {
+        (line.trial, line.key) for line in only(own, CellScored) if not line.params["evaluation.seed"]
+    }
+    assert len(on_the_first_noise) == 4 * 2
     for trial in {trial for trial, _ in trained}:
         log = (storage.trial(trial) / "log.txt").read_text()
         assert log.count("from step") == 1

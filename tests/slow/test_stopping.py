@@ -12,7 +12,7 @@ from sweeps.spec.reading import read_spec
 from sweeps.storage.events import RungScored
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import read, trial_statuses
-from tests.slow.conftest import LONG, SHORT, mpdit, mpdit_json, settled, start, sweep_text, wait_for
+from tests.slow.conftest import CELLS, LONG, SHORT, TRIALS, mpdit, mpdit_json, settled, start, sweep_text, wait_for
 from tests.slow.mlflow_server import Server, assert_whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -114,15 +114,15 @@ def test_a_tracking_server_that_is_away_loses_nothing(
     assert "does not" not in refused("sync", "--storage", storage.root).splitlines()[0]
     server.start()
     mpdit("sync", "--storage", storage.root)
-    assert_whole(server.runs("held"), 1, trials=3, cells=6)
+    assert_whole(server.runs("held"), 1, TRIALS, CELLS)
     mpdit("sync", "--storage", storage.root)  # again: nothing is doubled
-    assert_whole(server.runs("held"), 1, trials=3, cells=6)
+    assert_whole(server.runs("held"), 1, TRIALS, CELLS)
     server.kill()
 
     other = Server(tmp_path / "other")
     free(other)
     mpdit("sync", "held", "--tracking-uri", other.uri, "--storage", storage.root)
-    assert_whole(other.runs("held"), 1, trials=3, cells=6)
+    assert_whole(other.runs("held"), 1, TRIALS, CELLS)
 
 
 @pytest.fixture

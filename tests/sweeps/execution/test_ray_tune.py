@@ -1,12 +1,12 @@
 """What the driver makes of what Ray tells it, without Ray's processes. With them: test_driver_faults.py."""
 
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from ray import exceptions
+from ray import cloudpickle, exceptions
 
 from mpdit.errors import DiskFull, no_space
 from sweeps.execution.multi_worker import _is_preemption
@@ -20,18 +20,25 @@ from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import ended, made
 
 
-@dataclass
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 class Failed:
-    """A trial as Ray Tune keeps it: the text of all failures, and the last error that could be sent."""
+    """A trial as Ray Tune keeps it: a file with the text of all failures, and one of the last error that it could send."""
 
-    text: str | None
-    error: Exception | None = None
+    error_file: str | None = None
+    pickled_error_file: str | None = None
 
-    def get_error(self) -> str | None:
-        return self.text
-
-    def get_pickled_error(self) -> Exception | None:
-        return self.error
+    def __init__(self, text: str | None, error: Exception | None = None) -> None:
+        folder = Path(tempfile.mkdtemp())
+        if text is not None:
+            (folder / "error.txt").write_text(text)
+            self.error_file = str(folder / "error.txt")
+        if error is not None:
+            (folder / "error.pkl").write_bytes(cloudpickle.dumps(error))
+            self.pickled_error_file = str(folder / "error.pkl")
 
 
 def raised(error: Exception) -> exceptions.RayTaskError:
