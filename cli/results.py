@@ -124,6 +124,9 @@ def best(
     name: SweepArgument = None,
     storage: StorageOption = DEFAULT_STORAGE,
     by: ByOption = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="The one training with the best weights, not the best mean of seeds.")
+    ] = False,
     export: Annotated[bool, typer.Option("--export", help="Write the winner as a bundle.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="The bundle's folder; bundles/SWEEP (-SIZE-PATCH) by default.")
@@ -134,6 +137,7 @@ def best(
 ) -> None:
     """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
     from sweeps.advice.advise import advise
+    from sweeps.results.best_weights import best_weights
     from sweeps.results.ranking import rank_in
     from sweeps.results.winner import RankedSweep, export_winner, transfer_winner
     from sweeps.storage.open_storage import open_storage
@@ -146,6 +150,9 @@ def best(
     rows = rank_in(where, made, events, by)
     if rows[0].value is None:
         raise input_error(f"no cell of {found} has a value yet", hint=f"mpdit status {found}")
+    alone = best_weights(made, events, rows)
+    if weights:
+        rows = [alone, *(row for row in rows if row.params != alone.params)]
     bundle, moved = None, transfer_winner(made, rows[0], size, patch) if size or patch else None
     if moved and moved.target.model.shape == moved.source.model.shape and patch in (None, moved.source.model.patch):
         moved = None  # the winner as it is, with its weights
@@ -157,9 +164,15 @@ def best(
     if json_:
         advice = [one.as_dict() for one in advise(situation_of(where, made, events, rows, storage))]
         document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None, "advice": advice}
+        document["weights"] = {"trial": alone.trial, "params": alone.params, "confirmed": alone.confirmed}
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
     print_ranking(made, events, rows, by, 1)
+    if alone.trial != rows[0].trial:
+        print(
+            f"the best weights are another training's: {alone.trial}, {alone.confirmed:.3f} on fresh noise\n"
+            f"   mpdit best {found} --weights{storage_option(storage)}"
+        )
     if open_ends := sum(row.is_open for row in rows):
         print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
     if moved:

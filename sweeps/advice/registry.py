@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -87,9 +87,10 @@ class Situation:
         """Whether an expected improvement of the value is more than the margin."""
         return gain > MARGIN * abs(self.best.value or 0.0)
 
-    def loss(self, rival: Row) -> float:
-        """The expected loss from choosing the best row where this one may be the better."""
-        return expected_loss((rival.cost or 0.0) - (self.best.cost or 0.0), rival.gap_error or 0.0)
+    def loss(self, rivals: Iterable[Row]) -> float:
+        """The expected loss from choosing the best row where one of these may be better: at most the sum over them."""
+        costs = ((rival.cost or 0.0, rival.gap_error or 0.0) for rival in rivals)
+        return sum(expected_loss(cost - (self.best.cost or 0.0), error) for cost, error in costs)
 
     def changed(self, settings: Sequence[str]) -> Plan | None:
         """The plan of the sweep with these settings; None where it cannot be made."""

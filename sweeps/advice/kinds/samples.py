@@ -9,7 +9,7 @@ def _samples(situation: Situation) -> list[Advice]:
     """One advice where cells of the best training are tied with it, and a wrong choice among them would cost much."""
     best = situation.best
     tied = [row for row in situation.scored[1:] if row.tied_with_best and row.trials == best.trials]
-    if not situation.worth(max(map(situation.loss, tied), default=0.0)):
+    if not situation.worth(situation.loss(tied)):
         return []
     samples = situation.plan.spec.evaluation.samples * TIMES
     settings = as_settings({"name": f"{situation.name}-{samples}", "evaluation.samples": samples})

@@ -10,7 +10,7 @@ MOST_FINALISTS = 4
 def _seeds(situation: Situation) -> list[Advice]:
     best, spec = situation.best, situation.plan.spec
     tied = [row for row in points(situation)[1:] if row.tied_with_best]
-    if not situation.worth(max(map(situation.loss, tied), default=0.0)):
+    if not situation.worth(situation.loss(tied)):
         return []
     top = min(1 + len(tied), MOST_FINALISTS)
     count = max(FEWEST, best.seeds + 2)

@@ -87,7 +87,7 @@ def test_an_axis_is_not_extended_beyond_what_there_is() -> None:
 def test_a_flat_end_is_not_worth_a_training() -> None:
     plan = plan_of({"optimizer.lr": RATES, "seed": [0, 1]})
     found = advise(situation_of(plan, events_of(plan, lambda params: 1 + 0.01 * params["optimizer.lr"])))
-    assert [advice.kind for advice in found] == ["settled"]
+    assert "edge" not in {advice.kind for advice in found}
 
 
 def test_a_search_gets_a_wider_range_and_more_points() -> None:

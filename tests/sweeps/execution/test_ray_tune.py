@@ -26,7 +26,7 @@ def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Failed:
-    """A trial as Ray Tune keeps it: a file with the text of all failures, and one of the last error that it could send."""
+    """A trial as Ray Tune keeps it: the text of all failures, and the last error that could be sent, as files."""
 
     error_file: str | None = None
     pickled_error_file: str | None = None

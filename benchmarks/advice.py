@@ -1,0 +1,141 @@
+"""Is `settled` right, and what does it cost? `python benchmarks/advice.py [--json] [--repetitions N]`.
+
+Made-up sweeps whose truth is known: a best learning rate anywhere from 0.01 to 0.6, three modulations that differ by a
+share of the distance, seeds that spread as the ranking expects (SHARE) and the noise of samples. Each begins with three
+modulations and three rates, one seed, and follows the advice as `mpdit sweep --until settled` does (`edge`, `seeds`).
+It is compared with a grid of nine rates over the same range and three seeds. Counted are trainings; regret is the true
+distance of the chosen point over that of the best point there is.
+"""
+
+import argparse
+import json
+import math
+import random
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+from sweeps.advice.advise import advise
+from sweeps.advice.next_steps import GOES_ON
+from sweeps.advice.registry import MARGIN, Situation
+from sweeps.planning.plan import Plan, Trial, make_plan
+from sweeps.results.ranking import rank
+from sweeps.spec.model import SweepSpec
+from sweeps.storage.events import CellScored, Event, TrialEnded
+from sweeps.storage.trial_status import TrialStatus
+
+MODULATIONS = ["scale+shift+gate", "scale+rotation+gate", "rotation+gate"]
+START, WIDE = [0.05, 0.1, 0.2], [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+SHARE, FOLDS, SAMPLING = 0.13, 10, 0.02  # of the distance: of a seed, and of the samples
+MOST_ROUNDS = 12
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A made-up task: where its best rate lies, how steep it is around it, and how much worse each modulation is."""
+
+    rate: float
+    steepness: float
+    worse: dict[str, float]
+    number: int
+
+    def distance(self, params: dict[str, Any]) -> float:
+        """The expected distance of a point: a parabola in the logarithm of the rate."""
+        octaves = math.log2(params["optimizer.lr"] / self.rate)
+        return (1 + self.worse[params["model.modulation"]]) * (1 + self.steepness * octaves**2)
+
+    @property
+    def best(self) -> float:
+        """The distance of the best point that there is."""
+        return 1 + min(self.worse.values())
+
+
+def truth(number: int) -> Truth:
+    """The task of that number."""
+    source = random.Random(number)
+    worse = dict(zip(MODULATIONS, (source.uniform(0, 0.4) for _ in MODULATIONS), strict=True))
+    return Truth(math.exp(source.uniform(math.log(0.01), math.log(0.6))), source.uniform(0.1, 0.4), worse, number)
+
+
+def events_of(plan: Plan, task: Truth) -> list[Event]:
+    """The ledger of the finished sweep; a training has the same noise in each sweep that it is in."""
+    return [event for trial in plan.trials for event in _trained(plan, trial, task)]
+
+
+def _trained(plan: Plan, trial: Trial, task: Truth) -> list[Event]:
+    params = {**trial.params, "model.modulation": trial.recipe.model.modulation}
+    source = random.Random(f"{task.number} {trial.id}")
+    expected = task.distance(params | {"optimizer.lr": trial.recipe.optimizer.lr}) * (1 + source.gauss(0, SHARE))
+    events: list[Event] = []
+    for planned in plan.cells:
+        folds = [source.gauss(0, SAMPLING * expected * math.sqrt(FOLDS)) for _ in range(FOLDS)]
+        value = expected + mean(folds)
+        left_out = [expected + (sum(folds) - fold) / (FOLDS - 1) for fold in folds]
+        cell = planned.cell
+        events.append(
+            CellScored(trial.id, 600, cell.params, cell.key, "fd_digits_2k", value, SAMPLING * expected, left_out)
+        )
+    return [*events, TrialEnded(trial.id, TrialStatus.COMPLETED)]
+
+
+def plan_of(rates: list[float], seeds: list[int]) -> Plan:
+    """The sweep over modulations, these rates and these seeds."""
+    axes = {"model.modulation": MODULATIONS, "optimizer.lr": rates, "seed": seeds}
+    return make_plan(SweepSpec.model_validate({"name": "made", "axes": axes, "confirm": {"best": 0}}))
+
+
+def regret(plan: Plan, task: Truth) -> float:
+    """How much worse the chosen point is than the best there is, as a share of that."""
+    first = rank(plan, events_of(plan, task))[0]
+    chosen = next(trial for trial in plan.trials if trial.id == first.trial)
+    params = {"model.modulation": chosen.recipe.model.modulation, "optimizer.lr": chosen.recipe.optimizer.lr}
+    return task.distance(params) / task.best - 1
+
+
+def followed(task: Truth) -> dict[str, Any]:
+    """Follow the advice to its end; returns the trainings, the regret, and the advice that was followed."""
+    plan, trained, kinds = plan_of(START, [0]), set[str](), list[str]()
+    for _ in range(MOST_ROUNDS):
+        trained |= {trial.id for trial in plan.trials}
+        events = events_of(plan, task)
+        situation = Situation(plan, rank(plan, events), events, "made.yaml")
+        found = ((one, situation.changed(one.settings)) for one in advise(situation) if one.kind in GOES_ON)
+        advice, changed = next(((one, made) for one, made in found if made), (None, None))
+        if advice is None or changed is None:
+            break
+        kinds.append(advice.kind)
+        plan = changed
+    return {"trainings": len(trained), "regret": regret(plan, task), "followed": kinds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--repetitions", type=int, default=100)
+    arguments = parser.parse_args()
+    tasks = [truth(number) for number in range(arguments.repetitions)]
+    ours = [followed(task) for task in tasks]
+    wide, narrow = ([regret(plan_of(rates, [0, 1, 2]), task) for task in tasks] for rates in (WIDE, START))
+    details = {
+        "until settled": _summary([one["regret"] for one in ours], [one["trainings"] for one in ours]),
+        "grid of nine rates, three seeds": _summary(wide, [len(WIDE) * 9] * len(tasks)),
+        "grid of the first three rates, three seeds": _summary(narrow, [len(START) * 9] * len(tasks)),
+    }
+    if arguments.json:
+        print(json.dumps({"details": details}))
+        return
+    for name, line in details.items():
+        print(f"{name:44s} " + "  ".join(f"{key} {value:.3g}" for key, value in line.items()))
+
+
+def _summary(regrets: list[float], trainings: list[int]) -> dict[str, float]:
+    return {
+        "trainings": mean(trainings),
+        "regret": mean(regrets),
+        "median": median(regrets),
+        f"over {2 * MARGIN:.0%}": mean(one > 2 * MARGIN for one in regrets),
+    }
+
+
+if __name__ == "__main__":
+    main()
