@@ -232,7 +232,7 @@ def _with_code(plan: Plan, rows: list[Row], events: list[Event]) -> list[Row]:
     for row in rows:
         best.setdefault(kinds[row.trial], codes.get(row.trial))
     return [
-        replace(row, other_code=any(codes.get(t, best[kinds[t]]) != best[kinds[t]] for t in row.trials)) for row in rows
+        replace(row, other_code=any(codes.get(t) not in (None, best[kinds[t]]) for t in row.trials)) for row in rows
     ]
 
 

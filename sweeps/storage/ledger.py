@@ -42,6 +42,8 @@ def identity(event: Event) -> tuple[Any, ...] | None:
             return (event.kind, event.trial, event.step)
         case CellScored():
             return (event.kind, event.trial, event.key)
+        case TrialStarted() | TrialEnded():  # sweeps of one storage copy each other's, and copies of copies
+            return (event.kind, event.trial, event.time)
         case _:
             return None
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mpdit.errors import DiskFull
 from sweeps.storage.events import Progress, TrialEnded, TrialStarted, encode
@@ -28,6 +29,16 @@ def test_a_second_report_of_the_same_thing_is_dropped(tmp_path: Path) -> None:
     assert ledger.append(Progress("b", 10, {}))
     assert ledger.append(TrialStarted("a"))
     assert ledger.append(TrialStarted("a"))
+
+
+def test_what_another_sweep_has_copied_from_this_one_is_not_copied_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    lines = [TrialStarted("a"), TrialEnded("a", TrialStatus.COMPLETED)]
+    assert all(map(ledger.append, lines))
+    assert not any(ledger.append(replace(line, origin="another")) for line in lines)
+    later = TrialEnded("a", TrialStatus.COMPLETED, time="2030-01-01T00:00:00+00:00", origin="another")
+    assert ledger.append(later)
+    assert not Ledger(ledger.path).append(later)
 
 
 def test_a_torn_last_line_is_skipped_in_silence_and_the_next_line_is_whole(
