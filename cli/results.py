@@ -178,9 +178,13 @@ def best(
     if moved:
         print(f"\nwritten to {bundle}, a recipe for {moved.name} without weights yet:\n  mpdit train {bundle}")
     elif bundle:
-        print(f"\nwritten to {bundle}:")
-        print(f'  python -c "import mpdit; model, recipe = mpdit.load({str(bundle)!r})"')
-        print(f"  mpdit sample {bundle} -o grid.png\n  mpdit train {bundle}")
+        print(f"\nwritten to {bundle}:\n{_uses(bundle)}")
+
+
+def _uses(bundle: Path) -> str:
+    """What can be done with a bundle, as commands."""
+    load = f'python -c "import mpdit; model, recipe = mpdit.load({str(bundle)!r})"'
+    return f"  {load}\n  mpdit sample {bundle} -o grid.png\n  mpdit train {bundle}"
 
 
 def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":

@@ -46,7 +46,7 @@ def no_compiler(*_: Any) -> None:
     raise RuntimeError("no compiler")
 
 
-@pytest.mark.parametrize("step", ["A", "F"])
+@pytest.mark.parametrize("step", [pytest.param("A", marks=pytest.mark.slow), "F"])
 @torch.inference_mode()
 def test_one_file_serves_every_block_batch_and_weights(
     step: str, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,6 +39,7 @@ def ran(plan: Plan, storage: Storage) -> tuple[SweepEnd, list[Event]]:
     return run(plan, storage, events.append), events
 
 
+@pytest.mark.slow
 def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     end, events = ran(small(), storage)
@@ -91,6 +92,7 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     assert not unfinished(other, read(storage.ledger("other")))
 
 
+@pytest.mark.slow
 def test_a_warm_worker_gives_a_fresh_one_s_results(tmp_path: Path) -> None:
     """Four trials of two shapes, one after another in one worker: each as it is when nothing came before."""
     plan = small({"model.modulation": ["scale", "gate"], "model.patch": [2, 1], "ema.sigma_rel": [0.1]})
@@ -115,6 +117,7 @@ def test_a_warm_worker_gives_a_fresh_one_s_results(tmp_path: Path) -> None:
         assert [(line.value, line.left_out) for line in fresh if isinstance(line, CellScored)] == [warm[trial.id]]
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_an_outcome_and_one_that_fails_an_error(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     wild = small({"objective.p_mean": [0.0, 300.0], "ema.sigma_rel": [0.1]})
@@ -162,6 +165,7 @@ def test_a_batch_that_the_workers_cannot_share_is_refused(tmp_path: Path) -> Non
     assert not Storage(tmp_path).ledger("made").exists()
 
 
+@pytest.mark.slow
 def test_a_search_learns_stops_trials_at_a_rung_and_keeps_to_its_budget(tmp_path: Path) -> None:
     """One Ray for all: TPE suggests, the paired rule judges, a budget cuts and a larger one goes on."""
     storage = Storage(tmp_path)
