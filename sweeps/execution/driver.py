@@ -23,6 +23,7 @@ from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.planning.reuse import Reuse, fresh_starts
 from sweeps.planning.staged_scoring import missing_cells
+from sweeps.results.contest import Contest
 from sweeps.search.trial_scheduler import Candidates, Elsewhere, TrialScheduler
 from sweeps.spec.consistency import check_shared
 from sweeps.spec.reading import FIXED, check_unchanged
@@ -230,7 +231,18 @@ def _run_round(
     known = {trial.id for trial in plan.trials}
     elsewhere = _elsewhere(storage, sweep.others)
     scheduler = TrialScheduler(plan, sweep.ledger.events, candidates, recorder.record, elsewhere)
-    job = TuneJob(plan, storage, scheduler, missing, known, sweep.concurrent, options.fail_fast, cluster, sweep.others)
+    job = TuneJob(
+        plan=plan,
+        storage=storage,
+        scheduler=scheduler,
+        cells=missing,
+        known=known,
+        concurrent=sweep.concurrent,
+        fail_fast=options.fail_fast,
+        cluster=cluster,
+        others=sweep.others,
+        contest=Contest(plan, sweep.ledger.events),
+    )
     tune_trials(job, recorder)
     while scheduler.waiting and scheduler.is_done and not recorder.halt:
         wait_for_others(job, recorder)

@@ -21,6 +21,7 @@ from sweeps.planning.budget import exhausted
 from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import missing_cells
+from sweeps.results.contest import Contest
 from sweeps.search.trial_scheduler import TrialScheduler
 from sweeps.storage.bucket import BucketLost
 from sweeps.storage.events import RungScored, TrialEnded, TrialStarted, WeightsDropped, from_plain
@@ -49,6 +50,7 @@ class TuneJob:
     fail_fast: bool
     cluster: Cluster
     others: OtherSweeps
+    contest: Contest
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles what its callbacks refer to, for a restore that is never made."""
@@ -118,7 +120,7 @@ def wait_for_others(job: TuneJob, recorder: Recorder) -> None:
 def react_to_end(end: TrialEnded, job: TuneJob, recorder: Recorder) -> None:
     """Drop the weights of trials that have lost; halt the sweep where this end is to end it."""
     try:
-        for trial in drop_losers(job.plan, job.storage, recorder.ledger.events, job.others):
+        for trial in drop_losers(job.contest, job.storage, job.others):
             recorder.record(WeightsDropped(trial))
     except BucketLost as loss:
         recorder.halt = recorder.fault = str(loss)

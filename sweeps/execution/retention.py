@@ -9,17 +9,15 @@ from mpdit.run_folder import EMA, RECIPE
 from pipelines.scoring.evaluation import SCORES
 from pipelines.yaml_file import read_yaml, validate
 from sweeps.execution.cluster import dead_folders
-from sweeps.planning.confirmation import confirms
 from sweeps.planning.other_sweeps import OtherSweeps
-from sweeps.planning.plan import Plan, make_plan
-from sweeps.planning.staged_scoring import missing_cells, seed_groups
-from sweeps.results.ranking import rank
+from sweeps.planning.plan import make_plan
+from sweeps.results.contest import Contest, losers
 from sweeps.spec.model import SweepSpec
-from sweeps.storage.events import Event, TrialEnded, WeightsDropped
+from sweeps.storage.events import Event
 from sweeps.storage.folder_sync import LOCK
 from sweeps.storage.layout import Storage, is_locked, locked
 from sweeps.storage.lease import Busy, held, lock_identity, trial_lease
-from sweeps.storage.ledger import read, trial_statuses
+from sweeps.storage.ledger import read
 from sweeps.storage.open_storage import open_storage
 
 CHECKPOINTS = "checkpoints"
@@ -35,37 +33,15 @@ class Removal:
     bytes: int
 
 
-def losers(plan: Plan, events: list[Event], best: int) -> list[str]:
-    """The finished trials that are not among the best; all seeds of one point are kept or lost together.
-
-    Values are final once a point is scored with all samples, so a trial that loses now can never win; but the first
-    rows are kept until fresh noise has had its say.
-    """
-    rows = [row for row in rank(plan, events) if row.is_scored]
-    winning = list(dict.fromkeys(tuple(row.trials) for row in rows))[:best]
-    if confirms(plan):
-        winning += [tuple(row.trials) for row in rows[: plan.spec.confirm.best] if row.confirmed is None]
-    statuses, missing = trial_statuses(events), missing_cells(plan, events)
-    ended = [
-        [trial.id for trial in group]
-        for group in seed_groups(plan)
-        if all(statuses[trial.id].is_ended and not missing.get(trial.id) for trial in group)
-    ]
-    return [trial for group in ended if set(group) not in map(set, winning) for trial in group]
-
-
-def drop_losers(plan: Plan, storage: Storage, events: list[Event], others: OtherSweeps) -> list[str]:
+def drop_losers(contest: Contest, storage: Storage, others: OtherSweeps) -> list[str]:
     """Remove the weights of the sweep's losers, where `retention` asks for it; returns their trials."""
-    if plan.spec.retention.best is None:
-        return []
-    last = {event.trial: event for event in events if isinstance(event, (TrialEnded, WeightsDropped))}
-    lost = [t for t in losers(plan, events, plan.spec.retention.best) if isinstance(last[t], TrialEnded)]
+    best = contest.plan.spec.retention.best
+    lost = contest.losers(best) if best is not None else []
     elsewhere = others.trials() if lost else set()
-    lost = [trial for trial in lost if trial not in elsewhere]
     gone = []
     for trial in lost:
         folders = [storage.trial(trial) / name for name in WEIGHTS]
-        if storage.bucket or any(path.exists() for path in folders):
+        if trial not in elsewhere and (storage.bucket or any(path.exists() for path in folders)):
             gone.append(trial)
             for path in folders:
                 storage.remove(path)

@@ -4,13 +4,18 @@ from pipelines.scoring.cell import Cell
 from sweeps.planning.plan import Plan, PlannedCell
 
 
-def confirms(plan: Plan) -> bool:
-    """Whether the first cells are scored again: where there is one objective, once a search has no more to suggest.
+def will_confirm(plan: Plan) -> bool:
+    """Whether the first cells are to be scored again at the end: where there is one objective.
 
     A sweep that was begun before there was a confirmation (its classes come in turn) ends as it would have.
     """
     is_older = any(planned.cell.evaluation.classes == "in_turn" for planned in plan.cells)
-    return plan.spec.confirm.best > 0 and len(plan.spec.objective) == 1 and not plan.open and not is_older
+    return plan.spec.confirm.best > 0 and len(plan.spec.objective) == 1 and not is_older
+
+
+def confirms(plan: Plan) -> bool:
+    """Whether they are scored again now: a search has no more points to suggest."""
+    return will_confirm(plan) and not plan.open
 
 
 def confirming_cell(plan: Plan, planned: PlannedCell) -> Cell:

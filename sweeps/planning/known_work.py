@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from pipelines.scoring.cell import SIGMA_RELS_AT_A_RUNG
-from sweeps.planning.confirmation import confirming_samples
+from sweeps.planning.confirmation import confirming_samples, will_confirm
 from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Estimate, Plan, Trial, Workload, estimate, scoring_work
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
@@ -76,7 +76,10 @@ def _timed(events: Iterable[Event]) -> list[TrialEnded]:
 def _kept(plan: Plan) -> int | None:
     """How many trials keep their weights; None means all."""
     best = plan.spec.retention.best
-    return best and best * max(map(len, seed_groups(plan)))
+    if best is None or len(rounds(plan.spec)) > 1:
+        return None
+    to_confirm = plan.spec.confirm.best if will_confirm(plan) else 0
+    return max(best, to_confirm) * max(map(len, seed_groups(plan)))
 
 
 def _rungs(plan: Plan, train: list[Trial]) -> float:

@@ -36,8 +36,13 @@ def seed_groups(plan: Plan) -> list[list[Trial]]:
     """The plan's trials in groups that differ in their seed alone."""
     groups: dict[str, list[Trial]] = {}
     for trial in plan.trials:
-        groups.setdefault(repr([(k, v) for k, v in trial.params.items() if k != "seed"]), []).append(trial)
+        groups.setdefault(point_of(trial), []).append(trial)
     return list(groups.values())
+
+
+def point_of(trial: Trial) -> str:
+    """A name for what a trial shares with those that differ in their seed alone."""
+    return repr([(axis, value) for axis, value in trial.params.items() if axis != "seed"])
 
 
 def missing_cells(plan: Plan, events: list[Event], given_up: Collection[str] = ()) -> dict[str, list[Cell]]:

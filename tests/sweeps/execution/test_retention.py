@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.yaml_file import write_yaml
-from sweeps.execution.retention import drop_losers, losers, removable, remove
+from sweeps.execution.retention import drop_losers, removable, remove
 from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan
+from sweeps.results.contest import Contest, losers
 from sweeps.storage.events import Event, SweepStarted, TrialStarted
 from sweeps.storage.layout import Storage, locked
 from sweeps.storage.ledger import Ledger
@@ -54,10 +55,10 @@ def test_losers_go_and_the_ranking_stays(tmp_path: Path) -> None:
     events = with_results(plan, [2.0, 1.0, 3.0])
     storage = stored(plan, tmp_path, events)
     first, best, third = (trial.id for trial in plan.trials)
-    assert drop_losers(plan, storage, events, OtherSweeps(storage, "made")) == [first, third]
+    assert drop_losers(Contest(plan, events), storage, OtherSweeps(storage, "made")) == [first, third]
     assert storage.is_trained(best)
     assert not storage.is_trained(first)
-    assert drop_losers(plan, storage, events, OtherSweeps(storage, "made")) == []
+    assert drop_losers(Contest(plan, events), storage, OtherSweeps(storage, "made")) == []
 
 
 def test_what_another_sweep_ranks_stays(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_what_another_sweep_ranks_stays(tmp_path: Path) -> None:
     events = with_results(plan, [2.0, 1.0])
     storage = stored(plan, tmp_path, events)
     stored(plan_of({"optimizer.lr": [0.01, 0.02]}, name="other"), tmp_path, events)
-    assert drop_losers(plan, storage, events, OtherSweeps(storage, "made")) == []
+    assert drop_losers(Contest(plan, events), storage, OtherSweeps(storage, "made")) == []
     assert removable(storage) == []
 
 

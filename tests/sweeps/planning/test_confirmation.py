@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from mpdit.errors import InputError
-from sweeps.execution.retention import losers
 from sweeps.planning.confirmation import confirming_cell, confirming_samples
 from sweeps.planning.plan import Plan
 from sweeps.planning.staged_scoring import missing_cells
+from sweeps.results.contest import losers
 from sweeps.results.ranking import rank, winner_said
 from sweeps.spec.model import Confirm, SweepSpec
 from sweeps.spec.reading import read_spec

@@ -9,6 +9,7 @@ from mpdit.errors import InputError
 from sweeps.execution.driver_sync import driver_sync
 from sweeps.execution.retention import drop_losers, removable, remove
 from sweeps.planning.other_sweeps import OtherSweeps
+from sweeps.results.contest import Contest
 from sweeps.storage.bucket import open_bucket
 from sweeps.storage.events import SweepStarted, WeightsDropped
 from sweeps.storage.ledger import read
@@ -113,9 +114,9 @@ def test_what_can_go_goes_in_the_bucket_too(bucket_url: str, tmp_path: Path, mon
     bucket.write(f"trials/{loser}/ema/raw.safetensors", b"12345")
     events = read(other.ledger("made"))
     others = OtherSweeps(other, "made")
-    assert drop_losers(PLAN, other, events, others) == [loser]
+    assert drop_losers(Contest(PLAN, events), other, others) == [loser]
     assert f"{loser}/ema/raw.safetensors" not in bucket.entries("trials")
-    assert drop_losers(PLAN, other, [*events, WeightsDropped(loser)], others) == []
+    assert drop_losers(Contest(PLAN, [*events, WeightsDropped(loser)]), other, others) == []
 
 
 def test_a_run_is_brought_when_it_is_asked_for(bucket_url: str, tmp_path: Path) -> None:
