@@ -63,7 +63,7 @@ def train(options: argparse.Namespace, point: Point) -> float:
     o = recipe.optimizer
     shape = recipe.architecture(dataset).as_dict() | {"depth": options.depth, "design": recipe.model.chosen_design()}
     denoiser = build_denoiser(Architecture(**shape), recipe.prediction(dataset), seed).to(device)
-    state, loss = new_state(denoiser, (o.beta1, o.beta2)), DenoisingLoss(denoiser)
+    state, loss = new_state(denoiser, o.betas, o.name), DenoisingLoss(denoiser)
 
     batches = BatchSampler(dataset, seed, recipe.batch, recipe.label_dropout, device=device)
     for step in range(1, recipe.steps + 1):

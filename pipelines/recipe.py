@@ -26,6 +26,8 @@ from mpdit.model.positions.registry import POSITIONS
 from mpdit.model.positions.table import Table
 from mpdit.training.ema import check_sigma_rel
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
+from mpdit.training.optimizers.adam import Adam
+from mpdit.training.optimizers.registry import OPTIMIZERS
 from pipelines.known_facts import DatasetFacts, dataset_facts
 from pipelines.settings import POST_HOC, KindName, KindNames, OneOf, Settings, known
 
@@ -113,8 +115,9 @@ class Model(Settings):
 
 
 class Optimizer(Settings):
-    """Adam and its learning-rate schedule; `warmup` and `decay_from` are shares of the run."""
+    """The optimiser and its learning-rate schedule; `warmup` and `decay_from` are shares of the run."""
 
+    name: Annotated[Any, OneOf(OPTIMIZERS, "adam")] = Adam()
     schedule: Annotated[str, KindName(LR_SCHEDULES)] = "inverse_sqrt"
     clip: Annotated[float, Field(gt=0)] | None = None  # the largest norm of the whole gradient
 
@@ -125,6 +128,11 @@ class Optimizer(Settings):
     beta2: float = Field(0.99, ge=0, lt=1)
     warmup: float = Field(0.03, ge=0, le=1)
     decay_from: float = Field(0.4, gt=0, le=1)
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Those of Adam."""
+        return self.beta1, self.beta2
 
 
 class Ema(Settings):
@@ -169,6 +177,11 @@ class Recipe(Settings):
                 allowed=f"multiples of {part}, or a size's own width: {', '.join(map(str, sorted(shipped)))}",
                 hint="base_width: 64, which suits every size",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_trains_the_design(self) -> "Recipe":
+        self.optimizer.name.check(self.model.chosen_design())
         return self
 
     @property

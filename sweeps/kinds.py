@@ -15,6 +15,7 @@ from mpdit.model.positions.registry import POSITIONS
 from mpdit.registry import Registry, needed_settings, settings_of
 from mpdit.scoring.extractors.registry import EXTRACTORS
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
+from mpdit.training.optimizers.registry import OPTIMIZERS
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.advice.registry import ADVICE
 from sweeps.spec.scheduler_kind import SCHEDULERS
@@ -29,6 +30,7 @@ REGISTRIES: dict[str, Registry[Any]] = {  # where a file, or a command, names th
     "`recipe.model.positions`": POSITIONS,
     "`recipe.model.norm`": NORMS,
     "`recipe.objective`": OBJECTIVES,
+    "`recipe.optimizer.name`": OPTIMIZERS,
     "`recipe.optimizer.schedule`": LR_SCHEDULES,
     "`recipe.data`": DATASETS,
     "`evaluation.sampler`": SAMPLERS,

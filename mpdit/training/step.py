@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,10 @@ from mpdit.model.layers import normalize_weights, project_gradients
 from mpdit.model.transformer import parameter_rules
 from mpdit.randomness import Draws, sample_order
 from mpdit.training.ema import TRACKED_SIGMA_RELS, update_emas
+from mpdit.training.optimizers.adam import Adam
+from mpdit.training.optimizers.registry import Optimizer, Part, Trainable
+
+ADAM = Adam()
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class TrainingState:
     """All that a step changes. emas: one list for each tracked σ_rel, with one fp32 tensor a parameter."""
 
     denoiser: Denoiser
-    optimizer: torch.optim.Adam
+    optimizers: list[Part]
     emas: list[list[Tensor]]
     step: int = 0
 
@@ -49,22 +52,22 @@ class TrainingState:
         return [dict(zip(names, ema, strict=True)) for ema in self.emas]
 
 
-def new_state(denoiser: Denoiser, betas: tuple[float, float]) -> TrainingState:
+def new_state(denoiser: Denoiser, betas: tuple[float, float], optimizer: Optimizer = ADAM) -> TrainingState:
     """Make the state before the first step; betas are Adam's."""
     parameters = list(denoiser.parameters())
-    # capturable would keep the step count on the device; fused is the fast path on CPU and CUDA alike
-    optimizer = torch.optim.Adam(_rate_groups(denoiser), lr=0.0, betas=betas, fused=True)
     emas = [[torch.zeros_like(p, dtype=torch.float32) for p in parameters] for _ in TRACKED_SIGMA_RELS]
-    return TrainingState(denoiser, optimizer, emas)
+    return TrainingState(denoiser, optimizer.make(_trainable(denoiser), betas), emas)
 
 
-def _rate_groups(denoiser: Denoiser) -> list[dict[str, Any]]:
-    """Group the parameters by learning rate; `factor` multiplies the step's (mpdit/model/mup.py)."""
-    rules = {f"network.{name}": rule for name, rule in parameter_rules(denoiser.network.architecture).items()}
-    groups: dict[float, list[Tensor]] = {}
-    for name, parameter in denoiser.named_parameters():
-        groups.setdefault(rules[name].rate if name in rules else 1.0, []).append(parameter)
-    return [{"params": members, "factor": factor} for factor, members in groups.items()]
+def _trainable(denoiser: Denoiser) -> list[Trainable]:
+    """The parameters with µP's factors on their learning rates (mpdit/model/mup.py); 1 where it is not used."""
+    architecture = denoiser.network.architecture
+    rules = {f"network.{name}": rule for name, rule in parameter_rules(architecture).items()}
+    ratio = (architecture.base_width or architecture.width) / architecture.width
+    return [
+        Trainable(name, parameter, rules[name].rate if name in rules else 1.0, ratio)
+        for name, parameter in denoiser.named_parameters()
+    ]
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,14 @@ def apply_gradient(state: TrainingState, lr: float, clip: float | None = None) -
     """
     norm: Tensor | None = None
     state.step += 1
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr * group["factor"]
+    for part in state.optimizers:
+        for group in part.optimizer.param_groups:
+            group["lr"] = lr * group["factor"]
     project_gradients(state.denoiser)
     if clip is not None:
         norm = torch.nn.utils.clip_grad_norm_(state.denoiser.parameters(), clip, foreach=True)
-    state.optimizer.step()
+    for part in state.optimizers:
+        part.optimizer.step()
     normalize_weights(state.denoiser)
     update_emas(state.emas, [p.detach() for p in state.denoiser.parameters()], state.step)
     return norm

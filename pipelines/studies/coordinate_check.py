@@ -45,7 +45,7 @@ def coordinates(recipe: Recipe, steps: int = STEPS, batch: int = BATCH, seeds: i
 def _coordinates(recipe: Recipe, steps: int, batch: int) -> Coordinates:
     dataset = recipe.dataset
     denoiser = build_denoiser(recipe.architecture(dataset), recipe.prediction(dataset), recipe.seed)
-    state = new_state(denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
+    state = new_state(denoiser, recipe.optimizer.betas, recipe.optimizer.name)
     data = BatchSampler(dataset, recipe.seed, batch, recipe.label_dropout).draw(1)
     loss = DenoisingLoss(denoiser)
 

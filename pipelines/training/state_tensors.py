@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from accelerate.utils import broadcast
 from torch import Tensor
 
@@ -14,8 +13,9 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.denoiser.named_parameters():
         tensors[f"weights/{name}"] = parameter.detach()
-        for key, value in state.optimizer.state[parameter].items():
-            tensors[f"adam/{key}/{name}"] = value
+        for part in state.optimizers:
+            for key, value in part.optimizer.state.get(parameter, {}).items():
+                tensors[f"{part.label}/{key}/{name}"] = value
     for index, average in enumerate(state.named_emas):
         tensors |= {f"average{index}/{name}": tensor for name, tensor in average.items()}
     return tensors
@@ -27,9 +27,10 @@ def load_state(state: TrainingState, step: int, saved: Mapping[str, Tensor] | No
     saved: by name in the main process; None in the others, which receive them from it.
     """
     state.step = step
-    for parameter in state.denoiser.parameters():
-        moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-        state.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device)} | moments
+    for part in state.optimizers:
+        for group in part.optimizer.param_groups:
+            for parameter in group["params"]:
+                part.optimizer.state[parameter] = part.empty_state(parameter)
     tensors = state_tensors(state)
     if saved is not None:
         for name, tensor in tensors.items():

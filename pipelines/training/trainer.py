@@ -104,7 +104,7 @@ class Trainer:
         self.micro_batch = samples if micro_batch == "auto" else min(samples, micro_batch)
         architecture, objective = recipe.architecture(self.dataset), recipe.prediction(self.dataset)
         self.denoiser = build_denoiser(architecture, objective, recipe.seed).to(device)
-        self.state = new_state(self.denoiser, (recipe.optimizer.beta1, recipe.optimizer.beta2))
+        self.state = new_state(self.denoiser, recipe.optimizer.betas, recipe.optimizer.name)
         self.loss: nn.Module = DenoisingLoss(self.denoiser)
         self.loss_sum = torch.zeros((), device=device)  # since the last report
         self.last = LastStep([])

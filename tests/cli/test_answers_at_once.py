@@ -27,6 +27,7 @@ SETTINGS = (  # registries whose kinds a sweep file names, with their settings
     "mpdit.diffusion.objectives.registry:OBJECTIVES",
     "mpdit.diffusion.samplers.registry:SAMPLERS",
     "mpdit.training.lr_schedules.registry:LR_SCHEDULES",
+    "mpdit.training.optimizers.registry:OPTIMIZERS",
     "mpdit.data.registry:DATASETS",
     "pipelines.scoring.metrics.registry:METRICS",
     "sweeps.spec.search_algorithm:SEARCHES",

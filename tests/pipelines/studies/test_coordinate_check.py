@@ -11,8 +11,9 @@ from pipelines.studies import coordinate_check as coordinates
 LARGE = {"F": 0.01, "E": 0.01, "A": 0.004}  # learning rates
 
 
-def recipe(design: str) -> Recipe:
-    return Recipe.model_validate({"model": {"design": design}, "optimizer": {"lr": LARGE[design]}})
+def recipe(design: str, optimizer: str = "adam") -> Recipe:
+    lr = LARGE[design] * (5 if optimizer == "muon" else 1)  # its steps are a fifth as large
+    return Recipe.model_validate({"model": {"design": design}, "optimizer": {"lr": lr, "name": optimizer}})
 
 
 def spreads(found: coordinates.Check, parametrization: str, kind: str) -> dict[str, float]:
@@ -27,6 +28,14 @@ def test_under_mup_nothing_grows_with_the_width_and_under_sp_it_does(design: str
         flat = spreads(found, "mup", kind)
         assert max(flat.values()) < 1.5, flat
     assert max(spreads(found, "sp", "change").values()) > 1.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design", "FA")
+def test_under_mup_muon_changes_no_more_at_a_larger_width(design: str) -> None:
+    found = coordinates.check(recipe(design, "muon"), (32, 128))
+    flat = spreads(found, "mup", "change")
+    assert max(flat.values()) < 1.5, flat
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Optimisers, one kind a file: how a step follows from the gradients."""
