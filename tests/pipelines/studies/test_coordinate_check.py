@@ -9,10 +9,11 @@ from pipelines.recipe import Recipe
 from pipelines.studies import coordinate_check as coordinates
 
 LARGE = {"F": 0.01, "E": 0.01, "A": 0.004}  # learning rates
+MUON = {"F": 0.05, "A": 0.004}  # at which the blocks change as much as the final map, which Adam trains
 
 
 def recipe(design: str, optimizer: str = "adam") -> Recipe:
-    lr = LARGE[design] * (5 if optimizer == "muon" else 1)  # its steps are a fifth as large
+    lr = (MUON if optimizer == "muon" else LARGE)[design]
     return Recipe.model_validate({"model": {"design": design}, "optimizer": {"lr": lr, "name": optimizer}})
 
 
