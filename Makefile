@@ -20,7 +20,7 @@ test: .venv/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak" --durations 20
 
 test-slow: .venv/installed  ## kills, whole sweeps, a browser, every command in the docs; two processes side by side
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --durations 20
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not soak" --durations 20
 
 soak: .venv/installed  ## what `make test-slow` leaves out
 	@grep -rhoE --include='*.py' 'Adds to CI: [^"]*' tests

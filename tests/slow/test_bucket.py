@@ -133,9 +133,11 @@ def test_a_killed_driver_s_sweep_goes_on_on_another_machine(
     assert mpdit_json("rank", "--storage", bucket_url, cwd=here) == undisturbed()
 
 
+@pytest.mark.soak
 def test_a_sweep_that_runs_is_seen_guarded_and_stopped_from_elsewhere(
     here: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Adds to CI: a sweep in a bucket, seen, guarded and stopped from another machine."""
     place = ("--storage", bucket_url)
     long = ("sweep", "afar.yaml", *place, "--set", "recipe.steps=100000")
     driver = start(*long, cwd=here)
@@ -156,9 +158,11 @@ def test_a_sweep_that_runs_is_seen_guarded_and_stopped_from_elsewhere(
     assert "interrupted" in {row["status"] for row in states["trials"]}
 
 
+@pytest.mark.soak
 def test_a_server_that_goes_away_loses_nothing(
     here: Path, bucket_url: str, undisturbed: Callable[..., Any], s3_server: Server
 ) -> None:
+    """Adds to CI: a bucket that goes away in the middle of a sweep."""
     place = ("--storage", bucket_url)
     driver = start("sweep", "afar.yaml", *place, cwd=here)
     wait_for(ledger_of(bucket_url), "progress", 8, driver)
@@ -214,10 +218,11 @@ def test_two_nodes_without_a_common_folder_and_one_dies(
 
 
 @ON_THE_CLUSTER
+@pytest.mark.soak
 def test_a_trial_of_two_workers_on_two_nodes_without_a_common_folder(
     here: Path, bucket_url: str, cluster: Nodes, undisturbed: Callable[..., Any]
 ) -> None:
-    """And goes on, after its driver was killed, from the bucket."""
+    """Adds to CI: a trial of two workers on two nodes that share only a bucket; its driver is killed."""
     place, bucket = ("--storage", bucket_url), open_bucket(bucket_url)
     one = ("--set", f"recipe.steps={LONG}", "--set", "axes.model.modulation=[scale+shift+gate]")
     command = ("sweep", "afar.yaml", *one, "--set", "resources.workers_per_trial=2", "--address", cluster.address)

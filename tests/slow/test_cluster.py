@@ -19,9 +19,11 @@ IN_GROUPS = sweep_text("shared").replace("scale+shift+gate, scale+rotation+gate,
 IN_GROUPS += "resources: {workers_per_trial: 2}\n"
 
 
+@pytest.mark.soak
 def test_a_node_that_dies_costs_nothing_but_time(
     cluster: Nodes, tmp_path: Path, undisturbed: Callable[..., Any]
 ) -> None:
+    """Adds to CI: a node of a cluster is killed without a notice."""
     (tmp_path / "spread.yaml").write_text(sweep_text("spread"))
     storage = Storage(tmp_path / "runs")
     driver = start("sweep", "spread.yaml", "--address", cluster.address, cwd=tmp_path)

@@ -105,7 +105,9 @@ def test_two_processes_that_died_continue_as_two_and_as_one(tmp_path: Path, one:
 
 
 @TOGETHER
+@pytest.mark.soak
 def test_all_processes_begin_where_the_first_does_whatever_lies_in_their_folders(tmp_path: Path, one: Path) -> None:
+    """Adds to CI: two processes that find different checkpoints begin where the first one does."""
     dies, goes_on, recipe = tmp_path / "dies.py", tmp_path / "goes_on.py", one.parent / "recipe.yaml"
     dies.write_text(DIES_AT_4)
     goes_on.write_text(WITH_OTHER_FOLDERS)
@@ -137,7 +139,9 @@ def test_two_processes_score_what_one_scores(tmp_path: Path, one: Path) -> None:
     assert not (one / "scores").exists()
 
 
+@pytest.mark.soak
 def test_the_compiled_path_s_losses_are_the_plain_one_s(tmp_path: Path) -> None:
+    """Adds to CI: 500 compiled steps lose as much as plain ones."""
     losses = {}
     for compiled in (False, True):
         fields = {

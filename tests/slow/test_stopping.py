@@ -97,9 +97,11 @@ def test_a_scheduler_stops_a_trial_of_two_workers(tmp_path: Path) -> None:
     assert len(mpdit_json("rank", cwd=tmp_path)) == 2
 
 
+@pytest.mark.soak
 def test_a_tracking_server_that_is_away_loses_nothing(
     tmp_path: Path, undisturbed: Callable[..., Any], free: Callable[[Server], None]
 ) -> None:
+    """Adds to CI: a tracking server is killed in the middle of a sweep, and is brought up to date."""
     server = Server(tmp_path / "server")
     free(server)
     here = written(tmp_path, SHORT, f"tracking: {{uri: '{server.uri}'}}\n")
