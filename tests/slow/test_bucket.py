@@ -102,6 +102,7 @@ def test_a_sweep_ranks_as_in_a_folder_and_every_command_finds_it_elsewhere(
     assert mpdit_json("rank", *place, cwd=here) == expected
 
 
+@pytest.mark.soak
 def test_a_killed_driver_s_sweep_goes_on_on_another_machine(
     here: Path,
     bucket_url: str,
@@ -109,6 +110,7 @@ def test_a_killed_driver_s_sweep_goes_on_on_another_machine(
     monkeypatch: pytest.MonkeyPatch,
     s3_server: Server,
 ) -> None:
+    """Adds to CI: a driver that is killed, whose sweep in a bucket goes on on another machine."""
     driver = start("sweep", "afar.yaml", "--storage", bucket_url, "--max-concurrent", "1", cwd=here)
     wait_for(ledger_of(bucket_url), "trial_ended", 1, driver)
     wait_for(ledger_of(bucket_url), "progress", 35, driver)

@@ -30,10 +30,6 @@ tracking: {{uri: 'sqlite:///{}/afar.db'}}
 SHORTER = {  # test_whole_sweep trains the winner anew, whole; `whole_sweep` has run the shipped sweep
     ("train",): ("--set", "steps=80"),  # fewer have no EMA as narrow as the winner's
     ("sweep", "conditioning", "--set", "name=small"): ("--set", "recipe.steps=60"),
-    ("sweep", "runs/sweeps/conditioning/sweep.yaml"): (
-        *("--set", "recipe.steps=80"),
-        *("--set", "axes.model.modulation=[rotation+gate]"),
-    ),
     ("sweep", "conditioning", "--until"): ("--hours", "0.001"),  # test_advice follows it
 }
 PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
@@ -45,7 +41,8 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    lines = [line.split(" #")[0].split() for block in blocks("") for line in block.splitlines()]
+    """The commands of all pages; one that is indented is what another has printed (test_advice pastes those)."""
+    lines = [line.split(" #")[0].split() for block in blocks("") for line in block.splitlines() if line[:1] != " "]
     return [words[1:] for words in lines if words and words[0] == "mpdit"]
 
 
