@@ -39,7 +39,8 @@ def test_finalists_are_confirmed_in_a_sweep_of_their_own(tmp_path: Path) -> None
     mpdit("sweep", "sweep.yaml", "--set", "confirm={best: 2, seeds: 1}", cwd=tmp_path)
     rows = mpdit_json("rank", "slow-rates-confirm", cwd=tmp_path)
     assert {row["seeds"] for row in rows} == {2}
-    events = [json.loads(line) for line in (tmp_path / "runs/sweeps/slow-rates-confirm/ledger.jsonl").open()]
-    started = [event for event in events if event["event"] == "trial_started"]
-    assert sum("from" in event for event in started) == 2
-    assert sum("from" not in event for event in started) == 2
+    lines = (tmp_path / "runs/sweeps/slow-rates-confirm/ledger.jsonl").read_text().splitlines()
+    started = [event for event in map(json.loads, lines) if event["event"] == "trial_started"]
+    taken_over = {event["trial"] for event in started if "from" in event}
+    assert len(taken_over) == 2
+    assert len({event["trial"] for event in started} - taken_over) == 2
