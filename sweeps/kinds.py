@@ -5,6 +5,7 @@ from typing import Any
 
 from mpdit.data.image_sources.registry import IMAGE_SOURCES
 from mpdit.data.registry import DATASETS
+from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES
 from mpdit.diffusion.objectives.registry import OBJECTIVES
 from mpdit.diffusion.samplers.registry import SAMPLERS
 from mpdit.model.attention.registry import ATTENTIONS
@@ -34,6 +35,7 @@ REGISTRIES: dict[str, Registry[Any]] = {  # where a file, or a command, names th
     "`recipe.optimizer.schedule`": LR_SCHEDULES,
     "`recipe.data`": DATASETS,
     "`evaluation.sampler`": SAMPLERS,
+    "`evaluation.guidance_rule`": GUIDANCE_RULES,
     "`evaluation.extractor`": EXTRACTORS,
     "`objective.metric`, `constraints`, `evaluation.metrics`, `rank --by`": METRICS,
     "`search.algorithm`": SEARCHES,

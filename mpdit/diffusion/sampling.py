@@ -9,7 +9,7 @@ from mpdit.diffusion.sampling_options import Guidance, SamplingOptions
 
 
 def guided(denoiser: Denoiser, labels: Tensor, guidance: Guidance) -> Denoise:
-    """Return the guided denoiser D(x; ∅) + scale·(D(x; c) − D(x; ∅)). Eq. 6 of arXiv 2207.12598.
+    """Return the denoiser that the guidance's rule makes of D(x; c) and D(x; ∅): see guidance_rules/.
 
     labels: (batch,) int64. Where the guidance does not act, the conditional network alone is evaluated. A learned
     variance is the conditional network's.
@@ -22,7 +22,7 @@ def guided(denoiser: Denoiser, labels: Tensor, guidance: Guidance) -> Denoise:
         both = denoiser.estimate(x.repeat(2, 1, 1, 1), x.new_full((1,), sigma), torch.cat([labels, null_labels]))
         conditional, unconditional = both.denoised.chunk(2)
         variance = both.variance.chunk(2)[0] if both.variance is not None else None
-        return Estimate(unconditional + guidance.scale * (conditional - unconditional), variance, None)
+        return Estimate(guidance.rule.combine(conditional, unconditional, guidance.scale), variance, None)
 
     return denoise
 

@@ -2,18 +2,23 @@
 
 from dataclasses import dataclass
 
+from mpdit.diffusion.guidance_rules.cfg import Cfg
+from mpdit.diffusion.guidance_rules.registry import GuidanceRule
 from mpdit.diffusion.samplers.registry import Sampler
+
+CFG = Cfg()
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: its scale, and the noise levels (σ low, σ high) that are guided, None for all.
+    """Guidance: its scale, the noise levels (σ low, σ high) that are guided, None for all, and its rule.
 
-    A scale of 1 is no guidance. Eq. 6 of arXiv 2207.12598; the interval is that of arXiv 2404.07724.
+    A scale of 1 is no guidance. The interval is that of arXiv 2404.07724.
     """
 
     scale: float = 1.0
     interval: tuple[float, float] | None = None
+    rule: GuidanceRule = CFG
 
     def acts_at(self, sigma: float) -> bool:
         """Whether the unconditional network is evaluated too at this level."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from mpdit.diffusion.guidance_rules.cfg import Cfg
+from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES
 from mpdit.diffusion.samplers.registry import SAMPLERS
 from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
 from mpdit.errors import input_error
@@ -60,6 +62,7 @@ class Evaluation(Settings):
     sampler: Annotated[Any, OneOf(SAMPLERS, "dpm++2m"), POST_HOC] = SAMPLERS["dpm++2m"]
     steps: Annotated[int, POST_HOC] = Field(12, ge=1)
     guidance: Annotated[float, POST_HOC] = Field(1.0, ge=0)
+    guidance_rule: Annotated[Any, OneOf(GUIDANCE_RULES, "cfg"), POST_HOC] = Cfg()
     guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -94,7 +97,8 @@ class Evaluation(Settings):
     @property
     def sampling(self) -> SamplingOptions:
         """How its samples are drawn."""
-        return SamplingOptions(self.sampler, self.steps, Guidance(self.guidance, self.guidance_interval))
+        guidance = Guidance(self.guidance, self.guidance_interval, self.guidance_rule)
+        return SamplingOptions(self.sampler, self.steps, guidance)
 
 
 @dataclass(frozen=True)

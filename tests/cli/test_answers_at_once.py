@@ -25,6 +25,7 @@ SETTINGS = (  # registries whose kinds a sweep file names, with their settings
     "mpdit.model.mlp.registry:MLPS",
     "mpdit.model.modulation.registry:MODULATIONS",
     "mpdit.diffusion.objectives.registry:OBJECTIVES",
+    "mpdit.diffusion.guidance_rules.registry:GUIDANCE_RULES",
     "mpdit.diffusion.samplers.registry:SAMPLERS",
     "mpdit.training.lr_schedules.registry:LR_SCHEDULES",
     "mpdit.training.optimizers.registry:OPTIMIZERS",

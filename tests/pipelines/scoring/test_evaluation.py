@@ -62,6 +62,7 @@ def test_a_result_says_what_it_was_measured_with(run: tuple[Path, Recipe]) -> No
         "evaluation.sampler": "dpm++2m",
         "evaluation.steps": 4,
         "evaluation.guidance": 1.0,
+        "evaluation.guidance_rule": "cfg",
         "evaluation.seed": 0,
         "evaluation.precision": "fp32",
         "evaluation.extractor": "auto",

@@ -1,0 +1,1 @@
+"""Guidance rules, one kind a file: how a conditional and an unconditional prediction become one."""
