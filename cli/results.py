@@ -129,7 +129,7 @@ def best(
     ] = False,
     export: Annotated[bool, typer.Option("--export", help="Write the winner as a bundle.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="The bundle's folder; bundles/SWEEP (-SIZE-PATCH) by default.")
+        Path | None, typer.Option("-o", "--output", help="The bundle's folder; bundles/SWEEP (-SIZE-PATCH) by default.")
     ] = None,
     size: SizeOption = None,
     patch: PatchOption = None,
