@@ -272,6 +272,7 @@ def test_missing_weights_stop_a_sweep_before_it_trains(
     assert "nowhere.pth" in refused("sweep", tmp_path / "mine.yaml", "--storage", tmp_path / "runs", *option)
 
 
+@pytest.mark.slow
 def test_doctor_finds_nothing_that_stops_a_sweep(tmp_path: Path, mpdit: Command) -> None:
     done = mpdit("doctor", "--storage", tmp_path)
     assert done.returncode == 0, done.stdout

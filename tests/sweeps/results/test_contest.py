@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.planning.plan import Plan
@@ -39,6 +39,7 @@ def run_through(plan: Plan, values: random.Random, best: int) -> tuple[list[Even
     return events, gone
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(0, 3), st.sampled_from([[0], [0, 1]]))
 def test_losers_that_go_one_after_the_other_are_those_of_the_end(
     seed: int, best: int, confirm: int, seeds: list[int]
@@ -51,6 +52,7 @@ def test_losers_that_go_one_after_the_other_are_those_of_the_end(
     assert not gone & {trial for row in first for trial in row.trials}
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 10**6))
 def test_where_samples_are_drawn_in_rounds_everything_stays_until_the_last(seed: int) -> None:
     plan = plan_of(AXES, screening={"samples": 250, "keep": 0.5}, confirm={"best": 2})
