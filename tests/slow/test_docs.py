@@ -14,7 +14,7 @@ from PIL import Image
 from sweeps.spec.reading import read_spec
 from tests.bucket_server import Server
 from tests.pipelines.data.test_encode import tiny_vae
-from tests.slow.conftest import CODE, mpdit
+from tests.slow.conftest import CODE, PATIENCE, mpdit, start
 from tests.slow.mlflow_pages import served
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -46,6 +46,15 @@ def commands() -> list[list[str]]:
     return [words[1:] for words in lines if words and words[0] == "mpdit"]
 
 
+def assert_complete(words: list[str]) -> None:
+    """The shell to complete for is the one that the command is given in."""
+    in_bash = ["bash", "-c", '"$0" "$@"; exit']  # with a last word of its own, it does not make way for the command
+    process = start(*words, inside=in_bash)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert "complete" in out
+
+
 def make_what_the_docs_assume(folder: Path, server: Server) -> None:
     """`photos`, 24 pictures in three classes; `vae`, a tiny one with random weights; `s3://bucket`; `sweep.yaml`."""
     server.make("bucket")
@@ -69,6 +78,9 @@ def test_every_command_runs(whole_sweep: Path, s3_server: Server, bucket_url: st
         if words[0] == "ui":
             with served(whole_sweep / "runs"):
                 continue
+        if words[0] == "--show-completion":
+            assert_complete(words)
+            continue
         more = [settings for begin, settings in SHORTER.items() if tuple(words[: len(begin)]) == begin]
         mpdit(*words, *sum(more, ()), cwd=whole_sweep)
     named = {words[0] for words in done}
