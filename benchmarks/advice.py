@@ -16,7 +16,7 @@ from statistics import mean, median
 from typing import Any
 
 from sweeps.advice.advise import advise
-from sweeps.advice.next_steps import GOES_ON
+from sweeps.advice.next_steps import first_to_follow
 from sweeps.advice.registry import MARGIN, Situation
 from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.results.ranking import rank
@@ -99,12 +99,11 @@ def followed(task: Truth) -> dict[str, Any]:
         trained |= {trial.id for trial in plan.trials}
         events = events_of(plan, task)
         situation = Situation(plan, rank(plan, events), events, "made.yaml")
-        found = ((one, situation.changed(one.settings)) for one in advise(situation) if one.kind in GOES_ON)
-        advice, changed = next(((one, made) for one, made in found if made), (None, None))
-        if advice is None or changed is None:
+        following = first_to_follow(advise(situation), situation)
+        if following is None:
             break
+        advice, plan = following
         kinds.append(advice.kind)
-        plan = changed
     return {"trainings": len(trained), "regret": regret(plan, task), "followed": kinds}
 
 

@@ -106,7 +106,8 @@ chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}{chan
 | magnitude drift (largest \\|ln M\\| over blocks; 0 is kept) | {result["magnitude_drift"]:.3f} |
 
 How it was measured: {p["evaluation.samples"]:,} samples, {classes}, sampler `{p["evaluation.sampler"]}` with \
-{p["evaluation.steps"]} steps (NFE {facts["nfe"]}), guidance scale {p["evaluation.guidance"]} ({p.get("evaluation.guidance_rule", "cfg")}), noise seed \
+{p["evaluation.steps"]} steps (NFE {facts["nfe"]}), guidance scale {p["evaluation.guidance"]} \
+({p.get("evaluation.guidance_rule", "cfg")}), noise seed \
 {p["evaluation.seed"]}; weights averaged at σ_rel = {p["ema.sigma_rel"]} (post-hoc EMA; 0 would be the raw weights); \
 features of the `{facts["extractor"]}`{classifier} ({facts["extractor_weights"][:19]}…) against the statistics \
 of {_images(facts["reference_count"])} real images \

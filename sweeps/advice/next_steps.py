@@ -1,5 +1,6 @@
 """What the next hours are best spent on: advice with what it costs, and a sweep that follows it until it is settled."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sweeps.advice.advise import advise
@@ -37,9 +38,14 @@ def next_round(situation: Situation, storage: Storage, seconds: float | None) ->
 
     None where nothing is left that would change the answer, or nothing that fits the time.
     """
-    for advice in within(priced(situation, storage), seconds):
-        if advice.kind in GOES_ON and advice.settings and (changed := situation.changed(advice.settings)):
-            return advice, changed
+    return first_to_follow(within(priced(situation, storage), seconds), situation)
+
+
+def first_to_follow(advice: Iterable[Advice], situation: Situation) -> tuple[Advice, Plan] | None:
+    """The first advice that the sweep can follow by itself, and the plan that follows it; None where there is none."""
+    for one in advice:
+        if one.kind in GOES_ON and one.settings and (changed := situation.changed(one.settings)):
+            return one, changed
     return None
 
 

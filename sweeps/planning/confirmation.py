@@ -2,6 +2,8 @@
 
 from pipelines.scoring.cell import Cell
 from sweeps.planning.plan import Plan, PlannedCell
+from sweeps.spec.model import SweepSpec
+from sweeps.storage.events import CellScored
 
 
 def will_confirm(plan: Plan) -> bool:
@@ -23,6 +25,11 @@ def confirming_cell(plan: Plan, planned: PlannedCell) -> Cell:
     evaluation = planned.cell.evaluation
     changes = {"seed": evaluation.seed + 1, "samples": plan.spec.confirm.samples or evaluation.samples}
     return Cell(planned.cell.sigma_rel, evaluation.model_copy(update=changes))
+
+
+def is_of_fresh_noise(spec: SweepSpec, cell: CellScored) -> bool:
+    """Whether a cell was scored to confirm, on another noise than the evaluation's."""
+    return bool(cell.params.get("evaluation.seed", spec.evaluation.seed) != spec.evaluation.seed)
 
 
 def confirming_samples(plan: Plan) -> int:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sweeps.planning.confirmation import will_confirm
+from sweeps.planning.confirmation import is_of_fresh_noise, will_confirm
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import missing_cells, point_of, rounds
 from sweeps.results.ranking import rank
@@ -25,7 +25,6 @@ class Contest:
     def __init__(self, plan: Plan, events: Sequence[Event]) -> None:
         self.plan, self.events = plan, events
         self._taken = 0  # events
-        self._grouped = 0  # trials
         self._groups: dict[str, list[Trial]] = defaultdict(list)  # the seeds of each point
         self._points: dict[str, str] = {}  # each trial's
         self._places: dict[str, int] = {}  # of the points in the plan: the first of two equal ones ranks before
@@ -64,12 +63,10 @@ class Contest:
         return not missing_cells(self.plan, list(self.events))
 
     def _take_in(self) -> None:
-        for trial in self.plan.trials[self._grouped :]:
+        for trial in self.plan.trials[len(self._points) :]:
             self._points[trial.id] = point_of(trial)
             self._groups[self._points[trial.id]].append(trial)
             self._places.setdefault(self._points[trial.id], len(self._places))
-        self._grouped = len(self.plan.trials)
-        seed = self.plan.spec.evaluation.seed
         for event in self.events[self._taken :]:
             point = self._points.get(event.trial or "")
             if point is None:
@@ -77,7 +74,7 @@ class Contest:
             fold_status(self._statuses, event)
             if isinstance(event, (TrialStarted, CellScored, TrialEnded, TrialRetried)):
                 self._own[str(event.trial)].append(event)
-            if isinstance(event, CellScored) and event.params.get("evaluation.seed", seed) != seed:
+            if isinstance(event, CellScored) and is_of_fresh_noise(self.plan.spec, event):
                 self._confirmed.add(point)
             if isinstance(event, WeightsDropped):
                 self._alive.discard(point)

@@ -29,7 +29,7 @@ def transfer_winner(plan: Plan, row: Row, size: str | None, patch: int | None) -
     from pipelines.transfer import transfer
 
     recipe = next(trial.recipe for trial in plan.trials if trial.id == row.trial)
-    width = _planned(plan, row).cell.sigma_rel
+    width = planned_cell(plan, row).cell.sigma_rel
     return transfer(recipe.model_copy(update={"ema": recipe.ema.model_copy(update={"sigma_rel": width})}), size, patch)
 
 
@@ -54,7 +54,7 @@ def export_winner(storage: Storage, ranked: RankedSweep, output: Path, transferr
     run = storage.trial(row.trial)
     if transferred is None and not is_trained(run):
         raise input_error(f"the weights of trial {row.trial} are not in {storage.name}", given=run)
-    planned = _planned(plan, row)
+    planned = planned_cell(plan, row)
     results = {cell.trial: cell for cell in only(ranked.events, CellScored) if cell.key == planned.cell.key}
     scored = encode(results[row.trial])
     kept = ("params", "cell", "metric", "value", "stderr", "magnitude_drift", "noise_floor", "provenance")
@@ -73,5 +73,6 @@ def export_winner(storage: Storage, ranked: RankedSweep, output: Path, transferr
     return export_transfer(transferred, result, output, source)
 
 
-def _planned(plan: Plan, row: Row) -> PlannedCell:
+def planned_cell(plan: Plan, row: Row) -> PlannedCell:
+    """The cell of the plan that a row is of."""
     return next(cell for cell in plan.cells if cell.params.items() <= row.params.items())

@@ -6,6 +6,7 @@ from statistics import mean
 
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.cell_metrics import metrics_of
+from sweeps.planning.confirmation import is_of_fresh_noise
 from sweeps.planning.plan import Plan, Trial
 from sweeps.search.rung_decisions import score_of
 from sweeps.spec.constraint import keeps_all
@@ -81,10 +82,7 @@ def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequenc
     fewest = min((cell.samples for own in events for cell in only(own, CellScored)), default=0)
     for trial, own in zip(trials, events, strict=True):
         for cell in only(own, CellScored):
-            if (
-                cell.samples == fewest
-                and cell.params.get("evaluation.seed", spec.evaluation.seed) == spec.evaluation.seed
-            ):
+            if cell.samples == fewest and not is_of_fresh_noise(spec, cell):
                 found = metrics_of(trial, cell, own, asked)
                 known = {metric: value for metric, value in found.items() if value is not None}
                 if len(known) == len(asked):

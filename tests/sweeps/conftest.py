@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from pipelines.scoring.cell import Cell
 from pipelines.yaml_file import write_yaml
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.spec.model import SweepSpec
@@ -62,6 +64,11 @@ def scored(
         scoring_seconds=1.0,
         provenance={"extractor": "digits"},
     )
+
+
+def scored_as(plan: Plan, trial: int, cell: Cell, value: float | None) -> CellScored:
+    """The event of a cell that is not the plan's own: of fewer samples, or on fresh noise."""
+    return replace(scored(plan, trial, 0, value), params=cell.params, cell=cell.key)
 
 
 def ended(plan: Plan, trial: int, outcome: str = "completed", **facts: Any) -> Event:

@@ -13,7 +13,7 @@ from sweeps.results.ranking import rank, winner_said
 from sweeps.spec.model import Confirm, SweepSpec
 from sweeps.spec.reading import read_spec
 from sweeps.storage.events import CellScored, Event, WeightsDropped
-from tests.sweeps.conftest import ended, plan_of, scored
+from tests.sweeps.conftest import ended, plan_of, scored, scored_as
 
 THREE = {"confirm": {"best": 3}}  # the default
 
@@ -23,10 +23,7 @@ FIRST = {(0, 0): 3.0, (0, 1): 2.0, (1, 0): 2.1, (1, 1): 5.0, (2, 0): 2.2, (2, 1)
 
 def again(plan: Plan, trial: int, cell: int, value: float) -> CellScored:
     """The event of a cell that was scored on fresh noise."""
-    fresh = confirming_cell(plan, plan.cells[cell])
-    event = scored(plan, trial, cell, value)
-    fields = {name: getattr(event, name) for name in event.__struct_fields__}
-    return CellScored(**{**fields, "params": fresh.params, "cell": fresh.key})
+    return scored_as(plan, trial, confirming_cell(plan, plan.cells[cell]), value)
 
 
 def first_round(plan: Plan, values: dict[tuple[int, int], float]) -> list[Event]:

@@ -12,8 +12,8 @@ from sweeps.planning.staged_scoring import missing_cells
 from sweeps.results import contest
 from sweeps.results.contest import Contest, losers
 from sweeps.results.ranking import rank
-from sweeps.storage.events import CellScored, Event, TrialStarted, WeightsDropped
-from tests.sweeps.conftest import ended, plan_of, scored
+from sweeps.storage.events import Event, TrialStarted, WeightsDropped
+from tests.sweeps.conftest import ended, plan_of, scored, scored_as
 
 AXES: dict[str, list[Any]] = {"optimizer.lr": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06], "ema.sigma_rel": [0.05, 0.1]}
 
@@ -29,9 +29,7 @@ def run_through(plan: Plan, values: random.Random, best: int) -> tuple[list[Even
         is_new = trial not in {event.trial for event in events}
         events.append(TrialStarted(trial))
         for cell in missing[trial]:
-            event = scored(plan, numbers[trial], 0, values.choice([None, *range(1, 40)]))
-            fields = {name: getattr(event, name) for name in event.__struct_fields__}
-            events.append(CellScored(**{**fields, "params": cell.params, "cell": cell.key}))
+            events.append(scored_as(plan, numbers[trial], cell, values.choice([None, *range(1, 40)])))
         events.append(ended(plan, numbers[trial], values.choice(["completed"] * 9 + ["diverged"] * is_new)))
         for lost in asked.losers(best):
             gone.add(lost)
