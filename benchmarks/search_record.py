@@ -51,7 +51,7 @@ def record(plan: Plan, trial: Trial) -> dict[str, Any]:
         widths = [planned.cell.sigma_rel for planned in plan.cells]
         for share, step in zip(SHARES, rung_steps(trial.recipe.steps, SHARES), strict=True):
             began = time.monotonic()
-            results = score_rung(run, settled, step, rung_sigma_rels(trial.recipe.steps, step, widths), RUNG)
+            results = score_rung(run, settled, step, rung_sigma_rels(step, widths), RUNG)
             fields = ("sigma_rel", "value", "left_out", "magnitude_drift")
             rows = [{name: short(result[name]) for name in fields} for result in results]
             seconds = short(time.monotonic() - began)

@@ -28,7 +28,6 @@ from mpdit.model.architecture import Architecture
 from mpdit.randomness import normal
 from mpdit.run_folder import set_weights
 from mpdit.training.ema import TRACKED_SIGMA_RELS
-from mpdit.training.learning_rate import LearningRate
 from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.recipe import Recipe
 
@@ -68,8 +67,7 @@ def train(options: argparse.Namespace, point: Point) -> float:
     batches = BatchSampler(dataset, seed, recipe.batch, recipe.label_dropout, device=device)
     for step in range(1, recipe.steps + 1):
         accumulate_gradient(loss, batches.draw(step))
-        rate = LearningRate(lr, o.schedule, o.warmup, o.decay_from).at(step, recipe.steps)
-        apply_gradient(state, rate, recipe.clip)
+        apply_gradient(state, recipe.learning_rate.at(step, recipe.steps), recipe.clip)
     set_weights(denoiser, state.named_emas[TRACKED_SIGMA_RELS.index(SCORED_WIDTH)])
     noise = normal((PROBE, 1 + dataset.images[0].numel()), 0, 0, "probe").to(device)
     with torch.no_grad():

@@ -38,6 +38,11 @@ def trial_id(recipe: Recipe) -> str:
     return name_of(fields)
 
 
+def name_at_any_length(recipe: Recipe) -> str | None:
+    """Names the training whatever its number of steps; None where a longer one does not begin as it."""
+    return trial_id(recipe.model_copy(update={"steps": 1})) if recipe.can_go_on else None
+
+
 def name_of(fields: Any) -> str:
     """The name of plain values: the same for the same ones."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -25,14 +25,13 @@ from mpdit.model.old_designs import current_model
 from mpdit.model.positions.registry import POSITIONS
 from mpdit.model.positions.table import Table
 from mpdit.training.ema import check_sigma_rel
+from mpdit.training.learning_rate import LearningRate
 from mpdit.training.lr_schedules.registry import LR_SCHEDULES
 from mpdit.training.optimizers.adam import Adam
 from mpdit.training.optimizers.registry import OPTIMIZERS
 from pipelines.known_facts import DatasetFacts, dataset_facts
 from pipelines.settings import POST_HOC, KindName, KindNames, OneOf, Settings, known
 
-REPORTS = 20  # progress reports of a short run
-REPORT_AT_LEAST_EVERY = 1000  # steps
 MAP_DIT_CLIP = 0.1
 WIDEST = 65_536  # channels; no machine trains more
 BF16_PAYS_FROM = 256  # channels, on a CPU with AMX
@@ -42,6 +41,12 @@ COMPILE_PAYS_FROM = 5000  # steps; compiling takes about as long as hundreds of 
 def _width(value: float) -> float:
     if value:
         check_sigma_rel(value)
+    return value
+
+
+def _length(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise input_error("a number of steps is whole", given=value, allowed="0 to 1 (a share of the run), 2, 3, 4 …")
     return value
 
 
@@ -115,7 +120,11 @@ class Model(Settings):
 
 
 class Optimizer(Settings):
-    """The optimiser and its learning-rate schedule; `warmup` and `decay_from` are shares of the run."""
+    """The optimiser and its learning-rate schedule.
+
+    `warmup` and `decay_from` are whole numbers of steps, or up to 1 shares of the run. Only in steps is a run the
+    beginning of every longer one.
+    """
 
     name: Annotated[Any, OneOf(OPTIMIZERS, "adam")] = Adam()
     schedule: Annotated[str, KindName(LR_SCHEDULES)] = "inverse_sqrt"
@@ -126,8 +135,8 @@ class Optimizer(Settings):
     base_width: int = Field(64, ge=1, le=WIDEST)  # under mup: where `lr` is every parameter's rate; 64 is nano's width
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
-    warmup: float = Field(0.03, ge=0, le=1)
-    decay_from: float = Field(0.4, gt=0, le=1)
+    warmup: Annotated[float, Field(ge=0), AfterValidator(_length)] = 0.03
+    decay_from: Annotated[float, Field(gt=0), AfterValidator(_length)] = 0.4
 
     @property
     def betas(self) -> tuple[float, float]:
@@ -185,9 +194,15 @@ class Recipe(Settings):
         return self
 
     @property
-    def report_every(self) -> int:
-        """Steps between two reports, which are also the checkpoints."""
-        return max(1, min(REPORT_AT_LEAST_EVERY, self.steps // REPORTS))
+    def learning_rate(self) -> LearningRate:
+        """The learning rate of each step, which the factors of mpdit/model/mup.py multiply."""
+        o = self.optimizer
+        return LearningRate(o.lr, o.schedule, o.warmup, o.decay_from)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a longer training of this recipe has this one as its beginning."""
+        return not self.learning_rate.knows_the_end
 
     @property
     def clip(self) -> float | None:

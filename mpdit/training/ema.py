@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from mpdit.errors import input_error
 from mpdit.lazy_modules import lazy_module
 from mpdit.model.old_names import NAMES, current_name
+from mpdit.training.cadence import kept_snapshots
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +30,10 @@ else:
 TRACKED_SIGMA_RELS = (0.05, 0.10)  # as in EDM2
 SIGMA_REL_MAX = 1 / 12**0.5  # σ_rel of γ = 0, the uniform average
 SIGMA_REL_MIN = 1e-6  # below, γ leaves what a float can hold, long after the width differs from the raw weights
-SNAPSHOTS = 48
 MISFIT_LIMIT = 0.1  # of a reconstructed profile; beyond it is an input error
+FEW_STEPS = 40  # a training that is shorter has no neighbours for narrow widths
+LEVELS = 2**15 - 1  # a matrix's row is kept as whole numbers from -LEVELS to LEVELS, and its scale
+SCALE = "#scale"  # what its name ends with
 
 
 def check_sigma_rel(sigma_rel: float) -> None:
@@ -81,7 +84,7 @@ class Fit:
         coefficients: (snapshots,) float64, summing to 1.
         misfit: the distance of the fitted profile from the wanted one, relative to the norm of the latter: the
             fraction of the weights' motion that is averaged wrongly.
-        rounding: what the snapshots' fp32 rounding becomes, relative to the weights.
+        rounding: what the snapshots' rounding to 16 bits becomes, relative to the largest weight of a row.
     """
 
     coefficients: np.ndarray
@@ -104,7 +107,7 @@ def fit_profile(steps: Sequence[int], sigma_rels: Sequence[float], target_step: 
     coefficients = solution / solution.sum()
     norm = _profile_products(target_t, target_gamma, target_t, target_gamma)[0, 0]
     squared = (norm - 2 * coefficients @ target + coefficients @ gram @ coefficients) / norm
-    rounding = float(np.abs(coefficients).sum()) * 2**-24
+    rounding = float(np.abs(coefficients).sum()) / (2 * LEVELS)
     return Fit(coefficients, float(max(squared, 0.0)) ** 0.5, rounding)
 
 
@@ -149,18 +152,9 @@ def fit_snapshots(snapshots: Sequence[int], target_step: int, sigma_rel: float) 
             f"the snapshots of {target_step} steps cannot give the EMA width {sigma_rel}",
             given=f"{sigma_rel}: {best.misfit:.0%} of its profile would be wrong",
             allowed=f"0 (raw weights), {math.ceil(1000 * low) / 1000} to {math.floor(1000 * high) / 1000}",
-            hint="train for more steps" if len(snapshots) < SNAPSHOTS else None,
+            hint="train for more steps" if target_step < FEW_STEPS else None,
         )
     return pairs, best
-
-
-def snapshot_steps(steps: int) -> list[int]:
-    """Return the steps after which a training of `steps` steps keeps snapshots: more of them early.
-
-    Early profiles are short, so they need close neighbours: the i-th of n is taken at steps·(i/n)^1.5.
-    """
-    fractions = np.linspace(0, 1, SNAPSHOTS + 1)[1:] ** 1.5
-    return sorted({max(1, round(steps * float(fraction))) for fraction in fractions})
 
 
 def snapshot_path(folder: Path, step: int) -> Path:
@@ -169,19 +163,39 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 
 def write_snapshot(folder: Path, step: int, emas: Sequence[dict[str, Tensor]]) -> None:
-    """Write the tracked EMAs of one step, fp32; the file is complete or not there."""
+    """Write the tracked EMAs of one step; the file is complete or not there.
+
+    A matrix is kept in 16 bits, each row with its own scale, so that no weight is off by more than 1/65,534 of the
+    largest of its row; what is no matrix stays fp32.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"{sigma_rel}/{name}": tensor.float().cpu().contiguous()
-        for sigma_rel, ema in zip(TRACKED_SIGMA_RELS, emas, strict=True)
-        for name, tensor in ema.items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for sigma_rel, ema in zip(TRACKED_SIGMA_RELS, emas, strict=True):
+        for name, tensor in ema.items():
+            tensors |= _packed(f"{sigma_rel}/{name}", tensor.float().cpu().contiguous())
     path = snapshot_path(folder, step)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={"step": str(step), "names": NAMES})
     partial.replace(path)
+
+
+def _packed(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """What is written of a tensor: (rows, …) fp32 → int16 of the same shape, and (rows,) fp32."""
+    if tensor.ndim < 2:
+        return {name: tensor}
+    rows = tensor.flatten(1)
+    scale = rows.abs().amax(1).div_(LEVELS).clamp_(min=torch.finfo(torch.float32).tiny)
+    return {name: (rows / scale[:, None]).round_().to(torch.int16).view_as(tensor), name + SCALE: scale}
+
+
+def thin_snapshots(folder: Path, now: int) -> None:
+    """Remove the snapshots up to the step `now` that no EMA of it or of a later step needs."""
+    kept = set(kept_snapshots(now))
+    for step in _steps_in(folder):
+        if step < now and step not in kept:
+            snapshot_path(folder, step).unlink(missing_ok=True)
 
 
 def tracked_ema(folder: Path, sigma_rel: float, step: int) -> dict[str, Tensor]:
@@ -191,8 +205,8 @@ def tracked_ema(folder: Path, sigma_rel: float, step: int) -> dict[str, Tensor]:
 
 
 def snapshot_bytes(steps: int, parameters: int) -> int:
-    """Return what the snapshots of a training take on disk."""
-    return 4 * parameters * len(TRACKED_SIGMA_RELS) * len(snapshot_steps(steps))
+    """Return what the snapshots of a training take on disk, without the scales of the rows."""
+    return 2 * parameters * len(TRACKED_SIGMA_RELS) * len(kept_snapshots(steps))
 
 
 def reconstruct(folder: Path, sigma_rels: Sequence[float], target_step: int) -> list[dict[str, Tensor]]:
@@ -232,14 +246,24 @@ def reconstruction_error(folder: Path, sigma_rel: float, target_step: int) -> fl
 
 
 def stored_steps(folder: Path, target_step: int) -> list[int]:
-    """Return the steps up to `target_step` that have snapshots. Raises InputError when it is not among them."""
-    steps = sorted(int(path.stem.split("-")[1]) for path in folder.glob("step-*.safetensors"))
+    """Return the steps whose snapshots give the EMAs of `target_step`, which must have one.
+
+    They are those that every training keeps; where one of them is missing, or the snapshots are of an earlier release,
+    all up to the step. So how a training came to the step changes no EMA. Raises InputError without a snapshot of it.
+    """
+    steps = _steps_in(folder)
     if not steps:
         hint = "train the run to its end; a bundle has one width only"
         raise input_error(f"there are no EMA snapshots in {folder}", given=f"step {target_step}", hint=hint)
     if target_step not in steps:
         raise input_error(f"no EMA snapshot of step {target_step} in {folder}", given=target_step, allowed=steps)
-    return [step for step in steps if step <= target_step]
+    kept = kept_snapshots(target_step)
+    return kept if set(kept) <= set(steps) else [step for step in steps if step <= target_step]
+
+
+def _steps_in(folder: Path) -> list[int]:
+    """The steps that have a snapshot here."""
+    return sorted(int(path.stem.split("-")[1]) for path in folder.glob("step-*.safetensors"))
 
 
 def _read_snapshot(
@@ -254,7 +278,8 @@ def _read_snapshot(
     try:
         with safe_open(path, framework="pt") as snapshot:
             header = snapshot.metadata() or {}
-            stored = {current_name(key, header.get("names")): key for key in snapshot.keys()}  # noqa: SIM118
+            keys = dict.fromkeys(snapshot.keys())
+            stored = {current_name(key, header.get("names")): key for key in keys if not key.endswith(SCALE)}
             found = {name: torch.Size(snapshot.get_slice(key).get_shape()) for name, key in stored.items()}
             expected = shapes or found
             shapes.update(expected)
@@ -264,6 +289,9 @@ def _read_snapshot(
                 raise input_error(f"{path} is a snapshot of another run", given=given, allowed=allowed, hint=hint)
             for name, key in stored.items():
                 sigma_rel, _, parameter = name.partition("/")
-                yield (float(sigma_rel), parameter), snapshot.get_tensor(key).double()
+                tensor = snapshot.get_tensor(key).double()
+                if key + SCALE in keys:
+                    tensor *= snapshot.get_tensor(key + SCALE).double().view(-1, *[1] * (tensor.ndim - 1))
+                yield (float(sigma_rel), parameter), tensor
     except SafetensorError as problem:
         raise input_error(f"{path} is damaged", reason=problem, hint=hint) from None

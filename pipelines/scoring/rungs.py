@@ -17,7 +17,8 @@ from mpdit.errors import InputError
 from mpdit.run_folder import EMA, set_weights
 from mpdit.scoring.frechet import left_out_distances
 from mpdit.scoring.intervals import jackknife_error
-from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct, snapshot_steps
+from mpdit.training.cadence import first_snapshot, kept_snapshots
+from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, SIGMA_RELS_AT_A_RUNG, Evaluation
@@ -27,16 +28,15 @@ from pipelines.scoring.sample_generator import SampleGenerator, sample_folds, sa
 
 def rung_steps(steps: int, rung_fractions: Iterable[float]) -> list[int]:
     """The step of each rung in a training of `steps` steps: the first snapshot at that fraction of it, or after."""
-    snapshots = snapshot_steps(steps)
-    return [next(step for step in snapshots if step >= fraction * steps) for fraction in rung_fractions]
+    return [first_snapshot(fraction, steps) for fraction in rung_fractions]
 
 
-def rung_sigma_rels(steps: int, step: int, sigma_rels: Iterable[float]) -> list[float]:
+def rung_sigma_rels(step: int, sigma_rels: Iterable[float]) -> list[float]:
     """Up to three EMA widths to score at a rung: ends and middle of those that the snapshots up to `step` can give.
 
     They are the tracked ones where the snapshots can give none of `sigma_rels`.
     """
-    snapshots = [snapshot for snapshot in snapshot_steps(steps) if snapshot <= step]
+    snapshots = kept_snapshots(step)
     reached = [
         sigma_rel for sigma_rel in sorted(set(sigma_rels)) if sigma_rel and _is_reached(snapshots, step, sigma_rel)
     ]

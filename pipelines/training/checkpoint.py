@@ -50,11 +50,21 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return folder / f"step-{step:08d}"
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that a training could continue from here, in order."""
+    return sorted(int(path.parent.name.removeprefix("step-")) for path in folder.glob(f"step-*/{STATE}"))
+
+
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and remove all but the newest two."""
     from safetensors.torch import save_file
 
-    final = folder / f"step-{checkpoint.step:08d}"
+    final = path_of(folder, checkpoint.step)
     partial = folder / f"partial-{checkpoint.step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -103,9 +113,13 @@ def facts(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def drop_tensors(folder: Path) -> int:
-    """Remove the tensors of every checkpoint, as a finished training does not need them; returns their bytes."""
+def drop_tensors(folder: Path, keep: int | None = None) -> int:
+    """Remove the tensors of every checkpoint, as a finished training does not need them; returns their bytes.
+
+    keep: a step whose checkpoint stays, for a longer training.
+    """
     paths = [*folder.glob(f"step-*/{STATE}"), *folder.glob(f"partial-*/{STATE}")]
+    paths = [path for path in paths if keep is None or path.parent != path_of(folder, keep)]
     size = sum(path.stat().st_size for path in paths)
     for path in paths:
         path.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""Sample grids during a training: one noise and the same classes, drawn before the first step and at snapshots."""
+"""Sample grids during a training: one noise and the same classes, drawn before the first step and at snapshots.
+
+At which steps: mpdit/training/cadence.py.
+"""
 
 from pathlib import Path
 
@@ -10,18 +13,11 @@ from mpdit.training.ema import TRACKED_SIGMA_RELS, tracked_ema
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.pictures import write_grid
-from pipelines.scoring.rungs import rung_steps
 from pipelines.scoring.sample_generator import SampleGenerator
 from pipelines.training.out_of_memory import is_out_of_memory
 
-GRID_FRACTIONS = (0.125, 0.25, 0.5, 1.0)  # of the training
 DRAWN, COLUMNS, CLASSES = 20, 5, 10  # about as high as wide, as MLflow's viewer shows it
 FEW_STEPS = Evaluation(sampler="dpm++2m", steps=8)
-
-
-def sample_grid_steps(steps: int) -> list[int]:
-    """The steps of a training at which a grid is drawn: before the first, and at some of its snapshots."""
-    return sorted({0, *rung_steps(steps, GRID_FRACTIONS)})
 
 
 def draw_sample_grid(run: Path, recipe: Recipe, step: int) -> str | None:

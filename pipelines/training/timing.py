@@ -1,27 +1,21 @@
 """How long a training and its scoring will take, estimated from a few steps and a few samples."""
 
-import contextlib
-import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import torch
 
-from mpdit.training.ema import TRACKED_SIGMA_RELS, snapshot_steps
-from pipelines.recipe import REPORTS, Recipe, resolve_runtime
+from mpdit.training.cadence import counts
+from mpdit.training.ema import TRACKED_SIGMA_RELS
+from pipelines.recipe import Recipe, resolve_runtime
 from pipelines.scoring.cell import SAMPLE_BATCH, Evaluation
 from pipelines.scoring.rungs import score_rung
-from pipelines.training.trainer import train
+from pipelines.training.trainer import Trainer, no_action
 
-SHORT = 20 * REPORTS  # steps of the training whose beginning is timed, so that it reports every 20
-MEASURED = 3  # reports until that training is ended
-
-
-class _Enough(Exception):
-    """Ends a training whose steps have been timed."""
+WARM_UP, TIMED = 4, 32  # steps
 
 
 @dataclass(frozen=True)
@@ -40,49 +34,37 @@ class Timing:
 
 
 def time_training(recipe: Recipe, evaluation: Evaluation, threads: int | None) -> Timing:
-    """Train the first steps and score a few samples, in a temporary folder.
-
-    Non-negative least squares over the intervals between reports and snapshots gives the seconds of a step, of a
-    report with its checkpoint and of a snapshot. Raises Diverged where the first steps diverge.
-    """
+    """Train the first steps and score a few samples, in a temporary folder. Raises Diverged where they diverge."""
     settled = resolve_runtime(recipe, threads)
-    short = settled.model_copy(update={"steps": min(recipe.steps, SHORT)})
-    marks: list[tuple[float, int, bool]] = []  # (time, step, whether it is a report)
+    short = settled.model_copy(update={"steps": min(recipe.steps, WARM_UP + TIMED)})
     began = time.monotonic()
-
-    def at_report(line: dict[str, Any]) -> None:
-        marks.append((time.monotonic(), line["step"], True))
-        if sum(report for _, _, report in marks) == MEASURED:
-            raise _Enough
-
-    def at_snapshot(step: int) -> None:
-        marks.append((time.monotonic(), step, False))
-
     with tempfile.TemporaryDirectory() as folder:
-        with contextlib.suppress(_Enough):
-            train(short, Path(folder), at_report, threads, at_snapshot)
-        step, report, snapshot = _parts(marks)
-        training = recipe.steps * step + recipe.steps // recipe.report_every * report
-        training += len(snapshot_steps(recipe.steps)) * snapshot
-        last = max(at for _, at, is_report in marks if not is_report)
-        few, more = (_score(Path(folder), short, last, evaluation, batches) for batches in (1, 2))
+        trainer = Trainer(short, Path(folder), no_action, no_action)
+        trainer.start()
+        start = time.monotonic() - began
+        _seconds_of(trainer.step, min(WARM_UP, short.steps - 1))
+        steps = short.steps - trainer.state.step
+        step = _seconds_of(trainer.step, steps) / steps
+        snapshot = _seconds_of(trainer.snapshot, 1)
+        report = _seconds_of(trainer.report, 1) + _seconds_of(trainer.checkpoint, 1)
+        reports, snapshots = counts(recipe.steps)
+        training = recipe.steps * step + reports * report + snapshots * snapshot
+        few, more = (_score(Path(folder), short, short.steps, evaluation, batches) for batches in (1, 2))
     sample = max(0.0, more - few) / SAMPLE_BATCH
     cell = max(0.0, few - SAMPLE_BATCH * sample)
-    return Timing(training, cell, sample, marks[0][0] - began, str(settled.runtime.device))
+    return Timing(training, cell, sample, start, str(settled.runtime.device))
+
+
+def _seconds_of(part: Callable[[], None], times: int) -> float:
+    """Seconds of a part of the training, done so often."""
+    began = time.monotonic()
+    for _ in range(times):
+        part()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic() - began
 
 
 def _score(run: Path, recipe: Recipe, step: int, evaluation: Evaluation, batches: int) -> float:
     asked = evaluation.model_copy(update={"samples": batches * SAMPLE_BATCH})
     return float(score_rung(run, recipe, step, TRACKED_SIGMA_RELS[:1], asked)[0]["seconds"])
-
-
-def _parts(marks: list[tuple[float, int, bool]]) -> tuple[float, float, float]:
-    """Seconds of a step, of a report and of a snapshot; what comes before the first mark is left out as warm-up."""
-    from scipy.optimize import nnls
-
-    rows, seconds = [], []
-    for (since, first, was_report), (until, last, is_report) in itertools.pairwise(marks):
-        rows.append([last - first, (was_report + is_report) / 2, float(not is_report)])
-        seconds.append(until - since)
-    step, report, snapshot = nnls(np.array(rows), np.array(seconds))[0]
-    return float(step), float(report), float(snapshot)

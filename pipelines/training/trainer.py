@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 
 from mpdit.data.dataset import held_near
@@ -18,8 +18,8 @@ from mpdit.diffusion.denoiser import build_denoiser
 from mpdit.diffusion.loss import DenoisingLoss
 from mpdit.inference.compilation import compile_blocks
 from mpdit.run_folder import EMA, RAW_WEIGHTS, write_weights
-from mpdit.training.ema import snapshot_steps, write_snapshot
-from mpdit.training.learning_rate import LearningRate
+from mpdit.training.cadence import is_reported, is_snapshot
+from mpdit.training.ema import thin_snapshots, write_snapshot
 from mpdit.training.magnitude import matrices
 from mpdit.training.step import BatchSampler, accumulate_gradient, apply_gradient, new_state
 from pipelines.recipe import Recipe
@@ -39,6 +39,8 @@ from pipelines.training.training_folder import (
 
 Report = Callable[[dict[str, Any]], None]
 AtSnapshot = Callable[[int], None]  # called with the step, once its snapshot is on disk
+
+LOSS_SUM = "loss_sum"  # its name in a checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -106,36 +108,45 @@ class Trainer:
         self.denoiser = build_denoiser(architecture, objective, recipe.seed).to(device)
         self.state = new_state(self.denoiser, recipe.optimizer.betas, recipe.optimizer.name)
         self.loss: nn.Module = DenoisingLoss(self.denoiser)
-        self.loss_sum = torch.zeros((), device=device)  # since the last report
+        self.loss_sum = torch.zeros((), device=device)  # since `reported_step`
         self.last = LastStep([])
-        self.first_step = self.reported_step = 0  # where this start begins, and the last report
+        self.first_step = self.reported_step = 0  # where this start begins, and the last report by cadence
         self.seconds_before = self.seconds = 0.0  # of training: before this start, and up to the last report
         self.started = time.monotonic()
 
     def run(self) -> None:
         """Train to the last step, from the newest checkpoint."""
+        self.start()
+        while self.state.step < self.recipe.steps:
+            self.step()
+            if self.is_last or is_snapshot(self.state.step):
+                self.snapshot()
+            if self.is_last or is_reported(self.state.step):
+                self.report()
+                self.checkpoint()
+        self.finish()
+
+    def start(self) -> None:
+        """Get ready for the next step."""
         self.restore()
         if self.recipe.runtime.compile:
             self.compile()
         self.loss = self.accelerator.prepare(self.loss)
         if self.state.step == 0:
             self.report_start()
-        snapshots = set(snapshot_steps(self.recipe.steps))
         self.started = time.monotonic()
-        while self.state.step < self.recipe.steps:
-            self.step()
-            if self.state.step in snapshots:
-                self.snapshot()
-            if self.is_reported(self.state.step):
-                self.report()
-                self.checkpoint()
-        self.finish()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the last step was taken."""
+        return self.state.step == self.recipe.steps
 
     def step(self) -> None:
         """Take one training step; nothing here waits for the device."""
         number = self.state.step + 1
         batch = self.batches.draw(number)
-        self.last = LastStep([w.clone() for w in matrices(self.denoiser).values()] if self.is_reported(number) else [])
+        is_measured = is_reported(number) or number == self.recipe.steps
+        self.last = LastStep([w.clone() for w in matrices(self.denoiser).values()] if is_measured else [])
         with explained_out_of_memory(self.recipe, self.denoiser, self.micro_batch):
             loss = accumulate_gradient(self.loss, batch, self.micro_batch, self.recipe.runtime.precision)
         self.last.gradient_norm = apply_gradient(self.state, self.learning_rate(number), self.recipe.clip)
@@ -143,12 +154,7 @@ class Trainer:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, which the factors of mpdit/model/mup.py multiply."""
-        o = self.recipe.optimizer
-        return LearningRate(o.lr, o.schedule, o.warmup, o.decay_from).at(step, self.recipe.steps)
-
-    def is_reported(self, step: int) -> bool:
-        """Whether a report and a checkpoint follow this step."""
-        return step % self.recipe.report_every == 0 or step == self.recipe.steps
+        return self.recipe.learning_rate.at(step, self.recipe.steps)
 
     def report_start(self) -> None:
         """Report the network before its first step. Raises Diverged."""
@@ -157,9 +163,13 @@ class Trainer:
             self.send({"step": 0, "metrics": metrics})
 
     def report(self) -> None:
-        """Report the steps since the last report. Raises Diverged."""
+        """Report the steps since the last report. Raises Diverged.
+
+        A last step that is no report of a longer training leaves the sum as it is, for that training's next report.
+        """
         step = self.state.step
-        loss = float(self.accelerator.reduce(self.loss_sum, "mean")) / (step - self.reported_step)
+        total = self.accelerator.reduce(self.loss_sum, "mean")
+        loss = float(total) / (step - self.reported_step)
         elapsed = time.monotonic() - self.started
         self.seconds = self.seconds_before + elapsed
         metrics = step_metrics(self.state, self.dataset, loss, self.last) | {
@@ -169,8 +179,11 @@ class Trainer:
         }
         if self.accelerator.is_main_process:
             self.send({"step": step, "metrics": metrics})
-        self.loss_sum.zero_()
-        self.reported_step = step
+        if is_reported(step):
+            self.loss_sum.zero_()
+            self.reported_step = step
+        else:
+            self.loss_sum.copy_(total)
 
     def snapshot(self) -> None:
         """Keep the tracked averages of this step, and call `at_snapshot`, whose time is no training time."""
@@ -181,11 +194,17 @@ class Trainer:
             self.started += time.monotonic() - paused
 
     def checkpoint(self) -> None:
-        """Write all that a later start needs to continue from this step."""
+        """Write all that a later start needs to continue from this step; remove the snapshots that none needs."""
         if self.accelerator.is_main_process:
-            facts = {"training_seconds": round(self.seconds, 3), "processes": self.accelerator.num_processes}
-            saved = checkpoint.Checkpoint(self.state.step, state_tensors(self.state), facts)
-            checkpoint.save(self.folder / CHECKPOINTS, saved)
+            facts = {
+                "training_seconds": round(self.seconds, 3),
+                "processes": self.accelerator.num_processes,
+                "reported_step": self.reported_step,
+            }
+            tensors = state_tensors(self.state) | {LOSS_SUM: self.loss_sum}
+            checkpoint.save(self.folder / CHECKPOINTS, checkpoint.Checkpoint(self.state.step, tensors, facts))
+            oldest = checkpoint.steps(self.folder / CHECKPOINTS)[0]  # no later start goes back behind it
+            thin_snapshots(self.folder / EMA, oldest)
 
     def restore(self) -> None:
         """Set every process's state to the newest sound checkpoint, if there is one.
@@ -201,8 +220,12 @@ class Trainer:
                 text = "the run began in %d process(es) and continues in %d: its result will differ in the last digits"
                 log.warning(text, facts["processes"], processes)
             load_state(self.state, step, saved.tensors if saved else None)
+            if saved and LOSS_SUM in saved.tensors:
+                self.loss_sum.copy_(saved.tensors[LOSS_SUM])
+            broadcast(self.loss_sum)
             self.seconds_before = float(facts["training_seconds"])
-        self.first_step = self.reported_step = self.state.step
+        self.first_step = self.state.step
+        self.reported_step = facts.get("reported_step", step)
         number, device = self.accelerator.process_index + 1, self.accelerator.device
         log.info("from step %d on %s, process %d of %d", self.state.step, device, number, processes)
 
@@ -223,6 +246,7 @@ class Trainer:
     def finish(self) -> None:
         """Write the weights after the last step, which mark the training as finished."""
         if self.accelerator.is_main_process:
+            thin_snapshots(self.folder / EMA, self.recipe.steps)
             weights = dict(self.denoiser.named_parameters())
             write_weights(self.folder / EMA / RAW_WEIGHTS, weights, self.denoiser, self.state.step)
         self.accelerator.wait_for_everyone()

@@ -18,6 +18,7 @@ from sweeps.execution.retention import drop_losers
 from sweeps.execution.trial_job import Rungs, TrialJob
 from sweeps.execution.worker import run_in_worker
 from sweeps.planning.budget import exhausted
+from sweeps.planning.continuation import continued_trials, shorter_trials
 from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import missing_cells
@@ -56,6 +57,12 @@ class TuneJob:
         """Tune pickles what its callbacks refer to, for a restore that is never made."""
         return {}
 
+    def shorter(self, trial: Trial) -> list[str]:
+        """The trials that this one may continue: of this sweep, or of others."""
+        own = [other.id for other in shorter_trials(trial, self.plan)]
+        others = continued_trials(trial, self.others.lengths() if trial.at_any_length else (), self.storage)
+        return list(dict.fromkeys([*own, *others.values()]))
+
     def trial_job(self, trial: Trial, gpus: float) -> TrialJob:
         """All that a worker needs to know of one trial."""
         recipe, plan = trial.recipe, self.plan
@@ -68,6 +75,7 @@ class TuneJob:
             trial=trial.id,
             recipe=recipe,
             folder=self.storage.trial(trial.id),
+            shorter=self.shorter(trial),
             threads=plan.spec.resources.cpus_per_trial,
             cells=cells,
             keep=any(cell.evaluation.samples < plan.spec.evaluation.samples for cell in cells),
@@ -113,7 +121,7 @@ def wait_for_others(job: TuneJob, recorder: Recorder) -> None:
     """Wait until another process has released a trial that this sweep needs; or until the sweep is to halt."""
     trials = [trial.id for trial in job.scheduler.waiting]
     log.warning("%s waits for trials that other processes run: %s", job.plan.spec.name, ", ".join(trials))
-    while not must_halt(job, recorder) and all(map(job.scheduler.is_held, trials)):
+    while not must_halt(job, recorder) and all(map(job.scheduler.must_wait, job.scheduler.waiting)):
         time.sleep(LOOK_EVERY)
 
 

@@ -37,6 +37,7 @@ class TrialJob:
         recipe: what to train.
         folder: where the trial is.
         threads: CPU threads of each worker.
+        shorter: the trials of the same training with fewer steps, which it may continue.
         cells: what to score after the training.
         keep: whether the cells' features stay on disk for a later round of scoring.
         compiled: whether the network is compiled for scoring.
@@ -51,6 +52,7 @@ class TrialJob:
     recipe: Recipe
     folder: Path
     threads: int
+    shorter: Sequence[str] = ()
     cells: Sequence[Cell] = ()
     keep: bool = False
     compiled: bool = False

@@ -10,15 +10,17 @@ from typing import Any
 from mpdit.errors import disk_is_full, no_space
 from mpdit.model.transformer import parameter_count
 from mpdit.run_folder import PICTURES
+from mpdit.training.cadence import sampled_steps
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
 from pipelines.scoring.evaluation import ScoringOptions, evaluate
 from pipelines.scoring.rungs import rung_sigma_rels, rung_steps, score_rung
 from pipelines.training import checkpoint
+from pipelines.training.continuation import continue_shorter, steps_taken
 from pipelines.training.energy import Counter, Meter, counters
 from pipelines.training.measurements import Diverged
 from pipelines.training.out_of_memory import OutOfMemory, is_out_of_memory
-from pipelines.training.sample_grids import draw_sample_grid, sample_grid_steps
+from pipelines.training.sample_grids import draw_sample_grid
 from pipelines.training.trainer import AtSnapshot, Report, no_action, train
 from pipelines.training.training_folder import (
     CHECKPOINTS,
@@ -42,7 +44,7 @@ from sweeps.storage.events import (
     TrialEnded,
     encode,
 )
-from sweeps.storage.folder_sync import synced
+from sweeps.storage.folder_sync import pull, synced
 from sweeps.storage.layout import locked
 from sweeps.storage.lease import Busy
 from sweeps.storage.trial_status import TrialStatus
@@ -103,7 +105,7 @@ class TrialRun:
         self.job, self.send, self.folder = job, send, job.folder
         self.bucket: Bucket | None = None
         self.meter = Meter(job.folder, energy_counters)
-        self.grid_steps = sample_grid_steps(job.recipe.steps)
+        self.grid_steps = sampled_steps(job.recipe.steps)
         fractions = job.rungs.fractions if job.rungs else ()
         self.rung_fractions = dict(zip(rung_steps(job.recipe.steps, fractions), fractions, strict=True))
         self.scoring_seconds = self.scoring_work = 0.0
@@ -132,9 +134,19 @@ class TrialRun:
         job = self.job
         self.bucket = open_bucket(job.bucket) if job.bucket else None
         with synced(self.bucket, f"trials/{job.trial}", self.folder) as push, self.meter.running():
+            continue_shorter(job.recipe, self.folder, self.shorter())
             settled = training(job.recipe, self.folder, self.on_report, job.threads, self.on_snapshot)
-            checkpoint.drop_tensors(self.folder / CHECKPOINTS)  # a finished training needs none
+            goes_on = job.recipe.steps if job.recipe.can_go_on else None
+            checkpoint.drop_tensors(self.folder / CHECKPOINTS, keep=goes_on)  # a finished training needs none itself
             return self.score(settled, push)
+
+    def shorter(self) -> list[Path]:
+        """The folders of the shorter trainings that this one may continue, fetched from the bucket if it is in one."""
+        folders = [self.folder.parent / trial for trial in self.job.shorter]
+        if self.bucket and not checkpoint.steps(self.folder / CHECKPOINTS):
+            for folder in folders:
+                pull(self.bucket, f"trials/{folder.name}", folder)
+        return folders
 
     def send_end(self, outcome: dict[str, Any]) -> None:
         """Send how the trial ended, and what it took."""
@@ -163,7 +175,11 @@ class TrialRun:
         with log_to(self.folder / LOG):
             options = ScoringOptions(keep=job.keep, compiled=job.compiled)
             evaluate(self.folder, settled, job.cells, on_cell, options)
-        return {"outcome": TrialStatus.COMPLETED, "training_work": training_work(job.recipe, parameters)}
+        return {
+            "outcome": TrialStatus.COMPLETED,
+            "training_work": training_work(job.recipe, parameters),
+            "steps_trained": steps_taken(self.folder, job.recipe.steps),
+        }
 
     def on_report(self, line: dict[str, Any]) -> None:
         """Send a report of the training; before the first step, draw the first grid of samples."""
@@ -181,7 +197,7 @@ class TrialRun:
     def _score_rung(self, step: int) -> None:
         rungs, recipe = self.job.rungs, self._settled()
         assert rungs is not None
-        sigma_rels = rung_sigma_rels(recipe.steps, step, rungs.sigma_rels)
+        sigma_rels = rung_sigma_rels(step, rungs.sigma_rels)
         results = score_rung(self.folder, recipe, step, sigma_rels, rungs.evaluation)
         seconds = round(sum(result.pop("seconds") for result in results), 3)
         widths, samples = [RungWidth(**result) for result in results], rungs.evaluation.samples

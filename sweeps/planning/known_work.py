@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pipelines.scoring.cell import SIGMA_RELS_AT_A_RUNG
 from sweeps.planning.confirmation import confirming_samples, will_confirm
+from sweeps.planning.continuation import steps_to_train
 from sweeps.planning.other_sweeps import OtherSweeps
 from sweeps.planning.plan import Estimate, Plan, Trial, Workload, estimate, scoring_work
 from sweeps.planning.staged_scoring import missing_cells, planned_samples, rounds, seed_groups
-from sweeps.storage.events import Event, SweepStarted, TrialEnded
+from sweeps.storage.events import CellScored, Event, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import only, read, trial_statuses
 
@@ -58,8 +59,9 @@ def cost_of(
     missing = missing_cells(plan, events)
     cells = [(trial, missing.get(trial.id, [])) for trial in unfinished(plan, events)]
     train = untrained(plan, storage, events)
+    steps = steps_to_train(Plan(plan.spec, train, plan.cells), {cell.step for cell in only(known, CellScored)}, storage)
     more = _later_rounds(plan, train) + _rungs(plan, train) + _confirming(plan, train)
-    work = Workload(train, cells, more, _kept(plan))
+    work = Workload(train, cells, steps, more, _kept(plan))
     return estimate(ended, work, concurrent=ran[-1] if ran else slots, gpus=gpus)
 
 

@@ -38,6 +38,11 @@ class OtherSweeps:
         self._look()
         return {trial for ledger in self._ledgers.values() for trial in ledger.places}
 
+    def lengths(self) -> set[int]:
+        """The numbers of steps of the trainings that they have scored."""
+        self._look()
+        return {steps for ledger in self._ledgers.values() for steps in ledger.lengths}
+
     def finished(self, trials: Iterable[Trial]) -> list[Event]:
         """Copy the events of trials that they have finished and that are to be reused, with their origin."""
         wanted = {trial.id: trial for trial in trials}
@@ -69,6 +74,7 @@ class _Followed:
         self.read = 0  # bytes
         self.statuses: dict[str, TrialStatus] = {}
         self.codes: dict[str, str | None] = {}  # what has trained the trials that have ended
+        self.lengths = set[int]()  # of the trainings with scored cells, in steps
         self.places: dict[str, list[tuple[int, int]]] = defaultdict(list)  # (first byte, length) of a trial's lines
 
     def look(self) -> None:
@@ -95,6 +101,8 @@ class _Followed:
                 known.pop(event.trial, None)
         if isinstance(event, TrialEnded):
             self.codes[event.trial] = event.code or self.codes.get(event.trial)
+        if isinstance(event, CellScored):
+            self.lengths.add(event.step)
         fold_status(self.statuses, event)
         self.places[event.trial].append((self.read, len(line)))
 

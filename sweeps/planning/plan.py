@@ -2,9 +2,9 @@
 
 import heapq
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from statistics import median
 from typing import Any
 
@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from mpdit.errors import InputError
 from mpdit.model.architecture import Architecture
-from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, snapshot_bytes, snapshot_steps
-from pipelines.identity import plugins
+from mpdit.training.cadence import kept_snapshots
+from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, snapshot_bytes
+from pipelines.identity import name_at_any_length, plugins
 from pipelines.known_facts import known_fact
 from pipelines.old_identity import known_trial_id
 from pipelines.recipe import Recipe
@@ -43,6 +44,11 @@ class Trial:
     def parameters(self) -> int:
         """Trainable parameters of its model."""
         return _parameters(self.recipe.architecture(self.recipe.facts), bool(plugins(self.recipe.model)))
+
+    @cached_property
+    def at_any_length(self) -> str | None:
+        """Names its training whatever the number of steps; None where a longer one does not begin as it."""
+        return name_at_any_length(self.recipe)
 
 
 @cache
@@ -172,7 +178,7 @@ def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
 
 
 def _misfit(steps: int, width: float) -> float:
-    return fit_snapshots(snapshot_steps(steps), steps, width)[1].misfit
+    return fit_snapshots(kept_snapshots(steps), steps, width)[1].misfit
 
 
 def _combinations(spec: SweepSpec, paths: list[str]) -> list[dict[str, Any]]:
@@ -197,11 +203,13 @@ class Estimate:
 class Workload:
     """What remains to be done: trials to train, and cells to score of those and of others.
 
-    more_scoring: scoring work besides these cells. kept: of how many trials the weights stay; None: of all.
+    steps: how many steps each of those to train will take. more_scoring: scoring work besides these cells. kept: of how
+    many trials the weights stay; None: of all.
     """
 
     train: list[Trial]
     cells: list[tuple[Trial, list[Cell]]]
+    steps: Mapping[str, int]
     more_scoring: float = 0.0
     kept: int | None = None
 
@@ -219,15 +227,15 @@ def estimate(finished: list[TrialEnded], work: Workload, *, concurrent: int, gpu
         gpus: How many GPUs each of them holds.
     """
     parameters = {trial.id: trial.parameters for trial, _ in work.cells}
-    disk = _disk([(trial.recipe.steps, parameters[trial.id]) for trial in work.train], concurrent, work.kept)
+    disk = _disk([(trial, parameters[trial.id]) for trial in work.train], concurrent, work.kept)
     training = [end.training_pace for end in finished if end.training_pace is not None]
     scoring = [end.scoring_pace for end in finished if end.scoring_pace is not None]
     hours = gpu_hours = None
     if training and scoring:
-        new, pace, each = {trial.id for trial in work.train}, median(training), median(scoring)
+        pace, each = median(training), median(scoring)
         more = work.more_scoring / len(work.cells) if work.cells else 0.0
         seconds = [
-            (pace * training_work(trial.recipe, parameters[trial.id]) if trial.id in new else 0.0)
+            pace * training_work(trial.recipe, parameters[trial.id], work.steps.get(trial.id, 0))
             + each * (sum(scoring_work(cell, parameters[trial.id]) for cell in cells) + more)
             for trial, cells in work.cells
         ]
@@ -237,19 +245,21 @@ def estimate(finished: list[TrialEnded], work: Workload, *, concurrent: int, gpu
     return Estimate(hours, gpu_hours, round(disk / 1e9, 3))
 
 
-def _disk(trials: list[tuple[int, int]], concurrent: int, kept: int | None) -> int:
-    """The most bytes that are needed at one time. trials: (steps, parameters).
+def _disk(trials: list[tuple[Trial, int]], concurrent: int, kept: int | None) -> int:
+    """The most bytes that are needed at one time. trials: each with its parameters.
 
-    Checkpoints exist only while a trial is trained. Weights stay: all, or those kept and those of running trials.
+    Weights stay: all, or those kept and those of running trials; the last checkpoint with them, where a longer training
+    could go on from it. Other checkpoints exist only while a trial is trained.
     """
-    weights = sorted(_snapshot_bytes(steps, count) + FLOAT_BYTES * count for steps, count in trials)
+    weights = sorted(_bytes_that_stay(trial.recipe, count) for trial, count in trials)
     checkpoints = sorted(FLOAT_BYTES * KEPT * CHECKPOINT_COPIES * count for _, count in trials)
     most = len(trials) if kept is None else min(len(trials), kept + concurrent)
     return sum(weights[len(trials) - most :]) + sum(checkpoints[max(0, len(trials) - concurrent) :])
 
 
-def _snapshot_bytes(steps: int, count: int) -> int:
-    return count * int(known_fact("bytes of snapshots", steps, partial(snapshot_bytes, steps, 1)))
+def _bytes_that_stay(recipe: Recipe, count: int) -> int:
+    snapshots = int(known_fact("bytes of snapshots", recipe.steps, partial(snapshot_bytes, recipe.steps, 1)))
+    return count * (snapshots + FLOAT_BYTES * (1 + (CHECKPOINT_COPIES if recipe.can_go_on else 0)))
 
 
 def packed(seconds: Iterable[float], slots: int) -> float:
@@ -260,9 +270,9 @@ def packed(seconds: Iterable[float], slots: int) -> float:
     return max(free)
 
 
-def training_work(recipe: Recipe, parameters: int) -> float:
-    """Parameters × images, to which the time of a training is proportional."""
-    return float(parameters) * recipe.steps * recipe.batch
+def training_work(recipe: Recipe, parameters: int, steps: int | None = None) -> float:
+    """Parameters × images, to which the time of a training is proportional. steps: how many of its steps."""
+    return float(parameters) * (recipe.steps if steps is None else steps) * recipe.batch
 
 
 def scoring_work(cell: Cell, parameters: int) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sweeps.planning.budget import Spending, exhausted
+from sweeps.planning.continuation import shorter_trials
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan, Trial, trials_of
 from sweeps.search.observations import observations
@@ -101,6 +102,12 @@ class TrialScheduler:
         """Whether another process runs a trial now."""
         return self.elsewhere.is_locked(trial) or (trial in self._returned and self.elsewhere.is_leased(trial))
 
+    def must_wait(self, trial: Trial) -> bool:
+        """Whether a trial cannot begin now: another process runs it, or a shorter one that it continues is to come."""
+        shorter = {other.id for other in shorter_trials(trial, self.plan)}
+        to_come = bool(shorter) and (shorter & self._out.keys() or any(other.id in shorter for other in self.waiting))
+        return bool(to_come) or self.is_held(trial.id)
+
     def _take_in(self) -> None:
         """Update what is known with the events since the last time."""
         for at in range(self._taken, len(self.events)):
@@ -136,7 +143,7 @@ class TrialScheduler:
         self._take_in()
         for _ in range(len(self.waiting)):
             trial = self.waiting.popleft()
-            if self.is_held(trial.id):
+            if self.must_wait(trial):
                 self.waiting.append(trial)
                 continue
             reason = self._verdicts.get(trial.id) or self._stopped_sibling(trial)

@@ -166,6 +166,8 @@ class TrialRetried(Event, frozen=True, tag="trial_retried"):
 class TrialEnded(Event, frozen=True, tag="trial_ended"):
     """How a trial ended and what it took; None where that is not known.
 
+    steps_trained: how many steps it took itself: fewer than all where it continued a shorter training, whose time is
+    in training_seconds too.
     training_work, scoring_work: what the times are in proportion to. disk_full, bucket_lost, held: whether that is
     why; held: by another sweep, which runs the trial. code: what has trained it
     (pipelines/training_code.py).
@@ -176,6 +178,7 @@ class TrialEnded(Event, frozen=True, tag="trial_ended"):
     reason: str | None = None
     training_seconds: float | None = None
     training_work: float | None = None
+    steps_trained: int | None = None
     scoring_seconds: float | None = None
     scoring_work: float | None = None
     start_seconds: float = 0.0

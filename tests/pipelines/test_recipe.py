@@ -65,12 +65,6 @@ def test_another_data_set_has_another_id(monkeypatch: pytest.MonkeyPatch) -> Non
     assert trial_id(Recipe()) != "52162c1b56"
 
 
-def test_reports_come_twenty_times_in_a_short_run_and_every_thousand_steps_in_a_long_one() -> None:
-    assert changed(steps=5).report_every == 1
-    assert changed(steps=600).report_every == 30
-    assert changed(steps=400_000).report_every == 1000
-
-
 def test_what_is_left_to_the_machine_is_settled() -> None:
     runtime = resolve_runtime(changed(runtime={"device": "cpu"}), threads=3).runtime
     assert runtime.model_dump() == {

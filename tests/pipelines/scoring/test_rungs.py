@@ -16,14 +16,14 @@ FEW = Evaluation(samples=40, steps=2)
 
 
 def test_a_rung_is_a_snapshot_at_its_share_or_after() -> None:
-    assert rung_steps(450, [0.125, 0.25, 0.5]) == [63, 121, 234]
+    assert rung_steps(450, [0.125, 0.25, 0.5]) == [57, 114, 228]
     assert rung_steps(8, [0.5]) == [4]
 
 
 def test_at_most_three_widths_that_can_be_had_are_scored() -> None:
-    assert rung_sigma_rels(450, 234, [0.0, 0.02, 0.03, 0.05, 0.1, 0.25]) == [0.02, 0.05, 0.25]
-    assert rung_sigma_rels(450, 63, [0.02, 0.1, 0.25]) == [0.1]
-    assert rung_sigma_rels(450, 63, [0.0]) == [0.05, 0.1]
+    assert rung_sigma_rels(228, [0.0, 0.02, 0.03, 0.05, 0.1, 0.25]) == [0.02, 0.05, 0.25]
+    assert rung_sigma_rels(8, [0.01, 0.1, 0.28]) == [0.1]
+    assert rung_sigma_rels(57, [0.0]) == [0.05, 0.1]
 
 
 def test_a_training_is_scored_on_its_way_as_it_is_afterwards_and_goes_on_unchanged(

@@ -12,14 +12,9 @@ from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import evaluate
 from pipelines.scoring.pictures import GAP, SIDE
-from pipelines.training.sample_grids import COLUMNS, DRAWN, FEW_STEPS, draw_sample_grid, sample_grid_steps
+from pipelines.training.sample_grids import COLUMNS, DRAWN, FEW_STEPS, draw_sample_grid
 from pipelines.training.trainer import train
 from pipelines.training.training_folder import read_recipe
-
-
-def test_it_is_drawn_at_the_start_at_snapshots_and_at_the_end() -> None:
-    assert sample_grid_steps(450) == [0, 63, 121, 234, 450]
-    assert sample_grid_steps(1) == [0, 1]
 
 
 def test_a_snapshot_s_own_average_is_that_of_its_reconstruction(small_recipe: Recipe, tmp_path: Path) -> None:

@@ -8,13 +8,17 @@ from mpdit.training.ema import snapshot_bytes
 from pipelines.identity import trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import cell_key
-from sweeps.planning.plan import Plan, Workload, estimate, make_plan, packed, scoring_work, training_work
+from sweeps.planning.plan import Plan, Trial, Workload, estimate, make_plan, packed, scoring_work, training_work
 from sweeps.results.ranking import rank
 from sweeps.storage.events import TrialEnded
 from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import ended, plan_of, scored
 
 WIDTHS = [0.01 * number for number in range(2, 11)]
+
+
+def all_steps(trials: list[Trial]) -> dict[str, int]:
+    return {trial.id: trial.recipe.steps for trial in trials}
 
 
 def test_ema_widths_cost_no_training() -> None:
@@ -66,14 +70,14 @@ def test_the_estimate_follows_the_work() -> None:
         scoring_work=scoring_work(plan.cells[0].cell, small.parameters),
     )
     cells = [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials]
-    cost = estimate([seen], Workload(plan.trials, cells), concurrent=1, gpus=0)
+    cost = estimate([seen], Workload(plan.trials, cells, all_steps(plan.trials)), concurrent=1, gpus=0)
     assert cost.hours == pytest.approx((10 + 20 + 4 * 2) / 3600, abs=1e-4)
     longest = (20 + 2 * 2) / 3600  # two at a time: as long as the longer of the two
-    assert estimate([seen], Workload(plan.trials, cells), concurrent=2, gpus=0).hours == pytest.approx(
-        longest, abs=1e-4
-    )
+    assert estimate(
+        [seen], Workload(plan.trials, cells, all_steps(plan.trials)), concurrent=2, gpus=0
+    ).hours == pytest.approx(longest, abs=1e-4)
     assert cost.gpu_hours == 0
-    only_scoring = estimate([seen], Workload([], cells[:1]), concurrent=1, gpus=0)
+    only_scoring = estimate([seen], Workload([], cells[:1], {}), concurrent=1, gpus=0)
     assert only_scoring.hours == pytest.approx(2 * 2 / 3600, abs=1e-4)
     assert only_scoring.disk_gb == 0
 
@@ -81,7 +85,7 @@ def test_the_estimate_follows_the_work() -> None:
 def test_without_anything_timed_the_hours_are_not_known() -> None:
     plan = plan_of({"seed": [0]})
     cells = [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials]
-    cost = estimate([], Workload(plan.trials, cells), concurrent=1, gpus=0)
+    cost = estimate([], Workload(plan.trials, cells, all_steps(plan.trials)), concurrent=1, gpus=0)
     assert cost.hours is None
     assert cost.gpu_hours is None
     assert cost.disk_gb > 0
@@ -89,7 +93,9 @@ def test_without_anything_timed_the_hours_are_not_known() -> None:
 
 def test_checkpoints_take_disk_while_a_trial_runs_and_weights_as_long_as_they_are_kept(small_plan: Plan) -> None:
     def disk(concurrent: int, kept: int | None = None) -> float:
-        work = Workload(small_plan.trials, [(t, []) for t in small_plan.trials], kept=kept)
+        work = Workload(
+            small_plan.trials, [(t, []) for t in small_plan.trials], all_steps(small_plan.trials), kept=kept
+        )
         return estimate([], work, concurrent=concurrent, gpus=0.0).disk_gb
 
     parameters = small_plan.trials[0].parameters
