@@ -1,7 +1,6 @@
 """Commands that show the results of a sweep: where its trials stand, its ranking, its best cell."""
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,14 +13,11 @@ from cli.options import (
     ByOption,
     CsvOption,
     JsonOption,
-    PatchOption,
-    SizeOption,
     StorageOption,
     SweepArgument,
     check_metric,
     storage_option,
 )
-from mpdit.errors import input_error
 
 if TYPE_CHECKING:
     from sweeps.advice.registry import Situation
@@ -118,73 +114,6 @@ def rank(
                 print_answers(where, made, events, rows, storage)
     if json_:
         print(json.dumps(documents, indent=2))
-
-
-def best(
-    name: SweepArgument = None,
-    storage: StorageOption = DEFAULT_STORAGE,
-    by: ByOption = None,
-    weights: Annotated[
-        bool, typer.Option("--weights", help="The one training with the best weights, not the best mean of seeds.")
-    ] = False,
-    export: Annotated[bool, typer.Option("--export", help="Write the winner as a bundle.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The bundle's folder; bundles/SWEEP (-SIZE-PATCH) by default.")
-    ] = None,
-    size: SizeOption = None,
-    patch: PatchOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Show the best cell of a sweep, and export it: its weights, or with --size its recipe for another size."""
-    from sweeps.advice.advise import advise
-    from sweeps.results.best_weights import best_weights
-    from sweeps.results.ranking import rank_in
-    from sweeps.results.winner import RankedSweep, export_winner, transfer_winner
-    from sweeps.storage.open_storage import open_storage
-
-    check_metric(by)
-    if (size or patch) and not export:
-        raise input_error("--size and --patch say what to export the winner for", hint="add --export")
-    where = open_storage(storage)
-    found, made, events = recorded(where, name)
-    rows = rank_in(where, made, events, by)
-    if rows[0].value is None:
-        raise input_error(f"no cell of {found} has a value yet", hint=f"mpdit status {found}")
-    alone = best_weights(made, events, rows)
-    if weights:
-        rows = [alone, *(row for row in rows if row.params != alone.params)]
-    bundle, moved = None, transfer_winner(made, rows[0], size, patch) if size or patch else None
-    if moved and moved.target.model.shape == moved.source.model.shape and patch in (None, moved.source.model.patch):
-        moved = None  # the winner as it is, with its weights
-    if export:
-        name = f"{found}-{moved.name.replace('/', '-')}" if moved else found
-        bundle = export_winner(where, RankedSweep(made, events, rows), output or Path("bundles") / name, moved)
-    if moved and moved.warnings:
-        print("\n".join(moved.warnings), file=sys.stderr)
-    if json_:
-        advice = [one.as_dict() for one in advise(situation_of(where, made, events, rows, storage))]
-        document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None, "advice": advice}
-        document["weights"] = {"trial": alone.trial, "params": alone.params, "confirmed": alone.confirmed}
-        print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
-        return
-    print_ranking(made, events, rows, by, 1)
-    if alone.trial != rows[0].trial:
-        print(
-            f"the best weights are another training's: {alone.trial}, {alone.confirmed:.3f} on fresh noise\n"
-            f"   mpdit best {found} --weights{storage_option(storage)}"
-        )
-    if open_ends := sum(row.is_open for row in rows):
-        print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
-    if moved:
-        print(f"\nwritten to {bundle}, a recipe for {moved.name} without weights yet:\n  mpdit train {bundle}")
-    elif bundle:
-        print(f"\nwritten to {bundle}:\n{_uses(bundle)}")
-
-
-def _uses(bundle: Path) -> str:
-    """What can be done with a bundle, as commands."""
-    load = f'python -c "import mpdit; model, recipe = mpdit.load({str(bundle)!r})"'
-    return f"  {load}\n  mpdit sample {bundle} -o grid.png\n  mpdit train {bundle}"
 
 
 def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.confirmation import confirming_samples
+from sweeps.planning.continuation import lengths_said
 from sweeps.planning.plan import Estimate, Plan, Trial
 from sweeps.planning.staged_scoring import planned_samples, rounds
 from sweeps.results.ranking import Row
@@ -198,6 +199,8 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         summary.append("budget: " + ", ".join(f"{name} {value:g}" for name, value in budget.items()))
     if plan.spec.scheduler.stops:
         summary.append(f"at most: {plan.spec.scheduler.kind} will stop some trials early")
+    if lengths := lengths_said(plan):
+        summary.append(lengths)
     depths = sorted({trial.recipe.model.shape[0] for trial in plan.trials})
     if len(depths) > 1 and any(trial.recipe.optimizer.parametrization == "mup" for trial in plan.trials):
         summary.append(f"mup covers the width alone, not the depth: {', '.join(map(str, depths))} blocks here")

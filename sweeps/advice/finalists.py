@@ -48,6 +48,8 @@ def confirming_settings(situation: Situation, top: int, seeds: Sequence[int]) ->
         first = [spec.space.active({axis: row.params[axis] for axis in searched}) for row in chosen]
         changes["name"] = situation.name.removesuffix(SUFFIX) + SUFFIX
         changes["search"] = {"algorithm": "random", "trials": top, "first": first}
+        if spec.scheduler.promotes:
+            changes["scheduler"] = {"kind": "none"}
         for axis in spec.post_hoc_axes:
             changes[f"axes.{axis}"] = list(dict.fromkeys(row.params[axis] for row in chosen))
     return as_settings(changes)

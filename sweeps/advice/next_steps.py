@@ -22,9 +22,12 @@ def priced(situation: Situation, storage: Storage) -> list[Advice]:
 
 def _cost(advice: Advice, situation: Situation, storage: Storage) -> float | None:
     changed = situation.changed(advice.settings) if advice.settings else None
-    if changed is None:
-        return None
-    hours = cost_of(changed, storage, known_events(storage, changed)).hours
+    return None if changed is None else expected_seconds(changed, storage)
+
+
+def expected_seconds(plan: Plan, storage: Storage) -> float | None:
+    """The seconds that what remains of a plan is expected to take; None where nothing was timed in this storage."""
+    hours = cost_of(plan, storage, known_events(storage, plan)).hours
     return None if hours is None else round(hours * 3600, 1)
 
 

@@ -136,7 +136,8 @@ def _affordable(plan: Plan, events: list[Event], todo: list[Trial], searching: b
     if over := exhausted(plan.spec, Spending(events)):
         return Remaining([], 0, over)
     allowed, cut = affordable(plan.spec, events, todo)
-    return Remaining(allowed, plan.open if searching else 0, cut)
+    open_ = max(plan.open, bool(allowed and plan.spec.scheduler.promotes))  # a killed driver may have told of some only
+    return Remaining(allowed, open_ if searching else 0, cut)
 
 
 def _cluster(plan: Plan, storage: Storage, options: RunOptions) -> AbstractContextManager[Cluster]:

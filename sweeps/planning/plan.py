@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -24,7 +25,7 @@ from pipelines.yaml_file import explained
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.paths import split_path, with_values
 from sweeps.spec.search_algorithm import SEARCHES
-from sweeps.spec.space import SEED, Point, unique
+from sweeps.spec.space import SEED, STEPS, Point, unique
 from sweeps.storage.events import CellScored, Event, Suggested, TrialEnded
 from sweeps.storage.ledger import only
 
@@ -82,23 +83,45 @@ class Plan:
     @property
     def open(self) -> int:
         """How many trials a search that learns has still to suggest."""
+        if self.spec.scheduler.promotes:
+            return self._promotions
         search, size = self.spec.search, self.spec.space.size
         points = min(search.trials or 0, search.trials or 0 if size is None else size)
         return max(0, points * len(self.spec.seeds) - len(self.trials)) if search.learns else 0
+
+    @property
+    def _promotions(self) -> int:
+        """How many trials are still to be promoted, at least, until some have come to the last number of steps."""
+        first, *further = self.spec.lengths
+        if any(trial.recipe.steps == self.spec.lengths[-1] for trial in self.trials):
+            return 0
+        expected = points = sum(trial.recipe.steps == first for trial in self.trials) // len(self.spec.seeds)
+        for _ in further:
+            points = math.ceil(points / self.spec.scheduler.factor)
+            expected += points
+        return max(1, expected * len(self.spec.seeds) - len(self.trials))
 
     @property
     def expected(self) -> "Plan":
         """The plan with random points in place of those that a search has still to suggest, to estimate its cost."""
         if not self.open:
             return self
+        if self.spec.scheduler.promotes:
+            return self._with_first_promoted()
         known, drawn = {trial.id for trial in self.trials}, self.spec.space.random(self.open + len(self.trials), 0)
         new = [trial for point in drawn for trial in trials_of(self.spec, point) if trial.id not in known]
         return Plan(self.spec, [*self.trials, *new[: self.open]], self.cells)
 
-    @property
-    def steps(self) -> int:
-        """Training steps of all trials."""
-        return sum(trial.recipe.steps for trial in self.trials)
+    def _with_first_promoted(self) -> "Plan":
+        """The plan as if the first points were the best ones."""
+        points = [{axis: t.params[axis] for axis in self.spec.space.domains} for t in self.trials]
+        promoted = list(unique([point | {STEPS: self.spec.lengths[0]} for point in points]))
+        trials = {trial.id: trial for trial in self.trials}
+        for steps in self.spec.lengths[1:]:
+            promoted = promoted[: math.ceil(len(promoted) / self.spec.scheduler.factor)]
+            new = (trial for point in promoted for trial in trials_of(self.spec, point | {STEPS: steps}))
+            trials |= {trial.id: trial for trial in new}
+        return Plan(self.spec, list(trials.values()), self.cells)
 
 
 def make_plan(spec: SweepSpec, events: Sequence[Event] = (), known: Iterable[str] = ()) -> Plan:
@@ -135,16 +158,15 @@ def _evaluation(spec: SweepSpec, events: Iterable[Event]) -> Evaluation:
 
 def points(spec: SweepSpec, events: Iterable[Event] = ()) -> list[Point]:
     """The points that are known: the first ones, then the search's own or, where it learns, the suggested ones."""
-    space, search = spec.space, spec.search
+    space, search = spec.first_space, spec.search
     first = [space.active(space.whole(point)) for point in search.first]
     count = search.trials or 0
     algorithm = SEARCHES[search.algorithm]
-    if algorithm.points:
-        rest = algorithm.points(space, count, search.seed)
-    else:
-        rest = [event.params for event in only(events, Suggested)]
-    every = list(unique([*first, *rest]))
-    return every if algorithm.learns or algorithm.exhaustive else every[:count]
+    suggested = [event.params for event in only(events, Suggested)]
+    if algorithm.points is None:
+        return list(unique([*first, *suggested]))
+    every = list(unique([*first, *algorithm.points(space, count, search.seed)]))
+    return [*(every if algorithm.exhaustive else every[:count]), *(suggested if spec.scheduler.promotes else [])]
 
 
 def trials_of(spec: SweepSpec, point: Point, known: Collection[str] = ()) -> list[Trial]:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sweeps.planning.confirmation import is_of_fresh_noise, will_confirm
+from sweeps.planning.continuation import shorter_trials
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import missing_cells, point_of, rounds
 from sweeps.results.ranking import rank
@@ -37,10 +38,12 @@ class Contest:
         """The finished trials that are not among the best points; all seeds of a point are kept or lost together.
 
         Values are final once a point is scored with all samples, so one that loses now can never win; but the first
-        cells are kept until fresh noise has had its say, and where samples are drawn in rounds, all are until the last.
+        cells are kept until fresh noise has had its say, and where samples are drawn in rounds or
+        points are promoted, all are until the last; and so is what a longer training will continue.
         """
         self._take_in()
-        if len(rounds(self.plan.spec)) > 1 and not self._is_over():
+        in_stages = len(rounds(self.plan.spec)) > 1 or self.plan.spec.scheduler.promotes
+        if in_stages and not self._is_over():
             return []
         if not self._alive:
             return []
@@ -54,7 +57,13 @@ class Contest:
         kept = {trial for point in winning for trial in point}
         alive = [self._groups[point] for point in ranked if point in self._alive]
         ended = [group for group in alive if all(self._statuses[trial.id].is_ended for trial in group)]
+        kept |= self._to_be_continued()
         return [trial.id for group in ended for trial in group if trial.id not in kept]
+
+    def _to_be_continued(self) -> set[str]:
+        """The trials whose state a longer one still needs."""
+        longer = [trial for trial in self.plan.trials if not self._statuses[trial.id].is_ended]
+        return {shorter.id for trial in longer for shorter in shorter_trials(trial, self.plan)}
 
     def _is_over(self) -> bool:
         """Whether every trial has ended, and none has cells left to score."""

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pipelines.scoring.rungs import rung_steps
+from sweeps.planning.continuation import shorter_trials
 from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan, Trial
 from sweeps.planning.staged_scoring import rounds
@@ -28,6 +29,7 @@ from sweeps.storage.events import (
     TrialEnded,
     TrialStarted,
 )
+from sweeps.storage.ledger import only
 from sweeps.storage.trial_status import TrialStatus
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
@@ -83,6 +85,10 @@ def simulate(
         if report:
             heapq.heappush(running, (clock + timedelta(seconds=report[0]), next(order), report[1], future))
 
+    def begun(trial: Trial) -> int:
+        ended = {event.trial for event in only(events, TrialEnded) if event.outcome is TrialStatus.COMPLETED}
+        return next((one.recipe.steps for one in shorter_trials(trial, plan) if one.id in ended), 0)
+
     record(SweepStarted("simulated", slots, 0.0))
     wanted = {planned.cell.with_samples(rounds(plan.spec)[0]).key for planned in plan.cells}
     candidates = Candidates(unfinished(plan, events), searching=True)
@@ -90,7 +96,7 @@ def simulate(
     while True:
         while len(running) < slots and (trial := scheduler.next()):
             record(TrialStarted(trial.id))
-            advance(_future(plan, trial, curves(trial), wanted))
+            advance(_future(plan, trial, curves(trial), wanted, begun(trial)))
         if not running or enough(events[-1]):
             break
         clock, _, event, future = heapq.heappop(running)
@@ -104,9 +110,9 @@ def simulate(
     return events
 
 
-def _future(plan: Plan, trial: Trial, curve: Curve, wanted: set[str]) -> Iterator[tuple[float, Event]]:
-    """The reports of a trial, each with the seconds since the one before."""
-    scheduler, steps, done = plan.spec.scheduler, trial.recipe.steps, 0
+def _future(plan: Plan, trial: Trial, curve: Curve, wanted: set[str], begun: int) -> Iterator[tuple[float, Event]]:
+    """The reports of a trial, each with the seconds since the one before. begun: the step that it continues from."""
+    scheduler, steps, done = plan.spec.scheduler, trial.recipe.steps, begun
     fractions = scheduler.rungs if scheduler.stops else []
     for fraction, step in zip(fractions, rung_steps(steps, fractions), strict=True):
         if curve.diverges_at is not None and curve.diverges_at <= step:
@@ -125,12 +131,15 @@ def _future(plan: Plan, trial: Trial, curve: Curve, wanted: set[str]) -> Iterato
         if planned.cell.key in wanted:
             cell = CellScored(trial.id, steps, planned.cell.params, planned.cell.key, "simulated", **scores)
             yield curve.scoring_seconds, cell
-    yield 0.0, TrialEnded(trial.id, TrialStatus.COMPLETED, training_seconds=steps * curve.step_seconds)
+    seconds = steps * curve.step_seconds
+    yield 0.0, TrialEnded(trial.id, TrialStatus.COMPLETED, training_seconds=seconds, steps_trained=steps - begun)
 
 
 def steps_taken(plan: Plan, events: Sequence[Event]) -> list[int]:
     """The training steps of all trials together, as they were after each event."""
-    reached: dict[str, int] = {}
+    ends = {end.trial: end for end in only(events, TrialEnded)}
+    whole = {trial.id: trial.recipe.steps for trial in plan.trials}
+    reached = {trial: whole[trial] - end.steps_trained for trial, end in ends.items() if end.steps_trained is not None}
     total, taken = 0, []
     for event in events:
         if isinstance(event, (RungScored, Progress)):

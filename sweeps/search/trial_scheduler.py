@@ -10,7 +10,9 @@ from sweeps.planning.known_work import unfinished
 from sweeps.planning.plan import Plan, Trial, trials_of
 from sweeps.search.observations import observations
 from sweeps.search.optuna_search import suggest
+from sweeps.search.promotion import promoted
 from sweeps.search.rung_decisions import decide
+from sweeps.spec.space import Point
 from sweeps.storage.events import Event, RungScored, Suggested, TrialEnded, TrialRetried, TrialStarted
 from sweeps.storage.ledger import fold_status
 from sweeps.storage.trial_status import TrialStatus
@@ -82,7 +84,7 @@ class TrialScheduler:
             if trial is not None:
                 return trial
             if not self._suggested():
-                self.is_waiting = bool(self.waiting and self._out)
+                self.is_waiting = bool(self._out and (self.waiting or self._may_promote))
                 break
         self.is_done = not self.is_waiting
         return None
@@ -166,20 +168,32 @@ class TrialScheduler:
         self.taken_over.add(trial.id)
         return bool(unfinished(Plan(self.plan.spec, [trial], self.plan.cells), self._own[trial.id]))
 
+    @property
+    def _may_promote(self) -> bool:
+        """Whether the end of a trial may let points be trained on."""
+        return self.searching and self.plan.spec.scheduler.promotes
+
     def _suggested(self) -> bool:
-        """Queue the trials of the next point that the search suggests; False when it has no other."""
-        if not self.searching or not self.plan.open:
-            return False
-        point = suggest(self.plan.spec, observations(self.plan, self.events))
-        if point is None:
-            return False
+        """Queue the trials of the next point that the search suggests, or of those that are promoted; False: none."""
+        if self._may_promote:
+            points = [] if self.waiting or self._out else promoted(self.plan, self.events)
+        elif self.searching and self.plan.open:
+            point = suggest(self.plan.spec, observations(self.plan, self.events))
+            points = [] if point is None else [point]
+        else:
+            points = []
+        for point in points:
+            self._queue(point)
+        return bool(points)
+
+    def _queue(self, point: Point) -> None:
+        """Record a new point, and queue what is unfinished of its trials."""
         trials = trials_of(self.plan.spec, point)
         self.record(Suggested(point, [trial.id for trial in trials]))
         self.plan.trials.extend(trials)
         self._take_in()
         own = [event for trial in trials for event in self._own[trial.id]]
         self.waiting.extend(unfinished(Plan(self.plan.spec, trials, self.plan.cells), own))
-        return True
 
     def _stopped_sibling(self, trial: Trial) -> str | None:
         """Why a trial is stopped because another seed of its point was, or None."""

@@ -10,7 +10,7 @@ from pipelines.yaml_file import Document
 from sweeps.spec.model import Confirm, SweepSpec
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES, SearchAlgorithm
-from sweeps.spec.space import SEED, Domain
+from sweeps.spec.space import SEED, STEPS, Domain
 
 
 def check_consistency(document: Document, spec: SweepSpec) -> None:
@@ -160,6 +160,8 @@ def _check_first(document: Document, spec: SweepSpec) -> None:
 
 def _check_scheduler(document: Document, spec: SweepSpec) -> None:
     scheduler, place = spec.scheduler, document.place(("scheduler",))
+    if scheduler.promotes:
+        _check_promotion(place, spec)
     if not scheduler.stops:
         return
     if not scheduler.rungs:
@@ -175,6 +177,35 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
             given=f"objective: {spec.metrics[0]}",
             allowed=", ".join(metric.name for metric in METRICS if kind.can_stop_by(metric)),
         )
+
+
+def _check_promotion(place: str, spec: SweepSpec) -> None:
+    """Raises InputError where points cannot be trained on, or where it is not known which."""
+    name, lengths = spec.scheduler.kind, spec.axes[STEPS]
+    if not isinstance(lengths, list) or len(lengths) < 2 or sorted(set(lengths)) != lengths:
+        raise input_error(
+            f"{place}: {name} needs at least two numbers of steps, the smallest first",
+            given=f"start: {spec.scheduler.start}, steps: {lengths}",
+            allowed=f"a start below the recipe's {spec.recipe.steps} steps",
+        )
+    if not spec.recipe.can_go_on:
+        o = spec.recipe.optimizer
+        in_steps = {"warmup": max(2, lengths[0] // 5), "decay_from": max(2, lengths[-1] * 2 // 5)}
+        raise input_error(
+            f"{place}: {name} trains on what it has begun, and this schedule was laid out for one number of steps",
+            given=f"schedule: {o.schedule}, warmup: {o.warmup:g}, decay_from: {o.decay_from:g}",
+            allowed="inverse_sqrt or constant, with numbers of steps",
+            hint="recipe: {optimizer: {" + ", ".join(f"{key}: {value}" for key, value in in_steps.items()) + "}}",
+        )
+    if SEARCHES[spec.search.algorithm].learns:
+        raise input_error(
+            f"{place}: {name} promotes points that are known from the start",
+            given=f"search: {spec.search.algorithm}",
+            allowed=", ".join(algorithm.name for algorithm in SEARCHES if not algorithm.learns),
+        )
+    if len(spec.objective) > 1:
+        given = ", ".join(spec.metrics)
+        raise input_error(f"{place}: {name} promotes by one objective", given=given, hint="scheduler: {kind: none}")
 
 
 def _check_confirm(document: Document, spec: SweepSpec) -> None:

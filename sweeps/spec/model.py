@@ -1,5 +1,6 @@
 """The sweep file: a recipe, an evaluation, their axes, and how to run them; checked before anything starts."""
 
+import itertools
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -23,7 +24,7 @@ from sweeps.spec.constraint import Limit, parse_constraint
 from sweeps.spec.paths import is_post_hoc_path, value_at
 from sweeps.spec.scheduler_kind import SCHEDULERS
 from sweeps.spec.search_algorithm import SEARCHES
-from sweeps.spec.space import SEED, Point, Space, parse_axis
+from sweeps.spec.space import SEED, STEPS, Domain, Point, Space, parse_axis
 from sweeps.spec.tracking_views import VIEWS
 
 SMALLEST_SHARE = 0.0001  # of a GPU, as Ray counts them
@@ -54,21 +55,37 @@ def _in_order(rungs: list[float]) -> list[float]:
 
 
 class Scheduler(Settings):
-    """How trials are stopped early: by scores taken when a training has come to each of the rungs (shares of it).
+    """How trials are stopped early, or promoted to more steps.
 
-    The default rung comes after the learning rate has begun to fall (decay_from 0.4): before, scores tell little.
-    samples: what a rung is scored with. reduction: about one trial in so many passes a rung.
+    Stopped: by scores taken when a training has come to each of the rungs (shares of it). The default rung comes after
+    the learning rate has begun to fall (decay_from 0.4): before, scores tell little. samples: what a rung is scored
+    with. reduction: about one trial in so many passes a rung.
+
+    Promoted (halving): all points are trained for `start` steps, the best 1/factor of them for factor times as many,
+    and so on up to the recipe's steps; each of these trainings is a trial. Needs a schedule in steps.
     """
 
     kind: Annotated[str, KindName(SCHEDULERS)] = "none"
     rungs: Annotated[list[float], AfterValidator(_in_order)] = Field(default_factory=lambda: [0.5])
     samples: int = Field(SAMPLE_BATCH, ge=FOLDS)
     reduction: float = Field(2.0, gt=1)
+    start: int = Field(50, ge=1)
+    factor: float = Field(3.0, gt=1)
 
     @property
     def stops(self) -> bool:
         """Whether it stops trials, so that they are scored at rungs."""
         return SCHEDULERS[self.kind].rule is not None
+
+    @property
+    def promotes(self) -> bool:
+        """Whether it promotes points to more steps."""
+        return SCHEDULERS[self.kind].promotes
+
+    def lengths(self, steps: int) -> list[int]:
+        """The numbers of steps that points are trained for, up to `steps`."""
+        powers = (round(self.start * self.factor**power) for power in itertools.count())
+        return [*itertools.takewhile(lambda length: length < steps, powers), steps]
 
 
 class SweepObjective(Settings):
@@ -227,6 +244,13 @@ class SweepSpec(Settings):
     def _designs_as_named_today(cls, given: Any) -> Any:
         return current_sweep(given)
 
+    @model_validator(mode="after")
+    def _lengths_are_an_axis(self) -> "SweepSpec":
+        """Where points are promoted, the numbers of steps are an axis; a file may list them itself."""
+        if self.scheduler.promotes and STEPS not in self.axes:
+            self.axes[STEPS] = self.scheduler.lengths(self.recipe.steps)
+        return self
+
     @property
     def training_axes(self) -> list[str]:
         """Axes whose every value needs a training run."""
@@ -249,6 +273,19 @@ class SweepSpec(Settings):
         searched = [path for path in self.training_axes if path != SEED]
         own: Point = {path: value_at(self.recipe, path) for path in searched}
         return Space({path: self.axes[path] for path in searched}, own)
+
+    @property
+    def first_space(self) -> Space:
+        """The space of the points that are tried first: where points are promoted, with the fewest steps."""
+        if not self.scheduler.promotes:
+            return self.space
+        space = self.space
+        return Space({**space.domains, STEPS: Domain(values=self.lengths[:1])}, {**space.own, STEPS: self.lengths[0]})
+
+    @property
+    def lengths(self) -> list[int]:
+        """The numbers of steps that trainings are listed for, the smallest first; the recipe's own where none are."""
+        return sorted(self.axes.get(STEPS, [self.recipe.steps]))
 
     @property
     def metrics(self) -> list[str]:

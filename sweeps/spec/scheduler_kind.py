@@ -22,9 +22,10 @@ StopRule = Callable[[Score, Sequence[Score], float], str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerKind:
-    """A rule that stops a trial at a rung.
+    """A rule that stops trials at a rung, or that trains points to a first length and the best of them on.
 
     Args:
+        promotes: Whether it trains all points to the first number of steps, the best of them to the next, and so on.
         rule: Decides from the scores at one rung, the smaller the better; None: no trial is stopped.
         in_brackets: Whether trials are dealt to brackets; those of the b-th pass their first b rungs in any case.
         needs_folds: Whether it needs the values without each fold of samples, which not every metric has.
@@ -33,6 +34,7 @@ class SchedulerKind:
     name: str
     doc: str
     rule: StopRule | None
+    promotes: bool = False
     in_brackets: bool = False
     needs_folds: bool = False
 

@@ -20,7 +20,7 @@ from pipelines.yaml_file import rule
 Point = dict[str, Any]
 Whole = int
 
-SEED = "seed"
+SEED, STEPS = "seed", "steps"  # axes that are no choice of the training: how often, and how far
 RANGES = ("uniform", "log_uniform", "int")
 KINDS = ("values", *RANGES)
 DIGITS = 4  # significant, of a value drawn from a range of real numbers: a table and a file can show all of it

@@ -33,7 +33,7 @@ def _short(situation: Situation) -> list[Advice]:
     changes: dict[str, Any]
     if STEPS in spec.axes and isinstance(spec.axes[STEPS], list):
         values = sorted(spec.axes[STEPS])
-        longer = next_value(values, "upper") or values[-1] * LONGER
+        longer = (next_value(values, "upper") if len(values) > 1 else None) or values[-1] * LONGER
         changes = {f"axes.{STEPS}": [*values, longer]}
     else:
         changes = {
