@@ -175,7 +175,9 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
     if cost.hours is not None and cost.gpu_hours is not None:
         time = f"about {duration(cost.hours * 3600)}, {cost.gpu_hours:.2f} GPU-hours"
     if plan.open:
-        text = f"{plan.open} more as {plan.spec.search.algorithm} suggests them from the results"
+        scheduler, search = plan.spec.scheduler, plan.spec.search
+        who = f"{scheduler.kind} promotes" if scheduler.promotes else f"{search.algorithm} suggests"
+        text = f"{plan.open} more as {who} them from the results"
         body.append(["…", *[""] * len(axes), "", "", text])
     summary = [
         f"{len(plan.trials) + plan.open} trials ({', '.join(axes) or 'one recipe'}): "

@@ -36,7 +36,6 @@ axes:
 evaluation: {samples: 200, steps: 2}
 search: {algorithm: grid}
 """
-REPORT_EVERY = 15  # steps, of 300
 
 
 def lines(ledger: Path) -> int:
@@ -112,7 +111,7 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
             once = Counter((line.trial, line.step) for line in after if isinstance(line, Progress))
             assert set(once.values()) == {1}
             for folder in (storage / "trials").iterdir():
-                assert_little_is_redone(folder, [line for line in after if line.trial == folder.name], REPORT_EVERY)
+                assert_little_is_redone(folder, [line for line in after if line.trial == folder.name])
         assert_whole(server.runs("hunted"), rounds, trials=4, cells=4 * 2 + 3 * 2)  # the best three on fresh noise
     finally:
         server.kill()

@@ -26,7 +26,7 @@ def test_networks_that_begin_with_zeros_and_rates_that_diverge_end_a_sweep_in_or
     mpdit("sweep", file, "--storage", tmp_path / "runs")
     lines = [json.loads(line) for line in (tmp_path / "runs/sweeps/zeros/ledger.jsonl").read_text().splitlines()]
     reports = [line for line in lines if line["event"] == "progress"]
-    assert {line["step"] for line in reports} == set(range(21))
+    assert {line["step"] for line in reports} == {0, 1, 2, 4, 8, 16, 20}
     trials = mpdit_json("status", "--storage", tmp_path / "runs")["trials"]
     ends = {trial["trial"]: trial["status"] for trial in trials}
     assert {ends[line["trial"]] for line in reports if "non_finite" in line} <= {"diverged"}

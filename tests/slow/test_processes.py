@@ -100,7 +100,7 @@ def test_two_processes_that_died_continue_as_two_and_as_one(tmp_path: Path, one:
     mpdit("train", str(with_micro_batches), "--output", "other", cwd=tmp_path)
     for name in ("two", "other"):
         assert_equal_runs(one, tmp_path / name)
-        assert "from step 3 on cpu" in (tmp_path / name / "log.txt").read_text()
+        assert "from step 2 on cpu" in (tmp_path / name / "log.txt").read_text()
     assert "began in 2 process(es) and continues in 1" in (tmp_path / "other" / "log.txt").read_text()
 
 
@@ -114,14 +114,14 @@ def test_all_processes_begin_where_the_first_does_whatever_lies_in_their_folders
     assert launch(str(dies), str(recipe), str(tmp_path / "two")).returncode != 0
     for other in ("empty", "older"):
         (tmp_path / other).mkdir()
-    shutil.copytree(tmp_path / "two" / "checkpoints" / "step-00000002", tmp_path / "older/checkpoints/step-00000002")
+    shutil.copytree(tmp_path / "two" / "checkpoints" / "step-00000001", tmp_path / "older/checkpoints/step-00000001")
     for other in ("empty", "older"):
         first = tmp_path / f"beside-{other}"
         shutil.copytree(tmp_path / "two", first)
         done = launch(str(goes_on), str(recipe), str(first), str(tmp_path / other))
         assert done.returncode == 0, done.stderr
         assert_equal_runs(one, first)
-        assert "from step 3 on cpu" in (tmp_path / other / "log.txt").read_text()
+        assert "from step 2 on cpu" in (tmp_path / other / "log.txt").read_text()
 
 
 @TOGETHER
