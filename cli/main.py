@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import advising, best, data, reporting, results, runs, services, sweeping, upkeep
+from cli import advising, data, reporting, results, runs, services, sweeping, upkeep
 from cli.ending import exit_code_of, flushed
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ for command in (
     sweeping.plan,
     results.status,
     results.rank,
-    best.best,
+    advising.best,
     advising.suggest,
     advising.confirm,
     upkeep.stop,
