@@ -24,8 +24,11 @@ from cli.sweeping import conduct
 from mpdit.errors import input_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipelines.transfer import Transfer
     from sweeps.advice.registry import Advice, Situation
+    from sweeps.results.ranking import Row
     from sweeps.storage.layout import Storage
 
 
@@ -83,15 +86,19 @@ def best(
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
         return
     print_ranking(made, events, rows, by, 1)
-    if alone.trial != rows[0].trial:
-        print(
-            f"the best weights are another training's: {alone.trial}, {alone.confirmed:.3f} on fresh noise\n"
-            f"   mpdit best {found} --weights{storage_option(storage)}"
-        )
-    if open_ends := sum(row.is_open for row in rows):
-        print(f"the best so far: {open_ends} of {len(rows)} cells are still to be scored")
+    for line in _besides(found, rows, alone, storage):
+        print(line)
     if bundle:
         print(_written(bundle, moved))
+
+
+def _besides(name: str, rows: "list[Row]", alone: "Row", storage: str) -> "Iterator[str]":
+    """What is to be known beside the best row: that other weights are better, and that cells are still open."""
+    if alone.trial != rows[0].trial:
+        yield f"the best weights are another training's: {alone.trial}, {alone.confirmed:.3f} on fresh noise"
+        yield f"   mpdit best {name} --weights{storage_option(storage)}"
+    if open_ends := sum(row.is_open for row in rows):
+        yield f"the best so far: {open_ends} of {len(rows)} cells are still to be scored"
 
 
 def _written(bundle: Path, moved: "Transfer | None") -> str:

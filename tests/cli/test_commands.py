@@ -102,7 +102,7 @@ def test_a_mistake_in_a_sweep_file_ends_with_one_message(
         (["sweep", "conditioning", "--storage", "/proc/none"], ["not writable", "MPDIT_STORAGE"]),
         (["sweep", "conditioning", "--set", "recipe.stepz=3"], ["--set recipe.stepz", "'stepz'", "steps"]),
         (["plan", "none"], ["there is no sweep file"]),
-        (["plan", "conditioning", "--set", "axes.ema.sigma_rel=[0.005]"], ["EMA width 0.005", "0.014 to 0.287"]),
+        (["plan", "conditioning", "--set", "axes.ema.sigma_rel=[0.005]"], ["EMA width 0.005", "0.007 to 0.278"]),
         (["sweep", "conditioning", "--set", "budget.disk_gb=0.001"], ["do not fit", "budget.disk_gb allows 0.001"]),
         (["sweep", "conditioning", "--set", "evaluation.extractor=incepton"], ["'incepton'", "inception"]),
         (["sweep", "conditioning", "--set", "screening.samples=100"], ["screening.samples", "250"]),

@@ -78,7 +78,7 @@ def test_an_ema_width_is_extended_without_a_training() -> None:
 
 def test_an_axis_is_not_extended_beyond_what_there_is() -> None:
     """No EMA is wider than σ_rel 0.288, and of raw weights (0) there is nothing below."""
-    for values, slope in (([0.05, 0.1, 0.28], -2), ([0, 0.1, 0.2], 2)):
+    for values, slope in (([0.05, 0.1, 0.27], -2), ([0, 0.1, 0.2], 2)):
         plan = plan_of({"ema.sigma_rel": values})
         events = events_of(plan, lambda params, slope=slope: 1 + slope * params["ema.sigma_rel"])  # type: ignore[misc]
         assert [advice.kind for advice in advise(situation_of(plan, events))] == ["settled"]
