@@ -33,6 +33,7 @@ from sweeps.storage.trial_status import TrialStatus
 RETRIES = 2  # of a trial whose worker died; errors inside a trial are outcomes and are not retried
 STOPPED = "by mpdit stop"
 OUT_OF_MEMORY = ("low on memory", "memory usage threshold")  # so Ray says that it has killed a worker to free memory
+WORKER_STARTS = 5.0  # seconds, about
 LOOK_EVERY = 1.0  # seconds between two looks at trials that other processes run
 
 log = logging.getLogger(__name__)
@@ -244,18 +245,22 @@ def tune_trials(job: TuneJob, recorder: Recorder) -> None:
 def _searcher(job: TuneJob, gpus: float) -> Any:
     """Tune's searcher, which asks the trial scheduler for a trial whenever one can start.
 
-    Once a round is over, it begins the next, so that its workers are used again.
+    Once a round is over, it begins the next, so that Tune uses the last worker again; others are only started for what
+    that one is not done with in the time of a start.
     """
     from ray.tune.search import Searcher
 
     running: set[str] = set()
 
     class Next(Searcher):
+        alone_until = 0.0  # by the monotonic clock
+
         def suggest(self, trial_id: str) -> Any:
-            if running and job.scheduler.has_no_other:
+            if running and (job.scheduler.has_no_other or time.monotonic() < self.alone_until):
                 return None
             trial = job.scheduler.next()
             while trial is None and not running and job.scheduler.has_no_other and job.advance():
+                self.alone_until = time.monotonic() + WORKER_STARTS
                 trial = job.scheduler.next()
             if trial is None:
                 return None if running or job.scheduler.is_waiting else Searcher.FINISHED

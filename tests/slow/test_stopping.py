@@ -24,6 +24,7 @@ axes: {optimizer.lr: [0.02, 0.00001]}
 evaluation: {samples: 100, steps: 2}
 scheduler: {kind: asha, rungs: [0.5], samples: 250, reduction: 2}
 resources: {workers_per_trial: 2}
+confirm: {best: 0}
 """
 
 
