@@ -10,7 +10,7 @@ BIN := .venv/bin
 		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 2; }
 	@echo "installing into .venv (once; a few minutes; 7 GB with torch's CUDA libraries, and 4 GB more in the temporary folder meanwhile)"
 	$(PYTHON) -m venv .venv
-	@# without byte code, which would take a minute and a half: each module that is used gets its own when it first is
+	@# without byte code, which takes more than a minute: a module gets its own when it is first imported
 	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
