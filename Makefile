@@ -10,7 +10,8 @@ BIN := .venv/bin
 		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 2; }
 	@echo "installing into .venv (once; a few minutes; 7 GB with torch's CUDA libraries, and 4 GB more in the temporary folder meanwhile)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# without byte code, which takes more than a minute: a module gets its own when it is first imported
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 sweep: .venv/installed  ## run the conditioning sweep on the bundled digits
@@ -29,7 +30,7 @@ soak: .venv/installed  ## what `make test-slow` leaves out
 lint: .venv/installed  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy -n 2
 	$(BIN)/lint-imports
 
 clean-venv:

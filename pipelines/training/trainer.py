@@ -131,7 +131,8 @@ class Trainer:
         self.restore()
         if self.recipe.runtime.compile:
             self.compile()
-        self.loss = self.accelerator.prepare(self.loss)
+        if self.accelerator.num_processes > 1 or self.accelerator.mixed_precision != "no":
+            self.loss = self.accelerator.prepare(self.loss)  # which imports much, and else changes nothing
         if self.state.step == 0:
             self.report_start()
         self.started = time.monotonic()

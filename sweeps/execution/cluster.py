@@ -23,6 +23,7 @@ from sweeps.spec.model import SweepSpec
 
 OBJECT_STORE_BYTES = 100_000_000  # reports are small; Ray would take a third of the memory
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # what a driver leaves: NVIDIA's, that in WSL, AMD's
+UNREAD = ("start_api_server", "start_log_monitor", "start_monitor")  # dashboard, worker logs, autoscaler
 VITAL = ("raylet", "gcs_server")  # without one of these, Ray ends the driver hard within a minute
 
 
@@ -32,6 +33,7 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are never restored from
+    "RAY_prestart_worker_first_driver": "0",  # one for each core, which Tune's own environment makes useless
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # seconds until a driver ends whose Ray has lost its head
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers would outlive a killed worker
@@ -137,15 +139,16 @@ def _started_ray(folder: Path) -> Iterator[Cluster]:
     on_termination = signal.getsignal(signal.SIGTERM)
     before = {child.pid for child in psutil.Process().children()}
     try:
-        ray.init(
-            "local",  # whatever RAY_ADDRESS says
-            num_cpus=cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
-        )
+        with _without_unread_services():
+            ray.init(
+                "local",  # whatever RAY_ADDRESS says
+                num_cpus=cores(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+            )
     except SystemExit:  # SIGTERM while Ray had the signal: to us it is an interruption like any other
         raise KeyboardInterrupt from None
     if threading.current_thread() is threading.main_thread():
@@ -156,6 +159,25 @@ def _started_ray(folder: Path) -> Iterator[Cluster]:
     finally:
         ray.shutdown()
         _reap(ours)
+
+
+@contextmanager
+def _without_unread_services() -> Iterator[None]:
+    """Keep Ray, while this is open, from starting the processes that serve nobody here.
+
+    `ray.init` has no setting for that and waits for each of them: without, it takes half the time. A Ray that calls
+    them otherwise starts them.
+    """
+    from ray._private.node import Node
+
+    methods = {name: vars(Node)[name] for name in UNREAD if name in vars(Node)}
+    for name in methods:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in methods.items():
+            setattr(Node, name, method)
 
 
 @contextmanager

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from mpdit.errors import DiskFull, input_error
-from pipelines.scoring.cell import Cell
 from pipelines.scoring.evaluation import prepare
 from pipelines.yaml_file import write_yaml
 from sweeps.execution.cluster import Cluster, RayLost, gpus_per_trial, joined_ray, local_ray, slots, this_machine
 from sweeps.execution.driver_sync import DriverSync, driver_sync
-from sweeps.execution.ray_tune import TuneJob, tune_trials, wait_for_others
+from sweeps.execution.ray_tune import Round, TuneJob, tune_trials, wait_for_others
 from sweeps.execution.recorder import Listener, Recorder
 from sweeps.execution.retention import forget_trial
 from sweeps.planning.budget import Spending, affordable, exhausted
@@ -202,54 +201,67 @@ def _run_rounds(sweep: RunningSweep, cluster: Cluster, remaining: Remaining, rec
     Returns:
         Whether nothing is left to do.
     """
-    plan, ledger, options = sweep.plan, sweep.ledger, sweep.options
-    todo, searching = remaining.trials, remaining.open > 0
-    given_up: set[str] = set()
-    while todo or searching:
-        missing, known = missing_cells(plan, ledger.events, given_up), {trial.id for trial in plan.trials}
-        is_whole = _run_round(sweep, cluster, Candidates(todo, searching), missing, recorder)
-        searching = False
-        todo = [trial for trial in plan.trials if trial in todo or trial.id not in known]
-        open_ends = any(ledger.statuses[trial.id].is_open for trial in todo)
-        if recorder.halt or open_ends or not is_whole:
-            return False
-        given_up |= {trial.id for trial in todo if not ledger.statuses[trial.id].is_final}
-        following = missing_cells(plan, ledger.events, given_up)
-        todo = [trial for trial in plan.trials if following.get(trial.id)] if following != missing else []
-        todo = [trial for trial in todo if options.only is None or trial.id in options.only]
-    return True
-
-
-def _run_round(
-    sweep: RunningSweep,
-    cluster: Cluster,
-    candidates: Candidates,
-    missing: dict[str, list[Cell]],
-    recorder: Recorder,
-) -> bool:
-    """Run trials, and wait for those that other processes run; returns whether none was left when Ray Tune ended."""
-    plan, storage, options = sweep.plan, sweep.storage, sweep.options
-    known = {trial.id for trial in plan.trials}
-    elsewhere = _elsewhere(storage, sweep.others)
-    scheduler = TrialScheduler(plan, sweep.ledger.events, candidates, recorder.record, elsewhere)
+    rounds = Rounds(sweep, remaining, recorder)
     job = TuneJob(
-        plan=plan,
-        storage=storage,
-        scheduler=scheduler,
-        cells=missing,
-        known=known,
+        plan=sweep.plan,
+        storage=sweep.storage,
+        round=rounds.last,
+        following=rounds.following,
         concurrent=sweep.concurrent,
-        fail_fast=options.fail_fast,
+        fail_fast=sweep.options.fail_fast,
         cluster=cluster,
         others=sweep.others,
-        contest=Contest(plan, sweep.ledger.events),
     )
-    tune_trials(job, recorder)
-    while scheduler.waiting and scheduler.is_done and not recorder.halt:
-        wait_for_others(job, recorder)
-        if not recorder.halt:
-            tune_trials(job, recorder)
-    return scheduler.is_done
+    while True:
+        tune_trials(job, recorder)
+        if job.scheduler.waiting and job.scheduler.is_done and not recorder.halt:
+            wait_for_others(job, recorder)
+            if not recorder.halt:
+                continue
+        if not job.advance():
+            return rounds.are_complete
+
+
+class Rounds:
+    """The rounds of a sweep: each begins when every trial has finished the one before.
+
+    are_complete: whether nothing is left to do, once `following` has returned None.
+    """
+
+    def __init__(self, sweep: RunningSweep, remaining: Remaining, recorder: Recorder) -> None:
+        self.sweep, self.recorder = sweep, recorder
+        self.todo, self.are_complete = remaining.trials, False
+        self._given_up = set[str]()
+        self.last = self._begun(searching=remaining.open > 0)
+
+    def _begun(self, searching: bool) -> Round:
+        plan, storage, events = self.sweep.plan, self.sweep.storage, self.sweep.ledger.events
+        candidates, elsewhere = Candidates(self.todo, searching), _elsewhere(storage, self.sweep.others)
+        return Round(
+            scheduler=TrialScheduler(plan, events, candidates, self.recorder.record, elsewhere),
+            cells=missing_cells(plan, events, self._given_up),
+            known={trial.id for trial in plan.trials},
+            contest=Contest(plan, events),
+        )
+
+    def following(self) -> Round | None:
+        """Begin the next round; None where nothing follows, or the last one was not brought to its end."""
+        plan, ledger, only_these = self.sweep.plan, self.sweep.ledger, self.sweep.options.only
+        self.are_complete = False
+        self.todo = [trial for trial in plan.trials if trial in self.todo or trial.id not in self.last.known]
+        open_ends = any(ledger.statuses[trial.id].is_open for trial in self.todo)
+        if self.recorder.halt or open_ends or not self.last.scheduler.is_done:
+            return None
+        self._given_up |= {trial.id for trial in self.todo if not ledger.statuses[trial.id].is_final}
+        cells = missing_cells(plan, ledger.events, self._given_up)
+        todo = [trial for trial in plan.trials if cells.get(trial.id)] if cells != self.last.cells else []
+        todo = [trial for trial in todo if only_these is None or trial.id in only_these]
+        self.are_complete = not todo
+        if not todo:
+            return None
+        self.todo = todo
+        self.last = self._begun(searching=False)
+        return self.last
 
 
 def _elsewhere(storage: Storage, others: OtherSweeps) -> Elsewhere:

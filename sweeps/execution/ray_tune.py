@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,25 +34,34 @@ from sweeps.storage.trial_status import TrialStatus
 RETRIES = 2  # of a trial whose worker died; errors inside a trial are outcomes and are not retried
 STOPPED = "by mpdit stop"
 OUT_OF_MEMORY = ("low on memory", "memory usage threshold")  # so Ray says that it has killed a worker to free memory
+WORKER_STARTS = 5.0  # seconds, about
 LOOK_EVERY = 1.0  # seconds between two looks at trials that other processes run
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TuneJob:
-    """What Ray Tune is to do: trials as the scheduler hands them out, and the cells that each known one scores."""
+class Round:
+    """What is to do now: trials as the scheduler hands them out, and the cells that each known one scores."""
 
-    plan: Plan
-    storage: Storage
     scheduler: TrialScheduler
     cells: dict[str, list[Cell]]
     known: set[str]
+    contest: Contest
+
+
+@dataclass
+class TuneJob:
+    """What Ray Tune is to do: a round, and those that follow, in the same workers. following: begins the next one."""
+
+    plan: Plan
+    storage: Storage
+    round: Round
+    following: Callable[[], Round | None]
     concurrent: int
     fail_fast: bool
     cluster: Cluster
     others: OtherSweeps
-    contest: Contest
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles what its callbacks refer to, for a restore that is never made."""
@@ -63,11 +73,22 @@ class TuneJob:
         others = continued_trials(trial, self.others.lengths() if trial.at_any_length else (), self.storage)
         return list(dict.fromkeys([*own, *others.values()]))
 
+    @property
+    def scheduler(self) -> TrialScheduler:
+        """The round's."""
+        return self.round.scheduler
+
+    def advance(self) -> bool:
+        """Begin the next round; returns whether there is one."""
+        following = self.following()
+        self.round = following or self.round
+        return following is not None
+
     def trial_job(self, trial: Trial, gpus: float) -> TrialJob:
         """All that a worker needs to know of one trial."""
         recipe, plan = trial.recipe, self.plan
-        is_planned = trial.id in self.known and trial.id not in self.scheduler.taken_over
-        missing = self.cells if is_planned else missing_cells(plan, list(self.scheduler.events))
+        is_planned = trial.id in self.round.known and trial.id not in self.scheduler.taken_over
+        missing = self.round.cells if is_planned else missing_cells(plan, list(self.scheduler.events))
         cells = missing.get(trial.id, [])
         if not gpus and recipe.runtime.device == "auto":  # a worker that asked for no GPU may still see one
             recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": "cpu"})})
@@ -128,7 +149,7 @@ def wait_for_others(job: TuneJob, recorder: Recorder) -> None:
 def react_to_end(end: TrialEnded, job: TuneJob, recorder: Recorder) -> None:
     """Drop the weights of trials that have lost; halt the sweep where this end is to end it."""
     try:
-        for trial in drop_losers(job.contest, job.storage, job.others):
+        for trial in drop_losers(job.round.contest, job.storage, job.others):
             recorder.record(WeightsDropped(trial))
     except BucketLost as loss:
         recorder.halt = recorder.fault = str(loss)
@@ -230,18 +251,32 @@ def tune_trials(job: TuneJob, recorder: Recorder) -> None:
 
 
 def _searcher(job: TuneJob, gpus: float) -> Any:
-    """Tune's searcher, which asks the trial scheduler for a trial whenever one can start."""
+    """Tune's searcher, which asks the trial scheduler for a trial whenever one can start.
+
+    Once a round is over, it begins the next, so that Tune uses the last worker again; others are only started for what
+    that one is not done with in the time of a start.
+    """
     from ray.tune.search import Searcher
 
+    running: set[str] = set()
+
     class Next(Searcher):
+        alone_until = 0.0  # by the monotonic clock
+
         def suggest(self, trial_id: str) -> Any:
+            if running and (job.scheduler.has_no_other or time.monotonic() < self.alone_until):
+                return None
             trial = job.scheduler.next()
+            while trial is None and not running and job.scheduler.has_no_other and job.advance():
+                self.alone_until = time.monotonic() + WORKER_STARTS
+                trial = job.scheduler.next()
             if trial is None:
-                return None if job.scheduler.is_waiting else Searcher.FINISHED
+                return None if running or job.scheduler.is_waiting else Searcher.FINISHED
+            running.add(trial_id)
             return {"job": job.trial_job(trial, gpus)}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            """Do nothing: the ledger has the end already."""
+            running.discard(trial_id)
 
         def save(self, checkpoint_path: str) -> None:
             """Do nothing: Tune's state is never restored from."""

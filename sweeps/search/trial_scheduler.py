@@ -89,6 +89,11 @@ class TrialScheduler:
         self.is_done = not self.is_waiting
         return None
 
+    @property
+    def has_no_other(self) -> bool:
+        """Whether `next` has handed out all trials, and none has come back."""
+        return self.is_done and not self.waiting
+
     def on_trial_result(self, event: Event) -> str | None:
         """Why the trial of this event is to stop now, or None. Must be called before the event is recorded."""
         if not isinstance(event, RungScored):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.slow.ray_cluster import cluster, nodes
 
 CODE = Path(__file__).resolve().parents[2]
 PATIENCE = 420  # seconds after which a process is taken to hang
-READING = ("rank", "status", "best", "plan")  # commands that a test runs in its own process
+ELSEWHERE = ("sweep", "retry", "ui", "doctor")  # these get a process of their own, which imports for seconds
 SWEEP = """\
 name: NAME
 recipe: {model: {width: 16}, optimizer: {lr: 0.02}, steps: STEPS, batch: 16, runtime: {device: cpu}}
@@ -75,6 +75,9 @@ def start(*arguments: str | Path, cwd: Path | None = None, inside: Sequence[str]
 
 
 def mpdit(*arguments: str | Path, cwd: Path | None = None, expect: int = 0, patience: float = PATIENCE) -> str:
+    """What a command prints; one that succeeds without Ray runs in this process, which has imported everything."""
+    if expect == 0 and arguments[0] not in ELSEWHERE:
+        return run_here(*arguments, cwd=cwd)
     process = start(*arguments, cwd=cwd)
     out, err = process.communicate(timeout=patience)
     assert process.returncode == expect, f"{arguments}: exit {process.returncode}\n{out}\n{err}"
@@ -83,23 +86,29 @@ def mpdit(*arguments: str | Path, cwd: Path | None = None, expect: int = 0, pati
 
 
 def mpdit_json(*arguments: str | Path, cwd: Path | None = None) -> Any:
-    """The document that a command prints; one that only reads runs in this process, which has imported everything."""
-    run = read_here if arguments[0] in READING else mpdit
-    return json.loads(run(*arguments, "--json", cwd=cwd))
+    """The document that a command prints."""
+    return json.loads(mpdit(*arguments, "--json", cwd=cwd))
 
 
-def read_here(*arguments: str | Path, cwd: Path | None = None) -> str:
-    """What a command prints that is run in this process."""
-    printed, on_termination = io.StringIO(), signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, chdir(cwd or Path.cwd()), redirect_stdout(printed):
+def run_here(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """What a command prints that is run in this process; it must succeed."""
+    printed, told, on_termination = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        chdir(cwd or Path.cwd()),
+        redirect_stdout(printed),
+        redirect_stderr(told),
+    ):
         patch.setattr(sys, "argv", ["mpdit", *map(str, arguments)])
+        patch.setenv("COLUMNS", "120")
         patch.delenv("MPDIT_STORAGE", raising=False)
         try:
             main()
         except SystemExit as done:
-            assert not done.code, f"{arguments}: exit {done.code}"
+            assert not done.code, f"{arguments}: exit {done.code}\n{printed.getvalue()}\n{told.getvalue()}"
         finally:
             signal.signal(signal.SIGTERM, on_termination)
+    assert "Traceback" not in told.getvalue(), told.getvalue()
     return printed.getvalue()
 
 
@@ -163,8 +172,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Cal
             result = folder / "rank.json"
             if not result.exists():
                 (folder / "sweep.yaml").write_text(sweep_text("undisturbed", steps))
-                mpdit("sweep", "sweep.yaml", cwd=folder)
-                result.write_text(read_here("rank", "--json", cwd=folder))
+                mpdit("sweep", "sweep.yaml", "--max-concurrent", "1", cwd=folder)  # one worker's start less
+                result.write_text(run_here("rank", "--json", cwd=folder))
             return json.loads(result.read_text())
 
     return ranking

@@ -23,7 +23,7 @@ evaluation: {samples: 20, steps: 2}
 def test_networks_that_begin_with_zeros_and_rates_that_diverge_end_a_sweep_in_order(tmp_path: Path) -> None:
     file = tmp_path / "zeros.yaml"
     file.write_text(SWEEP)
-    mpdit("sweep", file, "--storage", tmp_path / "runs")
+    mpdit("sweep", file, "--max-concurrent", "1", "--storage", tmp_path / "runs")
     lines = [json.loads(line) for line in (tmp_path / "runs/sweeps/zeros/ledger.jsonl").read_text().splitlines()]
     reports = [line for line in lines if line["event"] == "progress"]
     assert {line["step"] for line in reports} == {0, 1, 2, 4, 8, 16, 20}

@@ -52,7 +52,7 @@ def mpdit(*arguments: str | Path, cwd: Path, site: Path | None, expect: int = 0)
 
 def test_a_plugin_s_kinds_are_swept_ranked_and_exported(site: Path, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(SWEEP)
-    mpdit("sweep", "sweep.yaml", cwd=tmp_path, site=site)
+    mpdit("sweep", "sweep.yaml", "--max-concurrent", "1", cwd=tmp_path, site=site)
     rows = json.loads(mpdit("rank", "--json", cwd=tmp_path, site=site))
     assert len(rows) == 6
     assert {row["status"] for row in rows} == {"completed"}

@@ -24,6 +24,7 @@ axes: {optimizer.lr: [0.02, 0.00001]}
 evaluation: {samples: 100, steps: 2}
 scheduler: {kind: asha, rungs: [0.5], samples: 250, reduction: 2}
 resources: {workers_per_trial: 2}
+confirm: {best: 0}
 """
 
 
@@ -63,7 +64,7 @@ def test_a_trial_and_a_sweep_are_stopped_from_another_terminal_and_retried(
     assert "is not running" in refused("stop", "held", "--storage", tmp_path)
     assert "completed" not in statuses(tmp_path).values()
 
-    mpdit("sweep", file, "--storage", tmp_path)
+    mpdit("sweep", file, "--max-concurrent", "1", "--storage", tmp_path)
     assert statuses(tmp_path) == {first: "stopped", **dict.fromkeys(others, "completed")}
     stopped_at = max(line.step for line in read(storage.ledger("held")) if line.trial == first and line.step)
     mpdit("retry", "--storage", tmp_path)

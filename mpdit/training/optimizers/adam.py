@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpdit.model.design import Design
-from mpdit.training.optimizers.registry import OPTIMIZERS, Part, Trainable, rate_groups
+from mpdit.training.optimizers.registry import OPTIMIZERS, Part, Trainable, rate_groups, uncompiled
 
 if TYPE_CHECKING:
     import torch
@@ -39,4 +39,4 @@ def adam_of(parameters: Sequence[Trainable], betas: tuple[float, float]) -> Part
 def adam_part(kind: "type[torch.optim.Adam]", groups: list[dict[str, Any]], betas: tuple[float, float]) -> Part:
     """Adam, or AdamW, for groups of parameters."""
     # capturable would keep the step count on the device; fused is the fast path on CPU and CUDA alike
-    return Part("adam", kind(groups, lr=0.0, betas=betas, fused=True), MOMENTS, counts_steps=True)
+    return Part("adam", uncompiled(kind)(groups, lr=0.0, betas=betas, fused=True), MOMENTS, counts_steps=True)

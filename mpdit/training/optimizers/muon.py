@@ -9,7 +9,7 @@ from annotated_types import Ge, Lt
 
 from mpdit.model.design import Design
 from mpdit.training.optimizers.adam import adam_of
-from mpdit.training.optimizers.registry import OPTIMIZERS, Part, Trainable, rate_groups
+from mpdit.training.optimizers.registry import OPTIMIZERS, Part, Trainable, rate_groups, uncompiled
 
 
 @OPTIMIZERS.register
@@ -38,7 +38,7 @@ class Muon:
 
         hidden = [one for one in parameters if one.is_hidden_matrix]
         groups = rate_groups(hidden, [one.rate / math.sqrt(one.width_ratio) for one in hidden])
-        muon = torch.optim.Muon(
+        muon = uncompiled(torch.optim.Muon)(
             groups, lr=0.0, momentum=self.momentum, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
         )
         others = [one for one in parameters if not one.is_hidden_matrix]

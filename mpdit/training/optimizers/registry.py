@@ -1,5 +1,6 @@
 """What an optimiser is, and the registry of all of them."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -80,3 +81,17 @@ def rate_groups(parameters: Sequence[Trainable], factors: Sequence[float]) -> li
     for one, factor in zip(parameters, factors, strict=True):
         groups.setdefault(factor, []).append(one.parameter)
     return [{"params": members, "factor": factor} for factor, members in groups.items()]
+
+
+def uncompiled(kind: Any) -> Any:
+    """Return one of torch's optimisers that does not import torch's compiler, which takes seconds, to keep out of it.
+
+    It takes the same steps: torch wraps two methods for code that compiles them, and nothing here does.
+    """
+    import torch
+
+    methods = {
+        "step": torch.no_grad()(inspect.unwrap(kind.step)),
+        "add_param_group": inspect.unwrap(kind.add_param_group),
+    }
+    return type(kind.__name__, (kind,), methods)

@@ -1,6 +1,8 @@
 """Optimisers: their own equations, and a training that goes on exactly where it stopped."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from mpdit.model.design import DESIGNS
 from mpdit.training.optimizers.adam import Adam
 from mpdit.training.optimizers.adamw import AdamW
 from mpdit.training.optimizers.muon import Muon
-from mpdit.training.optimizers.registry import OPTIMIZERS, Optimizer
+from mpdit.training.optimizers.registry import OPTIMIZERS, Optimizer, uncompiled
 from mpdit.training.step import BatchSampler, TrainingState, accumulate_gradient, apply_gradient, new_state
 from pipelines.recipe import Recipe
 from pipelines.training.state_tensors import load_state, state_tensors
@@ -42,6 +44,38 @@ def change(optimizer: Optimizer, steps: int = 1) -> dict[str, torch.Tensor]:
         gradients(made, number)
         apply_gradient(state, LR)
     return {name: parameter.detach() - before[name] for name, parameter in made.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.Muon])
+def test_an_optimiser_without_the_compiler_takes_torch_s_own_steps(kind: type[torch.optim.Optimizer]) -> None:
+    """To the bit; and as its steps do, it leaves no graph."""
+    source = torch.Generator().manual_seed(0)
+    first = torch.randn(6, 4, generator=source)
+    ways = []
+    for made in (kind, uncompiled(kind)):
+        weight = torch.nn.Parameter(first.clone())
+        optimizer = made([{"params": [weight], "factor": 1.0}], lr=LR)
+        for _ in range(3):
+            weight.grad = torch.randn(6, 4, generator=source.manual_seed(1))
+            optimizer.step()
+        ways.append(weight)
+    assert torch.equal(*ways)
+    assert ways[1].is_leaf
+
+
+def test_a_training_on_one_cpu_imports_no_compiler() -> None:
+    """It takes seconds, in every worker; nor what shares a network between processes."""
+    code = """
+import sys, tempfile, pathlib
+from pipelines.recipe import Recipe
+from pipelines.training.trainer import train
+small = {"model": {"width": 16}, "steps": 1, "batch": 4, "runtime": {"device": "cpu", "threads": 1, "compile": False}}
+train(Recipe.model_validate(small), pathlib.Path(tempfile.mkdtemp()) / "run", print)
+loaded = {"torch._dynamo", "torch.distributed.tensor", "sympy"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_muon_s_step_is_its_polynomial_on_the_singular_values() -> None:

@@ -1,6 +1,8 @@
 """Real Ray, real training, real MLflow: a very small sweep from its first start to its reuse."""
 
+import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,9 @@ def small(axes: dict[str, list[Any]] = AXES, **fields: Any) -> Plan:
 
 
 def ran(plan: Plan, storage: Storage) -> tuple[SweepEnd, list[Event]]:
+    """Run a sweep in one worker: another takes seconds to start."""
     events: list[Event] = []
-    return run(plan, storage, events.append), events
+    return run(plan, storage, events.append, RunOptions(max_concurrent=1)), events
 
 
 @pytest.mark.slow
@@ -198,13 +201,24 @@ def test_a_search_learns_stops_trials_at_a_rung_and_keeps_to_its_budget(tmp_path
 
 
 def test_the_first_cells_are_scored_again_on_fresh_noise_by_the_same_start(tmp_path: Path) -> None:
-    """Nothing is trained for it, and the next start has nothing to do."""
+    """Nothing is trained for it, in the same worker; the next start has nothing to do. Ray starts what is needed."""
     storage, plan = Storage(tmp_path), small(confirm={"best": 2})
-    end, events = ran(plan, storage)
+    events, processes = list[Event](), dict[int, str]()
+
+    def look(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, CellScored):
+            for one in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # it has ended
+                    processes[one.pid] = " ".join(one.cmdline())
+
+    end = run(plan, storage, look, RunOptions(max_concurrent=1))
     assert end == SweepEnd("completed", worked=2)
+    assert sum("ImplicitFunc" in line for line in processes.values()) == 1
+    assert not [line for line in processes.values() if re.search(r"IDLE|dashboard\.py|monitor\.py", line)]
     cells = only(events, CellScored)
     assert Counter(cell.params["evaluation.seed"] for cell in cells) == {0: 4, 1: 2}
-    assert len(only(events, Progress)) == 18
+    assert len(only(events, Progress)) == 10
     rows = rank(plan, events)
     assert [row.confirmed is not None for row in rows] == [True, True, False, False]
     assert ran(plan, storage) == (SweepEnd("completed", worked=0), [])

@@ -49,7 +49,7 @@ def test_a_ledger_that_finds_no_space_ends_the_sweep_with_the_reason_and_it_goes
     before = read(storage.ledger("made"))
     assert [line.kind for line in before[-2:]] == ["trial_ended", "sweep_ended"]
     monkeypatch.undo()
-    assert run(small(), storage, lambda event: None).outcome == "completed"
+    assert run(small(), storage, lambda event: None, RunOptions(max_concurrent=1)).outcome == "completed"
     events = read(storage.ledger("made"))
     reported = Counter((line.trial, line.step) for line in only(events, Progress))
     assert len(reported) == 2 * 21  # that line too: its training has not gone on after it

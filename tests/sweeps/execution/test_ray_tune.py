@@ -9,8 +9,9 @@ import pytest
 from ray import cloudpickle, exceptions
 
 from mpdit.errors import DiskFull, no_space
+from sweeps.execution import ray_tune
 from sweeps.execution.multi_worker import _is_preemption
-from sweeps.execution.ray_tune import TuneJob, apply_requests, end_of_dead_worker, last_error, preemption
+from sweeps.execution.ray_tune import TuneJob, _searcher, apply_requests, end_of_dead_worker, last_error, preemption
 from sweeps.execution.recorder import Recorder
 from sweeps.planning.plan import Plan
 from sweeps.storage.events import Event, TrialEnded, TrialStarted
@@ -157,3 +158,68 @@ def test_the_ledger_s_statuses_are_those_of_its_events(recorder: Recorder, small
         recorder.record(event)
         assert recorder.ledger.statuses == trial_statuses(recorder.ledger.events, alive=True)
     assert Ledger(recorder.ledger.path).statuses == recorder.ledger.statuses
+
+
+class Scheduled:
+    """A trial scheduler that hands out some names, and may have others that run elsewhere."""
+
+    def __init__(self, *names: str, elsewhere: tuple[str, ...] = ()) -> None:
+        self.names, self.waiting = list(names), list(elsewhere)
+        self.is_done = self.is_waiting = False
+
+    @property
+    def has_no_other(self) -> bool:
+        return self.is_done and not self.waiting
+
+    def next(self) -> str | None:
+        self.is_done = not self.names
+        return self.names.pop(0) if self.names else None
+
+
+class Job:
+    """What the searcher needs of a TuneJob: rounds, one after the other."""
+
+    def __init__(self, *rounds: Scheduled) -> None:
+        self.scheduler, *self.rounds = rounds
+
+    def advance(self) -> bool:
+        if self.rounds:
+            self.scheduler = self.rounds.pop(0)
+            return True
+        return False
+
+    def trial_job(self, trial: str, gpus: float) -> str:
+        return trial
+
+
+def test_a_round_follows_in_the_same_workers_once_the_last_trial_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then Tune is told neither of another trial nor that there is none; the warm worker begins alone."""
+    clock = [100.0]
+    monkeypatch.setattr(ray_tune, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    searcher = _searcher(cast(Any, Job(Scheduled("a", "b"), Scheduled("c", "d", "e"), Scheduled())), 0.0)
+    assert [searcher.suggest(at) for at in "12"] == [{"job": "a"}, {"job": "b"}]
+    assert searcher.suggest("3") is None
+    searcher.on_trial_complete("1")
+    assert searcher.suggest("3") is None
+    searcher.on_trial_complete("2", error=True)
+    assert searcher.suggest("3") == {"job": "c"}
+    assert searcher.suggest("4") is None
+    searcher.on_trial_complete("3")
+    assert searcher.suggest("4") == {"job": "d"}  # by the same worker
+    clock[0] += ray_tune.WORKER_STARTS
+    assert searcher.suggest("5") == {"job": "e"}  # by another one
+    searcher.on_trial_complete("4")
+    assert searcher.suggest("6") is None
+    searcher.on_trial_complete("5")
+    assert searcher.suggest("6") == "FINISHED"
+
+
+def test_no_round_begins_before_trials_that_run_elsewhere_have_ended() -> None:
+    """Tune ends, and the driver waits."""
+    job = Job(Scheduled("a", elsewhere=("b",)), Scheduled("c"))
+    searcher = _searcher(cast(Any, job), 0.0)
+    assert searcher.suggest("1") == {"job": "a"}
+    assert searcher.suggest("2") is None
+    searcher.on_trial_complete("1")
+    assert searcher.suggest("2") == "FINISHED"
+    assert len(job.rounds) == 1
