@@ -150,7 +150,7 @@ def best(
     rows = rank_in(where, made, events, by)
     if rows[0].value is None:
         raise input_error(f"no cell of {found} has a value yet", hint=f"mpdit status {found}")
-    alone = best_weights(made, events, rows)
+    situation, alone = situation_of(where, made, events, rows, storage), best_weights(made, events, rows)
     if weights:
         rows = [alone, *(row for row in rows if row.params != alone.params)]
     bundle, moved = None, transfer_winner(made, rows[0], size, patch) if size or patch else None
@@ -162,7 +162,7 @@ def best(
     if moved and moved.warnings:
         print("\n".join(moved.warnings), file=sys.stderr)
     if json_:
-        advice = [one.as_dict() for one in advise(situation_of(where, made, events, rows, storage))]
+        advice = [one.as_dict() for one in advise(situation)]  # of the whole sweep, also for --weights
         document = {**rows[0].as_dict(), "bundle": str(bundle) if bundle else None, "advice": advice}
         document["weights"] = {"trial": alone.trial, "params": alone.params, "confirmed": alone.confirmed}
         print(json.dumps(document | ({"transfer": moved.as_dict()} if moved else {}), indent=2))
