@@ -99,7 +99,7 @@ def _finalists(plan: "Plan", where: "Storage", storage: str) -> "Plan":
 
 def _conduct_until_settled(plan: "Plan", where: "Storage", options: "RunOptions", storage: str) -> None:
     """Run a sweep, and go on with what its advice says, until nothing is left that is worth it or fits the budget."""
-    from sweeps.advice.next_steps import next_round, seconds_left
+    from sweeps.advice.next_steps import first_to_follow, priced, seconds_left, why_it_ends, within
 
     if plan.spec.budget.hours is None:
         raise input_error("--until settled needs to know how long it may take", hint="--hours 1, or budget.hours")
@@ -108,9 +108,10 @@ def _conduct_until_settled(plan: "Plan", where: "Storage", options: "RunOptions"
         plan, end = _run_shown(plan, where, options, notify)
         _conclude(plan, end, where, storage, is_last=False)
         situation = situation_in(where, plan, storage)
-        following = next_round(situation, where, seconds_left(where, hours, plan))
+        advised = priced(situation, where)
+        following = first_to_follow(within(advised, seconds_left(where, hours, plan)), situation)
         if following is None:
-            print("\nnothing is left that is worth it and fits the time", file=sys.stderr)
+            print(f"\n{why_it_ends(advised)}", file=sys.stderr)
             return
         advice, plan = following
         print(f"\n{advice.kind}: {advice.text}\n", file=sys.stderr)

@@ -75,38 +75,48 @@ def fold_numbers(labels: Tensor) -> Tensor:
     return folds
 
 
-def folds_by_class(features: Tensor, labels: Tensor) -> list[Statistics]:
+def folds_by_class(features: Tensor, labels: Tensor, class_means: Tensor) -> list[Statistics]:
     """Return the statistics of each fold, from which what differs between classes alone is taken out.
 
     The number of samples of each class is fixed, so only what varies within a class is an error. A fold that holds one
     of the two samples of a class would count the class as noise: so a fold's sums are those of the deviations from the
-    class's own sums, scaled so that the jackknife's variance is unbiased. Classes of one sample count as one class.
-    All folds together are the statistics of all samples.
+    class's own sums, scaled so that the jackknife's variance is unbiased. Classes of one sample count as one class, and
+    what differs between them is an error as far as classes were not seen: where a share f of all classes was, its
+    variance is 1 − f of what their samples show (the correction for a finite population). What differs between classes
+    is known from the real images. All folds together are the statistics of all samples.
 
     Args:
         features: (count, dimensions).
         labels: (count,).
+        class_means: The mean features of each class's real images: (classes, dimensions).
     """
     labels = labels.to(torch.int64).cpu()
     folds = fold_numbers(labels)
-    strata = _strata(labels)
+    strata, alone = _strata(labels)
     members = torch.zeros(FOLDS, int(strata.max()) + 1, dtype=torch.float64)  # samples of each stratum in each fold
     members.index_put_((folds, strata), torch.ones(len(labels), dtype=torch.float64), accumulate=True)
     sizes = members.sum(0)
     spread = sizes - members.square().sum(0) / sizes
     scale = torch.where(spread > 0, sizes * (1 - 1 / FOLDS) / spread.clamp_min(1e-9), 0).sqrt()
     x = features.double()
+    expected = class_means[labels[alone].to(class_means.device)].to(x)  # of the classes of one sample
+    known = 1 - math.sqrt(max(0.0, 1 - len(labels.unique()) / len(class_means)))
     found = []
     for fold in range(FOLDS):
         inside = (folds == fold).double()
-        weight = scale[strata] * (inside - (members[fold] / sizes)[strata]) + inside.mean()
-        weight = weight.to(x.device)
-        found.append(Statistics(int(inside.sum()), weight @ x, (x * weight[:, None]).T @ x))
+        deviation = scale[strata] * (inside - (members[fold] / sizes)[strata])
+        sums = _weighted(x, deviation + inside.mean(), int(inside.sum()))
+        found.append(sums - _weighted(expected, known * deviation[alone], 0) if len(expected) else sums)
     return found
 
 
-def _strata(labels: Tensor) -> Tensor:
-    """Number the classes of several samples, and all of one sample together: (count,)."""
-    sizes = labels.bincount()
-    alone = sizes[labels] == 1
-    return torch.unique(torch.where(alone, -1, labels), return_inverse=True)[1]
+def _weighted(x: Tensor, weight: Tensor, count: int) -> Statistics:
+    """Return the sums over samples (count, dimensions), each times its weight: (count,)."""
+    weight = weight.to(x.device)
+    return Statistics(count, weight @ x, (x * weight[:, None]).T @ x)
+
+
+def _strata(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the classes of several samples, and all of one sample together; which those are: both (count,)."""
+    alone = labels.bincount()[labels] == 1
+    return torch.unique(torch.where(alone, -1, labels), return_inverse=True)[1], alone

@@ -252,7 +252,7 @@ def measure(fake: Tensor, real: Reference, dataset: Dataset, evaluation: Evaluat
         {"value", "stderr", "left_out", "more"}: the Fréchet distance, its standard error, the distances without each
         fold, and the further metrics by name.
     """
-    folds = sample_folds(fake, dataset, evaluation) if evaluation else folds_of(fake)
+    folds = sample_folds(fake, dataset, evaluation, real.class_means) if evaluation else folds_of(fake)
     value, left_out = left_out_distances(folds, real.statistics)
     more: dict[str, float] = {}
     if kinds := measured_metrics(evaluation.metrics if evaluation else (), has_holdout=dataset.held_out is not None):

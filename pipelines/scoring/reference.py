@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from mpdit.data.dataset import Dataset
 from mpdit.errors import input_error
@@ -26,9 +27,11 @@ from mpdit.scoring.frechet import Statistics, floor_slope, folds_of, noise_floor
 from mpdit.scoring.reference_file import file_hash, read_reference
 from pipelines.known_facts import cache_folder
 
-VERSION = 1  # raised when the same data and extractor come to give other statistics
+VERSION = 2  # raised when the same data and extractor come to give other statistics, or more of them
 READ_AT_ONCE = 2000  # images
 FLOOR_IMAGES = 20_000  # at most, from which the noise floor is extrapolated
+
+Measured = tuple[Statistics, float, Tensor]  # the sums, the slope of the noise floor, the classes' means
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +40,15 @@ log = logging.getLogger(__name__)
 class Reference:
     """The statistics that samples are measured against, and the slope of what a perfect model would score.
 
-    count: of the real images; None where a file of others does not tell it.
+    count: of the real images; None where a file of others does not tell it. class_means: the mean features of each
+    class of the data set, (classes, dimensions); of a class without images, of all images.
     """
 
     extractor: Extractor
     statistics: Statistics
     slope: float
     count: int | None
+    class_means: Tensor
 
     def floor(self, samples: int) -> float:
         """The distance that a perfect model would score with that many samples."""
@@ -70,8 +75,8 @@ def reference(dataset: Dataset, extractor: Extractor) -> Reference:
     if cached is None:
         cached = _compute(dataset, extractor)
         _write(path, facts, *cached)
-    sums, slope = cached
-    return Reference(extractor, _moved(sums, extractor), slope, sums.count)
+    sums, slope, means = cached
+    return Reference(extractor, _moved(sums, extractor), slope, sums.count, means)
 
 
 @cache
@@ -92,7 +97,7 @@ def chosen_reference(dataset: Dataset, extractor: Extractor, file: str | None) -
         )
     image = tuple(dataset.pixels(torch.zeros(1, dtype=torch.int64)).shape[1:])
     sums, count = read_reference(Path(path), extractor, image)
-    return Reference(extractor, _moved(sums, extractor), own.slope, count)
+    return Reference(extractor, _moved(sums, extractor), own.slope, count, own.class_means)
 
 
 def _moved(sums: Statistics, extractor: Extractor) -> Statistics:
@@ -100,12 +105,12 @@ def _moved(sums: Statistics, extractor: Extractor) -> Statistics:
     return Statistics(sums.count, sums.total.to(device), sums.products.to(device))
 
 
-def real_index(dataset: Dataset, limit: int) -> torch.Tensor:
+def real_index(dataset: Dataset, limit: int) -> Tensor:
     """All real images, or `limit` drawn at random when there are more: (count,) int64, ascending."""
     return torch.randperm(len(dataset), generator=generator(0, 0, "reference subset"))[:limit].sort().values
 
 
-def real_features(dataset: Dataset, extractor: Extractor, limit: int) -> torch.Tensor:
+def real_features(dataset: Dataset, extractor: Extractor, limit: int) -> Tensor:
     """The features of the images of `real_index`: (count, dimensions) fp32."""
     index = real_index(dataset, limit)
     return torch.cat([extractor.features(dataset.pixels(part)) for part in index.split(READ_AT_ONCE)])
@@ -126,42 +131,62 @@ def _key(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _compute(dataset: Dataset, extractor: Extractor) -> tuple[Statistics, float]:
+def _compute(dataset: Dataset, extractor: Extractor) -> Measured:
     index = torch.arange(len(dataset))
     if len(index) < 8:
         raise input_error(
             f"{dataset.name!r} is too small to measure anything against", given=len(index), allowed="8 images"
         )
-    parts = []
+    parts, by_class = [], torch.zeros(1)
     for chosen in index.split(READ_AT_ONCE):
-        folds = folds_of(extractor.features(dataset.pixels(chosen)))
+        features = extractor.features(dataset.pixels(chosen))
+        folds = folds_of(features)
         parts.append(sum(folds[1:], folds[0]))
-    return sum(parts[1:], parts[0]), floor_slope(real_features(dataset, extractor, FLOOR_IMAGES))
+        if len(parts) == 1:
+            by_class = torch.zeros(max(1, dataset.classes), features.shape[1], dtype=torch.float64)
+        by_class.index_add_(0, _labels(dataset)[chosen], features.double().cpu())
+    sums = sum(parts[1:], parts[0])
+    sizes = _labels(dataset).bincount(minlength=len(by_class))[:, None]
+    means = torch.where(sizes > 0, by_class / sizes.clamp_min(1), sums.mean.cpu())
+    return sums, floor_slope(real_features(dataset, extractor, FLOOR_IMAGES)), means
 
 
-def _write(path: Path, facts: dict[str, Any], sums: Statistics, slope: float) -> None:
+def _labels(dataset: Dataset) -> Tensor:
+    """The class of each image; without classes all are of one: (count,), on the CPU."""
+    return dataset.labels.cpu() if dataset.classes else torch.zeros(len(dataset), dtype=torch.int64)
+
+
+def _write(path: Path, facts: dict[str, Any], sums: Statistics, slope: float, means: Tensor) -> None:
     """Write a file of the cache, completely or not at all; a cache that cannot be written only costs time."""
     header = {"facts": json.dumps(facts), "count": str(sums.count), "slope": repr(slope), "sums": sums.fingerprint}
+    header["class_means"] = _hash(means)
+    tensors = {"total": sums.total.cpu(), "products": sums.products.cpu(), "class_means": means}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"total": sums.total.cpu(), "products": sums.products.cpu()}, partial, metadata=header)
+        save_file(tensors, partial, metadata=header)
         partial.replace(path)
     except (OSError, SafetensorError) as problem:
         partial.unlink(missing_ok=True)
         log.warning("the reference statistics could not be kept in %s: %s", path.parent, problem)
 
 
-def _read(path: Path, facts: dict[str, Any]) -> tuple[Statistics, float] | None:
+def _hash(values: Tensor) -> str:
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
+
+
+def _read(path: Path, facts: dict[str, Any]) -> Measured | None:
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata()
             sums = Statistics(int(header["count"]), file.get_tensor("total"), file.get_tensor("products"))
-        if json.loads(header["facts"]) != facts or header["sums"] != sums.fingerprint:
+            means = file.get_tensor("class_means")
+        found = (json.loads(header["facts"]), header["sums"], header["class_means"])
+        if found != (facts, sums.fingerprint, _hash(means)):
             raise ValueError("its content is not what its name says")
-        return sums, float(header["slope"])
+        return sums, float(header["slope"]), means
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as problem:
         log.warning("%s is not used (%s); it is computed again", path, problem)
         return None

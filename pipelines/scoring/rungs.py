@@ -81,7 +81,8 @@ def _distance(generator: SampleGenerator, dataset: Dataset, evaluation: Evaluati
     try:
         batches = (generator.draw(evaluation, at * SAMPLE_BATCH, part) for at, part in enumerate(labels))
         fake = torch.cat([real.extractor.features(images) for images in batches])
-        value, left_out = left_out_distances(sample_folds(fake, dataset, evaluation), real.statistics)
+        folds = sample_folds(fake, dataset, evaluation, real.class_means)
+        value, left_out = left_out_distances(folds, real.statistics)
     except FloatingPointError:
         return {"value": None, "stderr": None, "left_out": None}
     return {"value": value, "stderr": jackknife_error(left_out), "left_out": left_out}

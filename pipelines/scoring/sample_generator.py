@@ -47,11 +47,16 @@ def _labels(dataset: Dataset, mode: str, seed: int, size: int) -> Tensor:
     return label_sequence(weights, size, seed)
 
 
-def sample_folds(features: Tensor, dataset: Dataset, evaluation: Evaluation) -> list[Statistics]:
-    """Return the statistics of each fold of an evaluation's samples. features: (count, dimensions), of all of them."""
+def sample_folds(features: Tensor, dataset: Dataset, evaluation: Evaluation, class_means: Tensor) -> list[Statistics]:
+    """Return the statistics of each fold of an evaluation's samples.
+
+    Args:
+        features: of all samples, (count, dimensions).
+        class_means: of the real images: (classes, dimensions).
+    """
     if evaluation.classes == "in_turn":
         return folds_of(features)
-    return folds_by_class(features, sample_labels(dataset, evaluation, 0, len(features)))
+    return folds_by_class(features, sample_labels(dataset, evaluation, 0, len(features)), class_means)
 
 
 def identity(values: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """All advice for a sweep, the most useful first."""
 
-from sweeps.advice.registry import ADVICE, MARGIN, Advice, Situation
+from sweeps.advice.registry import ADVICE, MARGIN, RISK, WORSE, Advice, Situation
 
 
 def advise(situation: Situation) -> list[Advice]:
@@ -17,7 +17,10 @@ def advise(situation: Situation) -> list[Advice]:
 def settled(situation: Situation) -> Advice:
     """The advice to stop."""
     answers = "; ".join(answer.text for answer in situation.answers) or "there is one cell"
-    text = f"{answers}. Whatever else is tied with the best is within {MARGIN:.0%} of it in expectation"
+    text = (
+        f"{answers}. Another choice is expected to gain less than {MARGIN:.0%}, "
+        f"and more than {WORSE:.0%} with a probability below {RISK:.0%}"
+    )
     return Advice("settled", None, text, f"mpdit best {situation.name} --export{situation.options}")
 
 

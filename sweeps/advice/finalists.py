@@ -11,6 +11,11 @@ from sweeps.spec.space import SEED
 SUFFIX = "-confirm"
 
 
+def is_of_finalists(situation: Situation) -> bool:
+    """Whether the sweep is of the best points of another one, which were chosen from fewer seeds."""
+    return situation.name.endswith(SUFFIX)
+
+
 def more_seeds(seeds: Sequence[int], count: int) -> list[int]:
     """The seeds, and the smallest others that make them `count`."""
     others = [seed for seed in range(count + max(seeds) + 1) if seed not in seeds]

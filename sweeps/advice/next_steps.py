@@ -36,20 +36,22 @@ def within(advice: list[Advice], seconds: float | None) -> list[Advice]:
     return [one for one in advice if seconds is None or one.cost_seconds is None or one.cost_seconds <= seconds]
 
 
-def next_round(situation: Situation, storage: Storage, seconds: float | None) -> tuple[Advice, Plan] | None:
-    """The first advice that the sweep can follow by itself within these seconds, and the plan that follows it.
-
-    None where nothing is left that would change the answer, or nothing that fits the time.
-    """
-    return first_to_follow(within(priced(situation, storage), seconds), situation)
-
-
 def first_to_follow(advice: Iterable[Advice], situation: Situation) -> tuple[Advice, Plan] | None:
     """The first advice that the sweep can follow by itself, and the plan that follows it; None where there is none."""
     for one in advice:
         if one.kind in GOES_ON and one.settings and (changed := situation.changed(one.settings)):
             return one, changed
     return None
+
+
+def why_it_ends(advice: Iterable[Advice]) -> str:
+    """One line for a sweep that follows no more of this advice within its hours."""
+    for one in advice:
+        if one.kind in GOES_ON and one.settings:
+            return f"not settled within the hours; it would go on with {one.kind}: {one.text}"
+        if one.kind == "unsettled":
+            return one.text
+    return "nothing is left that is worth it"
 
 
 def seconds_left(storage: Storage, hours: float, plan: Plan) -> float:

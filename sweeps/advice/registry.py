@@ -11,6 +11,8 @@ import yaml
 
 from mpdit.errors import InputError
 from mpdit.registry import Registry
+from mpdit.scoring.intervals import StandardError
+from mpdit.scoring.student_t import chance
 from pipelines.yaml_file import Document
 from sweeps.advice.axis_answers import AxisAnswer, axis_answers
 from sweeps.planning.plan import Plan, make_plan
@@ -19,6 +21,8 @@ from sweeps.spec.reading import checked_spec
 from sweeps.storage.events import Event
 
 MARGIN = 0.05  # of the best value: a loss that is expected to be smaller is not worth a training
+WORSE = 0.1  # of the best value: a choice that is worse by more is a wrong one …
+RISK = 0.03  # … which may have this probability (chosen by benchmarks/advice.py)
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Advice:
     """One thing to do next.
 
     Attributes:
-        kind: edge, short, seeds, samples, settled …
+    kind: edge, short, seeds, samples, settled, unsettled …
         axis: the path that it is about, if it is about one.
         text: why, and what it is expected to settle.
         command: does it; it can be pasted as it is.
@@ -92,12 +96,36 @@ class Situation:
         costs = ((rival.cost or 0.0, rival.gap_error or 0.0) for rival in rivals)
         return sum(expected_loss(cost - (self.best.cost or 0.0), error) for cost, error in costs)
 
+    def risk(self, rivals: Iterable[Row]) -> float:
+        """The probability that one of these is better than the best row by more than WORSE: at most their sum."""
+        limit, best = WORSE * abs(self.best.value or 0.0), self.best.cost or 0.0
+        gaps = [
+            ((rival.cost or 0.0) - best, StandardError(rival.gap_error, rival.gap_freedom or math.inf))
+            for rival in rivals
+            if rival.gap_error is not None
+        ]
+        return sum(chance_below(-limit, gap, error) for gap, error in gaps)
+
+    def is_undecided(self, rivals: Sequence[Row], share: float = 1.0) -> bool:
+        """Whether the best row may be a wrong choice: by the expected loss, or by the risk of a large one.
+
+        share: of the loss and of the risk that are taken.
+        """
+        return self.worth(self.loss(rivals) / share) or self.risk(rivals) > share * RISK
+
     def changed(self, settings: Sequence[str]) -> Plan | None:
-        """The plan of the sweep with these settings; None where it cannot be made."""
-        try:
-            return self.planned(settings)
-        except InputError:
-            return None
+        """The plan of the sweep with these settings, made once; None where it cannot be made."""
+        wanted = tuple(settings)
+        if wanted not in self._plans:
+            try:
+                self._plans[wanted] = self.planned(wanted)
+            except InputError:
+                self._plans[wanted] = None
+        return self._plans[wanted]
+
+    @cached_property
+    def _plans(self) -> dict[tuple[str, ...], Plan | None]:
+        return {}
 
     def planned(self, settings: Sequence[str]) -> Plan:
         """The plan of the sweep with these settings. Raises InputError where it cannot be made."""
@@ -136,6 +164,15 @@ def as_settings(changes: Mapping[str, Any]) -> tuple[str, ...]:
 def _inline(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def chance_below(limit: float, gap: float, error: StandardError) -> float:
+    """The probability that a difference is below a limit, where it was measured as `gap`: Student's t."""
+    if error.error <= 0:
+        return float(gap < limit)
+    t = (gap - limit) / error.error
+    beyond = chance(t, error.freedom) / 2
+    return beyond if t > 0 else 1 - beyond
 
 
 def expected_loss(gap: float, error: float) -> float:

@@ -34,7 +34,8 @@ class Row:
     freedom: degrees of freedom of `stderr`; interval: half the 95 % interval that follows. seed_spread: how far
     another training seed was taken to move a value, as a share of it, and seed_spread_from: where that is known from.
     confirmed, confirmed_interval: its value on fresh noise, which did not choose it, and half its 95 % interval.
-    gap_error: the standard error of its difference from the best, if both are scored in full.
+    gap_error, gap_freedom: the standard error of its difference from the best, if both are scored in full, and its
+    degrees of freedom.
     other_code: where trials of the same kinds have different code, whether any of its has not that of the best one.
     """
 
@@ -62,6 +63,7 @@ class Row:
     confirmed: float | None = None
     confirmed_interval: float | None = None
     gap_error: float | None = None
+    gap_freedom: float | None = None
 
     @property
     def kind(self) -> Metric:
@@ -86,7 +88,7 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """As `rank --json` shows it; what only some sweeps have is left out in the others."""
         some = {"values", "pareto", "feasible", "metrics", "seed_spread", "seed_spread_from", "other_code"}
-        some |= {"confirmed", "confirmed_interval", "gap_error"}
+        some |= {"confirmed", "confirmed_interval", "gap_error", "gap_freedom"}
         return {name: value for name, value in vars(self).items() if name not in some or value is not None}
 
 
@@ -374,8 +376,8 @@ def _compared(plan: Plan, found: list[tuple[Row, Measured | None]], by: Metric, 
     for (row, values), between, is_tied in zip(others, differences, tied, strict=True):
         if between:
             text = what_would_tell_apart(between, values.samples, level) if is_tied else None
-            error = between.total.error
-            marked[row.rank] = {"tied_with_best": is_tied, "to_tell_apart": text, "gap_error": error}
+            gap = {"gap_error": between.total.error, "gap_freedom": between.total.freedom}
+            marked[row.rank] = {"tied_with_best": is_tied, "to_tell_apart": text, **gap}
     common: dict[str, Any] = {"seed_spread": spread.share, "seed_spread_from": spread.source} if spread else {}
     return [replace(row, **marked.get(row.rank, {}), **common) for row in rows]
 

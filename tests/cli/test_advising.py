@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from sweeps.planning.confirmation import confirming_cell
 from sweeps.planning.plan import Plan
 from sweeps.spec.reading import read_spec
 from sweeps.storage.layout import Storage
 from tests.cli.conftest import Command, Refused
-from tests.sweeps.conftest import ended, made, plan_of, scored
+from tests.sweeps.conftest import ended, made, plan_of, scored, scored_as
 
 SLOPE = {"optimizer.lr": [0.01, 0.02, 0.04]}
 
@@ -58,6 +59,22 @@ def test_best_rank_and_suggest_say_the_same(mpdit: Command, runs: Path) -> None:
         assert "lr: 0.04, at the end of the axis: a larger one may be better" in shown
         assert text in shown
         assert best["advice"][0]["command"] in shown
+
+
+def test_the_advice_beside_the_best_weights_is_of_the_whole_sweep(mpdit: Command, tmp_path: Path) -> None:
+    """Two tied points of two seeds; the best weights, one training by itself, would seem to be of one seed."""
+    storage, axes = Storage(tmp_path / "runs"), {"model.modulation": ["scale", "shift"], "seed": [0, 1]}
+    plan = plan_of(axes, confirm={"best": 2})
+    ledger, cell = made(storage, plan), confirming_cell(plan, plan.cells[0])
+    for trial, value in enumerate([1.0, 1.2, 1.1, 1.12]):
+        ledger.append(scored(plan, trial, 0, value, stderr=0.01))
+        ledger.append(scored_as(plan, trial, cell, value))
+        ledger.append(ended(plan, trial))
+    asked = ("best", "--storage", tmp_path / "runs", "--json")
+    recipe, weights = (json.loads(mpdit(*asked, *more).stdout) for more in ((), ("--weights",)))
+    assert (recipe["seeds"], weights["seeds"]) == (2, 1)
+    assert weights["advice"] == recipe["advice"]
+    assert "with 2 seeds" in recipe["advice"][0]["text"]
 
 
 def test_what_does_not_fit_the_hours_is_left_out(mpdit: Command, runs: Path) -> None:

@@ -1,34 +1,49 @@
-"""Advice to train the finalists with more seeds, where trainings are tied and a wrong choice would cost much."""
+"""Advice to train the finalists with more seeds, where the best may be a wrong choice."""
 
 from sweeps.advice.finalists import confirming_settings, more_seeds, points
 from sweeps.advice.registry import ADVICE, Advice, AdviceKind, Situation
+from sweeps.results.ranking import Row
 
-FEWEST = 3  # seeds: fewer say little about the spread between them
-MOST_FINALISTS = 4
+FEWEST = 3  # seeds: the best of many single trainings is a lucky one
+MORE = 2  # seeds, where those that there are have not settled it
+MOST = 12  # seeds: what they do not tell apart is said to be unsettled
+MOST_FINALISTS = 6
+LEFT_BEHIND = 0.5  # of the loss and of the risk that are taken: what points that are no finalists may hold
 
 
 def _seeds(situation: Situation) -> list[Advice]:
-    best, spec = situation.best, situation.plan.spec
-    tied = [row for row in points(situation)[1:] if row.tied_with_best]
-    if not situation.worth(situation.loss(tied)):
+    best, spec, rivals = situation.best, situation.plan.spec, points(situation)[1:]
+    finalists = [row for at, row in enumerate(rivals) if _is_finalist(situation, rivals[at:])]
+    if best.seeds >= MOST or not finalists or not (best.seeds < FEWEST or situation.is_undecided(rivals)):
         return []
-    top = min(1 + len(tied), MOST_FINALISTS)
-    count = max(FEWEST, best.seeds + 2)
+    top = min(1 + len(finalists), MOST_FINALISTS)
+    count = min(max(FEWEST, best.seeds + MORE), MOST)
     seeds = more_seeds(spec.seeds, count)
     settings = confirming_settings(situation, top, seeds)
     if situation.changed(settings) is None:
         return []
     text = (
-        f"{len(tied)} other trainings cannot be told from the best with {_seeds_text(best.seeds)}: "
-        f"train the best {top} with {count} ({top * (count - best.seeds)} new trainings)"
+        f"with {_seeds_text(best.seeds)}, {len(finalists)} other training{'s' if len(finalists) > 1 else ''} may be "
+        f"better than the best: train the best {top} with {count} ({top * (count - best.seeds)} new trainings)"
     )
     listed = ",".join(map(str, seeds))
     command = f"mpdit confirm {situation.name} --top {top} --seeds {listed}{situation.options}"
     return [Advice("seeds", None, text, command, settings)]
 
 
+def _is_finalist(situation: Situation, rest: list[Row]) -> bool:
+    """Whether the first of these rows, the best first, must be trained with more seeds for the rest to be left behind.
+
+    Below FEWEST seeds so are all that are tied with the best: the best is expected to fall back.
+    """
+    is_tied = situation.best.seeds < FEWEST and rest[0].tied_with_best
+    return is_tied or situation.is_undecided(rest, LEFT_BEHIND)
+
+
 def _seeds_text(count: int) -> str:
     return f"{count} seeds" if count > 1 else "one seed"
 
 
-ADVICE.register(AdviceKind("seeds", "trainings are tied: train the finalists with more seeds", order=3, of=_seeds))
+ADVICE.register(
+    AdviceKind("seeds", "the best may be a wrong choice: train the finalists with more seeds", order=3, of=_seeds)
+)

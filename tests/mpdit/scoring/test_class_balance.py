@@ -41,7 +41,7 @@ def test_folds_are_of_one_size_and_see_each_class_equally_often(classes: int, co
 @pytest.mark.parametrize(("classes", "count"), [(10, 500), (300, 500), (1000, 250), (1, 50), (600, 601), (49, 50)])
 def test_all_folds_together_are_all_samples(classes: int, count: int) -> None:
     x = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
-    found = folds_by_class(x, label_sequence(torch.ones(classes), count, seed=0))
+    found = folds_by_class(x, label_sequence(torch.ones(classes), count, seed=0), torch.randn(classes, 4))
     whole, joined = frechet.statistics(x), sum(found[1:], found[0])
     assert joined.count == count
     torch.testing.assert_close(joined.total, whole.total)
@@ -50,8 +50,26 @@ def test_all_folds_together_are_all_samples(classes: int, count: int) -> None:
 
 def test_of_one_class_the_folds_are_plain_ones() -> None:
     x, labels = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(200, dtype=torch.int64)
-    for fold, found in enumerate(folds_by_class(x, labels)):
+    for fold, found in enumerate(folds_by_class(x, labels, torch.zeros(1, 4))):
         torch.testing.assert_close(found.products, frechet.statistics(x[fold_numbers(labels) == fold]).products)
+
+
+@pytest.mark.parametrize(("count", "left"), [(250, 0.75), (900, 0.1), (1000, 0.0)])
+def test_classes_that_differ_are_an_error_as_far_as_they_were_not_seen(count: int, left: float) -> None:
+    """Samples that are their class's mean: only which classes were seen varies, with 1 − f of the variance."""
+    means = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = label_sequence(torch.ones(1000), count, seed=0)
+    plain, corrected = (
+        torch.stack([fold.total for fold in folds_by_class(means[labels], labels, known)])
+        for known in (torch.zeros(1000, 4), means)
+    )
+    torch.testing.assert_close(corrected.var(0), left * plain.var(0), rtol=1e-5, atol=1e-9)
+
+
+def test_class_means_matter_only_where_a_class_has_one_sample() -> None:
+    x, labels = torch.randn(2000, 4), label_sequence(torch.ones(1000), 2000, seed=0)
+    one, other = (folds_by_class(x, labels, means) for means in (torch.zeros(1000, 4), torch.randn(1000, 4)))
+    assert all(torch.equal(a.products, b.products) for a, b in zip(one, other, strict=True))
 
 
 def covered(samples: int, plain: bool = False, repetitions: int = 300) -> float:
@@ -64,10 +82,13 @@ def covered(samples: int, plain: bool = False, repetitions: int = 300) -> float:
         noise = torch.Generator().manual_seed(seed)
         return centres[labels] + torch.randn(count, dimensions, generator=noise, dtype=torch.float64), labels
 
-    real, values, errors = frechet.statistics(1.15 * draw(40_000, 999)[0] + 0.1), [], []
+    images, of_class = draw(40_000, 999)
+    means = torch.stack([images[of_class == number].mean(0) for number in range(1000)])
+    real, values, errors = frechet.statistics(1.15 * images + 0.1), [], []
     for seed in range(repetitions):
         x, labels = draw(samples, seed)
-        value, left_out = frechet.left_out_distances(frechet.folds_of(x) if plain else folds_by_class(x, labels), real)
+        folds = frechet.folds_of(x) if plain else folds_by_class(x, labels, 1.15 * means + 0.1)
+        value, left_out = frechet.left_out_distances(folds, real)
         values.append(value)
         errors.append(jackknife_error(left_out))
     return float(np.mean(np.abs(values - np.mean(values)) <= t_critical(FOLDS - 1) * np.array(errors)))

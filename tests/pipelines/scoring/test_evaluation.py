@@ -120,6 +120,14 @@ def test_real_images_score_zero_against_themselves() -> None:
     assert measure(features, against, digits)["value"] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_reference_knows_the_mean_of_each_class() -> None:
+    digits = load_dataset("digits")
+    against = reference(digits, extractor_for(digits, "auto"))
+    features = real_features(digits, against.extractor, limit=10_000)
+    for number, mean in enumerate(against.class_means):
+        torch.testing.assert_close(mean, features[digits.labels == number].double().mean(0))
+
+
 def test_the_floor_falls_as_samples_grow() -> None:
     digits = load_dataset("digits")
     against = reference(digits, extractor_for(digits, "auto"))
@@ -140,7 +148,9 @@ def test_reference_statistics_are_kept_and_neither_stale_nor_damaged_ones_are_us
     path = next((cache_folder() / "references").iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(references, "_compute", None)  # what is kept is not computed again
-        assert computed_anew().statistics.fingerprint == first.statistics.fingerprint
+        kept = computed_anew()
+    assert kept.statistics.fingerprint == first.statistics.fingerprint
+    assert torch.equal(kept.class_means, first.class_means)
 
     sound = path.read_bytes()
     path.write_bytes(sound[:-8] + b"\x01" * 8)  # damaged

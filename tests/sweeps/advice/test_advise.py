@@ -1,5 +1,6 @@
 """Advice on made-up ledgers whose truth is known."""
 
+import dataclasses
 import math
 import random
 from collections.abc import Callable
@@ -8,14 +9,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from mpdit.scoring.intervals import StandardError
+from mpdit.scoring.student_t import chance
 from sweeps.advice.advise import advise
-from sweeps.advice.registry import Advice, Situation
+from sweeps.advice.next_steps import first_to_follow, why_it_ends
+from sweeps.advice.registry import Advice, Situation, chance_below
 from sweeps.planning.plan import Plan
 from sweeps.results.ranking import rank
 from sweeps.storage.events import CellScored, Event, RungScored, RungWidth
 from tests.sweeps.conftest import ended, plan_of, scored
 
 RATES = [0.01, 0.02, 0.04, 0.08]
+SEEDS = [0, 1, 2, 3]
 REPETITIONS = 12
 Distance = Callable[[dict[str, Any]], float]
 
@@ -57,7 +62,7 @@ def first_advice(plan: Plan, distance: Distance, seed: int) -> Advice:
     ],
 )
 def test_a_parabola_is_followed_beyond_an_end_and_left_inside(best: float, kind: str, tried: str | None) -> None:
-    plan = plan_of({"optimizer.lr": RATES, "seed": [0, 1]})
+    plan = plan_of({"optimizer.lr": RATES, "seed": SEEDS})
     found = [first_advice(plan, parabola(best), seed) for seed in range(REPETITIONS)]
     assert sum(advice.kind == kind for advice in found) == REPETITIONS
     if tried:
@@ -95,7 +100,12 @@ def test_a_search_gets_a_wider_range_and_more_points() -> None:
     first = [{"optimizer.lr": rate} for rate in (0.011, 0.02, 0.04, 0.075)]
     plan = plan_of(axes, search={"algorithm": "random", "trials": 4, "first": first})
     found = advise(situation_of(plan, events_of(plan, parabola(0.2))))[0]
-    assert found.settings == ("axes.optimizer.lr={log_uniform: [0.01, 0.16]}", "search.trials=5")
+    assert found.settings[0] == "axes.optimizer.lr={log_uniform: [0.01, 0.16]}"
+    assert found.settings[1].endswith(", {optimizer.lr: 0.16}]")  # where every point is listed, so is the new one
+    assert found.settings[2] == "search.trials=5"
+    plan = plan_of(axes, search={"algorithm": "random", "trials": 6, "first": first})
+    found = advise(situation_of(plan, events_of(plan, parabola(0.2))))[0]
+    assert found.settings == ("axes.optimizer.lr={log_uniform: [0.01, 0.16]}", "search.trials=8")
 
 
 def test_tied_modulations_want_more_seeds_and_settled_ones_do_not() -> None:
@@ -110,8 +120,93 @@ def test_tied_modulations_want_more_seeds_and_settled_ones_do_not() -> None:
         assert [advice.kind for advice in advise(situation_of(plan, events))] == [kind]
 
 
+def test_the_best_of_single_trainings_is_never_settled() -> None:
+    """Of equal points the best of nine single seeds is a lucky one: it and those that are tied get three seeds."""
+    plan = plan_of({"model.modulation": ["scale", "shift", "gate"], "optimizer.lr": [0.02, 0.04, 0.08]})
+    for seed in range(REPETITIONS):
+        found = advise(situation_of(plan, events_of(plan, lambda params: 1.0, random.Random(seed), error=0.13)))
+        assert [advice.kind for advice in found if advice.kind != "edge"] == ["seeds"]
+        assert "name=made-confirm" in found[-1].settings
+        assert "train the best 6 with 3 (12 new trainings)" in found[-1].text
+
+
+@pytest.mark.parametrize(("error", "kinds"), [(0.02, {"settled"}), (0.6, {"unsettled"})])
+def test_what_a_dozen_seeds_do_not_tell_is_unsettled(error: float, kinds: set[str]) -> None:
+    plan = plan_of({"model.modulation": ["scale", "shift"], "seed": list(range(12))})
+    runs = [events_of(plan, lambda params: 1.0, random.Random(seed), error=error) for seed in range(3)]
+    found = [advise(situation_of(plan, events)) for events in runs]
+    assert {advice.kind for each in found for advice in each} == kinds
+    assert found[0][0].command == "mpdit best made --export"
+
+
+def test_finalists_whose_seeds_spread_far_are_unsettled() -> None:
+    """They were chosen from single trainings, as if a seed moved a value by 13 %."""
+    for name, kind in (("made-confirm", "unsettled"), ("made", "settled")):
+        plan = plan_of({"model.modulation": ["scale", "shift"], "seed": [0, 1, 2, 3]}, name=name)
+        values = [0.5, 1.0, 0.6, 1.4, 20.0, 23.0, 40.0, 30.0]
+        events = [scored(plan, at, 0, value, left_out=[value] * 10) for at, value in enumerate(values)]
+        events += [ended(plan, at) for at in range(8)]
+        assert [advice.kind for advice in advise(situation_of(plan, events))] == [kind]
+
+
+def test_the_risk_of_a_rival_is_that_of_students_t() -> None:
+    """A rival that is measured as equal is better by more than 10 % with t's tail beyond 0.1/error."""
+    plan = plan_of({"model.modulation": ["scale", "shift"], "seed": [0, 1, 2]})
+    situation = situation_of(plan, events_of(plan, lambda params: 1.0))
+    best, rival = (dataclasses.replace(situation.best, value=1.0) for _ in range(2))
+    for error, freedom in ((0.1, 4.0), (0.05, math.inf)):
+        made = dataclasses.replace(situation, rows=[best])
+        rows = [dataclasses.replace(rival, gap_error=error, gap_freedom=freedom)]
+        assert made.risk(rows) == pytest.approx(chance(0.1 / error, freedom) / 2)
+        assert made.risk([*rows, *rows]) == pytest.approx(chance(0.1 / error, freedom))
+    assert made.risk([dataclasses.replace(rival, value=5.0, gap_error=0.0)]) == 0
+    assert made.risk([dataclasses.replace(rival, gap_error=None)]) == 0
+    assert chance_below(0.0, -1.0, StandardError(0.5, math.inf)) == pytest.approx(1 - chance(2.0, math.inf) / 2)
+
+
+def test_a_changed_sweep_is_planned_once() -> None:
+    situation = situation_of(plan := plan_of({"optimizer.lr": RATES}), events_of(plan, parabola(0.3)))
+    advice, changed = first_to_follow(advise(situation), situation) or pytest.fail("an edge is followed")
+    assert situation.changed(advice.settings) is changed
+    assert situation.changed(["axes.nothing=[1]"]) is None
+
+
+def test_why_a_sweep_ends() -> None:
+    def one(kind: str, settings: tuple[str, ...] = ()) -> Advice:
+        return Advice(kind, None, "so it is", "mpdit", settings)
+
+    assert why_it_ends([one("seeds", ("axes.seed=[0]",))]).startswith("not settled within the hours")
+    assert why_it_ends([one("short", ("recipe.steps=9",)), one("unsettled")]) == "so it is"
+    assert why_it_ends([one("unfinished"), one("settled")]) == "nothing is left that is worth it"
+
+
+@pytest.mark.parametrize(("training", "gained", "kind"), [(90, 0.02, "edge"), (90, 0.01, None), (1, 0.02, None)])
+def test_an_end_of_a_free_axis_is_told_by_its_gain_for_its_cost(
+    training: float, gained: float, kind: str | None
+) -> None:
+    """One of three widths costs a third of the scoring: 1/30 of a trial that trains for nine tenths of its time."""
+    plan = plan_of({"ema.sigma_rel": [0.05, 0.1, 0.2]})
+    events: list[Event] = [scored(plan, 0, at, 1 + gained * at, left_out=[1.0 + gained * at] * 10) for at in range(3)]
+    events.append(ended(plan, 0, training_seconds=float(training), scoring_seconds=10.0))
+    edges = [advice.axis for advice in advise(situation_of(plan, events)) if advice.kind == "edge"]
+    assert edges == (["ema.sigma_rel"] if kind else [])
+
+
+def test_finalists_at_an_end_get_the_best_of_them_with_the_next_value() -> None:
+    axes = {"model.modulation": ["scale", "shift"], "optimizer.lr": RATES, "seed": [0, 1, 2]}
+    first = [{"model.modulation": m, "optimizer.lr": r} for m, r in (("shift", 0.08), ("scale", 0.04))]
+    plan = plan_of(axes, search={"algorithm": "random", "trials": 2, "first": first})
+    situation = situation_of(plan, events_of(plan, parabola(0.16)))
+    found = next(advice for advice in advise(situation) if advice.axis == "optimizer.lr")
+    assert "try 0.16 too (3 new trainings)" in found.text
+    changed = situation.changed(found.settings)
+    assert changed
+    new = [trial.params for trial in changed.trials if trial.id not in {known.id for known in plan.trials}]
+    assert {(params["model.modulation"], params["optimizer.lr"]) for params in new} == {("shift", 0.16)}
+
+
 def test_far_above_the_noise_floor_means_train_longer() -> None:
-    plan = plan_of({"optimizer.lr": RATES, "seed": [0, 1]})
+    plan = plan_of({"optimizer.lr": RATES, "seed": SEEDS})
     near, far = (advise(situation_of(plan, events_of(plan, lambda p, t=t: t * parabola(0.028)(p)))) for t in (1, 20))  # type: ignore[misc]
     assert [advice.kind for advice in near] == ["settled"]  # the made-up noise floor is 0.2
     assert [advice.kind for advice in far] == ["short"]
@@ -121,10 +216,10 @@ def test_far_above_the_noise_floor_means_train_longer() -> None:
 @pytest.mark.parametrize(("at_half", "kind"), [(2.5, "short"), (1.55, "settled")])
 def test_a_distance_that_still_falls_means_train_longer(at_half: float, kind: str) -> None:
     """The rung is scored with 250 samples: its bias, 0.2·(2000·m/(2000 + m))/250 more or less, is taken out."""
-    plan = plan_of({"model.modulation": ["scale"], "optimizer.lr": [0.01, 0.02, 0.04]})
+    plan = plan_of({"model.modulation": ["scale"], "optimizer.lr": [0.01, 0.02, 0.04], "seed": [0, 1, 2]})
     events = events_of(plan, parabola(0.02))
     events = [replace(e, provenance={"reference_count": 2000}) if isinstance(e, CellScored) else e for e in events]
-    rung = RungScored(plan.trials[1].id, 300, 0.5, 250, [RungWidth(0.1, at_half)])
+    rung = RungScored(plan.trials[3].id, 300, 0.5, 250, [RungWidth(0.1, at_half)])
     assert [advice.kind for advice in advise(situation_of(plan, [*events, rung]))] == [kind]
 
 
