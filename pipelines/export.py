@@ -74,6 +74,15 @@ def _images(count: int | None) -> str:
     return "an unknown number" if count is None else f"{count:,}"
 
 
+def _guided_by(facts: dict[str, Any]) -> str:
+    """What of a cell's provenance names its guide, as text."""
+    if "guide" not in facts:
+        return ""
+    guide = facts["guide"]
+    weights = f"at σ_rel = {guide['sigma_rel']} and step {guide['step']}" if guide["sigma_rel"] else "as they ended"
+    return f" by the weights of its own training {weights}, which are not in this bundle"
+
+
 def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:
     p, facts = result["params"], result["provenance"]
     model, runtime = recipe["model"], recipe["runtime"]
@@ -107,7 +116,7 @@ chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}{chan
 
 How it was measured: {p["evaluation.samples"]:,} samples, {classes}, sampler `{p["evaluation.sampler"]}` with \
 {p["evaluation.steps"]} steps (NFE {facts["nfe"]}), guidance scale {p["evaluation.guidance"]} \
-({p.get("evaluation.guidance_rule", "cfg")}), noise seed \
+({p.get("evaluation.guidance_rule", "cfg")}){_guided_by(facts)}, noise seed \
 {p["evaluation.seed"]}; weights averaged at σ_rel = {p["ema.sigma_rel"]} (post-hoc EMA; 0 would be the raw weights); \
 features of the `{facts["extractor"]}`{classifier} ({facts["extractor_weights"][:19]}…) against the statistics \
 of {_images(facts["reference_count"])} real images \

@@ -11,18 +11,23 @@ CFG = Cfg()
 
 @dataclass(frozen=True)
 class Guidance:
-    """Guidance: its scale, the noise levels (σ low, σ high) that are guided, None for all, and its rule.
+    """Guidance: its scale, the noise levels that are guided, its rule, and what the guiding network is asked.
 
-    A scale of 1 is no guidance. The interval is that of arXiv 2404.07724.
+    Attributes:
+        scale: 1 is no guidance.
+        interval: σ low < σ ≤ σ high are guided, None: all. Eq. 5 of arXiv 2404.07724.
+        rule: how the two predictions become one.
+        empty_label: whether the guiding network is asked without the class; else with it (autoguidance).
     """
 
     scale: float = 1.0
     interval: tuple[float, float] | None = None
     rule: GuidanceRule = CFG
+    empty_label: bool = True
 
     def acts_at(self, sigma: float) -> bool:
-        """Whether the unconditional network is evaluated too at this level."""
-        return self.scale != 1 and (self.interval is None or self.interval[0] <= sigma <= self.interval[1])
+        """Whether the steps that start at this level are guided: there two predictions are made instead of one."""
+        return self.scale != 1 and (self.interval is None or self.interval[0] < sigma <= self.interval[1])
 
 
 @dataclass(frozen=True)
@@ -36,5 +41,5 @@ class SamplingOptions:
 
 def evaluations(options: SamplingOptions, sigmas: list[float]) -> int:
     """Count the network evaluations (NFE) for one image. sigmas: the sampler's levels, one more than its steps."""
-    levels = options.sampler.evaluated_sigmas(sigmas)
-    return sum(2 if options.guidance.acts_at(sigma) else 1 for sigma in levels)
+    starts = options.sampler.starts_of_evaluations(sigmas)
+    return sum(2 if options.guidance.acts_at(sigma) else 1 for sigma in starts)

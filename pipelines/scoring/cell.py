@@ -16,7 +16,7 @@ from mpdit.errors import input_error
 from mpdit.schedules import edm_levels
 from mpdit.scoring.intervals import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
-from pipelines.recipe import Ema
+from pipelines.recipe import Ema, SigmaRel
 from pipelines.scoring.metrics.registry import METRICS, TOGETHER, measurable
 from pipelines.settings import POST_HOC, KindNames, OneOf, Settings
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
 SIGMA_RELS_AT_A_RUNG = 3
-REFERENCE = "evaluation.reference"
+REFERENCE, INTERVAL = "evaluation.reference", "evaluation.guidance_interval"
 
 
 def _known_metrics(names: list[str]) -> list[str]:
@@ -51,6 +51,40 @@ def _file_hash(path: str) -> str:
     return file_hash(Path(path))
 
 
+class Guide(Settings):
+    """The network that makes guidance's second prediction: another average of the same run (arXiv 2406.02507).
+
+    step: of its snapshot, the nearest that is kept: a share of the run up to 1, a step of its training above.
+    sigma_rel: its EMA width, relative to its own step; null: the cell's. labels: whether it is asked with the class or
+    without one; null: kept where it differs in step or width, empty where not, which is classifier-free guidance.
+    """
+
+    step: float | int = 1.0
+    sigma_rel: SigmaRel | None = None
+    labels: Literal["kept", "empty"] | None = None
+
+    @field_validator("step")
+    @classmethod
+    def _share_or_step(cls, step: float) -> float:
+        if step <= 0 or (step > 1 and step % 1):
+            raise input_error(
+                "a guide's step is a share of its run, or a step of it",
+                given=f"step: {step}",
+                allowed="0.0625, a sixteenth of the run; 1, its end; a whole number above 1, that step",
+            )
+        return float(step) if step <= 1 else int(step)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the guide has the weights of the network that it guides."""
+        return self.step == 1 and self.sigma_rel is None
+
+    @property
+    def empty_label(self) -> bool:
+        """Whether it is asked without the class."""
+        return self.labels == "empty" or (self.labels is None and self.is_own)
+
+
 class Evaluation(Settings):
     """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides.
 
@@ -63,7 +97,8 @@ class Evaluation(Settings):
     steps: Annotated[int, POST_HOC] = Field(12, ge=1)
     guidance: Annotated[float, POST_HOC] = Field(1.0, ge=0)
     guidance_rule: Annotated[Any, OneOf(GUIDANCE_RULES, "cfg"), POST_HOC] = Cfg()
-    guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
+    guidance_interval: Annotated[tuple[float, float] | None, POST_HOC] = None  # σ low < σ ≤ σ high; null: all levels
+    guide: Annotated[Guide, POST_HOC] = Guide()
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
@@ -86,6 +121,18 @@ class Evaluation(Settings):
         return (float(value[0]), float(value[1]))
 
     @property
+    def has_guide(self) -> bool:
+        """Whether a second network is evaluated."""
+        return self.guidance != 1 and not self.guide.is_own
+
+    @property
+    def as_drawn(self) -> "Evaluation":
+        """The evaluation without what does not matter to its samples: without guidance, how it would guide."""
+        if self.guidance != 1:
+            return self
+        return self.model_copy(update={"guidance_rule": Cfg(), "guidance_interval": None, "guide": Guide()})
+
+    @property
     def network_evaluations(self) -> int:
         """NFE of one sample, to weigh the work: where guidance has an interval, as on EDM's levels."""
         return evaluations(self.sampling, edm_levels(self.steps))
@@ -97,7 +144,7 @@ class Evaluation(Settings):
     @property
     def sampling(self) -> SamplingOptions:
         """How its samples are drawn."""
-        guidance = Guidance(self.guidance, self.guidance_interval, self.guidance_rule)
+        guidance = Guidance(self.guidance, self.guidance_interval, self.guidance_rule, self.guide.empty_label)
         return SamplingOptions(self.sampler, self.steps, guidance)
 
 
@@ -111,7 +158,8 @@ class Cell:
     @property
     def params(self) -> dict[str, Any]:
         """Its settings by axis path."""
-        given = self.evaluation.model_dump(mode="json", exclude_none=True)
+        is_guided = self.evaluation.guide != Guide()
+        given = self.evaluation.model_dump(mode="json", exclude_none=True, exclude=None if is_guided else {"guide"})
         return {"ema.sigma_rel": self.sigma_rel, **_by_path(given, "evaluation")}
 
     @property
@@ -131,6 +179,8 @@ def cell_key(params: Mapping[str, Any], plugins: Mapping[str, str] | None = None
     changed = {path: value for path, value in given.items() if value != left_out.get(path)}
     if REFERENCE in changed:
         changed[REFERENCE] = str(changed[REFERENCE]).rpartition("@")[2]  # what it holds, not where it is
+    if INTERVAL in changed and str(changed.get("evaluation.sampler")) == "heun":
+        changed["interval"] = "by step"  # before, the second evaluation of a step was decided for itself
     return name_of({"version": IDENTITY_VERSION, "params": changed, "plugins": plugins or {}})
 
 
@@ -149,8 +199,8 @@ def evaluation_of(params: Mapping[str, Any]) -> Evaluation:
             continue
         place = fields
         for parent in parents:
-            if not isinstance(place[parent], dict):
-                place[parent] = {"name": place[parent]}
+            if not isinstance(place.get(parent), dict):
+                place[parent] = {"name": place[parent]} if parent in place else {}
             place = place[parent]
         place[last] = value
     return Evaluation(**fields)

@@ -70,6 +70,8 @@ def score_rung(
         set_weights(denoiser.eval(), ema)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
         generator = SampleGenerator(denoiser, dataset.to_pixels)
+        if evaluation.has_guide:  # which belongs to a finished run: until then the network's own prediction stands
+            generator.load_guide(denoiser)
         result = {"sigma_rel": sigma_rel, **_distance(generator, dataset, evaluation, real)}
         result["magnitude_drift"] = drift if math.isfinite(drift) else None
         results.append(result | {"seconds": round(time.monotonic() - started, 3)})

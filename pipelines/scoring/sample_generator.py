@@ -60,7 +60,7 @@ def identity(values: Tensor) -> Tensor:
 
 
 class SampleGenerator:
-    """Draws samples from a denoiser, which it folds once and, where that is asked for, compiles.
+    """Draws samples from a denoiser and its guide, which it folds once and, where that is asked for, compiles.
 
     to_pixels: decodes what the denoiser gives, as latents.
     """
@@ -68,36 +68,57 @@ class SampleGenerator:
     def __init__(self, denoiser: Denoiser, to_pixels: ToPixels = identity, compiled: bool = False) -> None:
         self.architecture = denoiser.network.architecture
         self.device = next(denoiser.parameters()).device
-        self.denoiser = fold(denoiser)
         self.to_pixels, self.compiled = to_pixels, compiled
+        if compiled and self.device.type != "cpu":
+            torch.compiler.reset()  # graphs of another model that this process has sampled
+        self.denoiser = self._prepared(denoiser)
         self.weights = fingerprint(denoiser)
+        self.guide: Denoiser | None = None
+        self.guide_weights: str | None = None
+        self._loaded_guide: Denoiser | None = None  # also where it does not guide now: compiled code stays valid
         self.seconds_per_sample: list[float] = []  # of each batch drawn
-        if compiled:
-            self._compile()
 
     def load(self, denoiser: Denoiser) -> None:
         """Take over the weights of a denoiser of the same architecture; compiled code stays valid."""
         refold(self.denoiser, denoiser)
         self.weights = fingerprint(denoiser)
 
+    def load_guide(self, guide: Denoiser | None) -> None:
+        """Take over the weights of the denoiser that guides from now on; None: the denoiser guides itself."""
+        self.guide = self.guide_weights = None
+        if guide is None:
+            return
+        if self._loaded_guide is None:
+            self._loaded_guide = self._prepared(guide)
+        else:
+            refold(self._loaded_guide, guide)
+        self.guide, self.guide_weights = self._loaded_guide, fingerprint(guide)
+
+    def _prepared(self, denoiser: Denoiser) -> Denoiser:
+        """Fold a denoiser, and compile its blocks where that is asked for."""
+        folded = fold(denoiser).to(self.device)
+        if self.compiled:
+            self._compile(folded)
+        return folded
+
     @torch.inference_mode()
-    def _compile(self) -> None:
+    def _compile(self, folded: Denoiser) -> None:
         a = self.architecture
         one = torch.zeros(1, a.channels, a.resolution, a.resolution, device=self.device)
-        self.denoiser(one, one.new_ones(1), one.new_zeros(1, dtype=torch.int64))  # sets the folded scales
-        network = self.denoiser.network
+        folded(one, one.new_ones(1), one.new_zeros(1, dtype=torch.int64))  # sets the folded scales
         if self.device.type == "cpu":
-            compile_ahead_of_time(network, cache_folder() / "compiled")
-            return
-        torch.compiler.reset()  # graphs of another model that this process has sampled
-        for block in network.blocks:  # one graph for all of them
-            block.compile(dynamic=False)
+            compile_ahead_of_time(folded.network, cache_folder() / "compiled")
+        else:
+            for block in folded.network.blocks:  # one graph for all of them
+                block.compile(dynamic=False)
 
     def draw(self, evaluation: Evaluation, first: int, labels: Tensor) -> Tensor:
         """Draw the samples first … first + len(labels) − 1 of these classes: uint8 (count, channels, height, width).
 
-        Raises FloatingPointError for samples that are not finite.
+        Raises FloatingPointError for samples that are not finite, ValueError where the evaluation's guide is missing.
         """
+        if evaluation.has_guide and self.guide is None:
+            raise ValueError("the guide is not loaded")
         started = time.monotonic()
         a, count = self.architecture, len(labels)
         shape = torch.Size((a.channels, a.resolution, a.resolution))
@@ -108,7 +129,9 @@ class SampleGenerator:
         noise = draw_noise(first, count, shape, evaluation.seed).to(self.device)
         half = evaluation.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
-            images = sample(self.denoiser, noise, labels.to(self.device), evaluation.sampling, noise_sampler)
+            images = sample(
+                self.denoiser, noise, labels.to(self.device), evaluation.sampling, noise_sampler, guide=self.guide
+            )
         if not images.isfinite().all():
             raise FloatingPointError("the samples are not finite")
         pixels = to_bytes(self.to_pixels(images.float()))

@@ -18,6 +18,7 @@ from pipelines.known_facts import known_fact
 from pipelines.old_identity import known_trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.networks.guidance import check_rule, guide_weights
 from pipelines.training.checkpoint import KEPT
 from pipelines.yaml_file import explained
 from sweeps.spec.model import SweepSpec
@@ -115,7 +116,7 @@ def make_plan(spec: SweepSpec, events: Sequence[Event] = (), known: Iterable[str
             for settings in (spec.recipe, asked)
         )
         cells.append(PlannedCell(Cell(recipe.ema.sigma_rel, evaluation), params))
-    _check_widths(trials, cells)
+    _check_cells(trials, cells)
     return Plan(spec, trials, cells)
 
 
@@ -164,11 +165,28 @@ def _within(owner: type[Recipe] | type[Evaluation], path: str) -> str | None:
     return inner if model is owner else None
 
 
-def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
-    """Raise InputError for an EMA width that the snapshots of some training cannot give."""
+def _check_cells(trials: list[Trial], cells: list[PlannedCell]) -> None:
+    """Raise InputError for guidance that some training cannot have, and for an EMA width that it cannot give."""
+    rules = {planned.cell.evaluation.guidance_rule: planned.cell.evaluation for planned in cells}
+    for recipe in {trial.recipe.objective.name: trial.recipe for trial in trials}.values():
+        for evaluation in rules.values():
+            check_rule(recipe, evaluation)
+    guided = {_guide_of(planned.cell): planned.cell for planned in cells if planned.cell.evaluation.has_guide}
     for steps in {trial.recipe.steps for trial in trials}:
+        for guide, cell in guided.items():
+            known_fact("guide", [steps, *guide], partial(_guide, steps, cell))
         for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
             known_fact("EMA width", [steps, width], partial(_misfit, steps, width))
+
+
+def _guide_of(cell: Cell) -> tuple[float, float]:
+    """What a guide's weights follow from, in a run."""
+    guide = cell.evaluation.guide
+    return guide.step, cell.sigma_rel if guide.sigma_rel is None else guide.sigma_rel
+
+
+def _guide(steps: int, cell: Cell) -> list[float]:
+    return list(guide_weights(cell, snapshot_steps(steps)) or ())
 
 
 def _misfit(steps: int, width: float) -> float:

@@ -49,7 +49,9 @@ def value_at(settings: Settings, path: str) -> Any:
     for name in path.split("."):
         mark = one_of(type(found).model_fields[name]) if isinstance(found, Settings) else None
         found = getattr(found, name, None)
-    return found.name if mark else found
+    if mark:
+        return found.name
+    return list(found) if isinstance(found, tuple) else found
 
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Any:

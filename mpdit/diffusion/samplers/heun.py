@@ -17,15 +17,15 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSample
         d_cur = (x - denoise(x, sigma).denoised) / sigma
         x_next = x + (sigma_next - sigma) * d_cur
         if sigma_next > 0:
-            d_cur = (d_cur + (x_next - denoise(x_next, sigma_next).denoised) / sigma_next) / 2
+            d_cur = (d_cur + (x_next - denoise(x_next, sigma_next, sigma).denoised) / sigma_next) / 2
             x_next = x + (sigma_next - sigma) * d_cur
         x = x_next
     return x
 
 
-def _evaluated_sigmas(sigmas: list[float]) -> list[float]:
-    """Return both ends of every step but the last, whose end is σ = 0."""
-    return sigmas[:-1] + sigmas[1:-1]
+def _starts(sigmas: list[float]) -> list[float]:
+    """Return the start of every step twice, of the last one, whose end is σ = 0, once."""
+    return sigmas[:-1] + sigmas[:-2]
 
 
-SAMPLERS.register(Sampler("heun", "second-order steps, arXiv 2206.00364; NFE = 2·steps − 1", heun, _evaluated_sigmas))
+SAMPLERS.register(Sampler("heun", "second-order steps, arXiv 2206.00364; NFE = 2·steps − 1", heun, _starts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mpdit.registry import Registry
 
@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
     from mpdit.diffusion.denoiser import Estimate
 
-Denoise = Callable[["Tensor", float], "Estimate"]
+
+class Denoise(Protocol):
+    """The network, with its guidance: noisy images and their level to the Estimate of the clean ones.
+
+    step: the level at which the step starts that the evaluation belongs to, so that all its evaluations are guided
+    alike; sigma where it is not given.
+    """
+
+    def __call__(self, x: Tensor, sigma: float, step: float | None = None) -> Estimate: ...
+
+
 NoiseSampler = Callable[[int], "Tensor"]
 
 
@@ -30,19 +40,19 @@ class Sampler:
         name: how an evaluation names it.
         doc: what it is, with its source and its NFE (network evaluations for one image).
         draw: `draw(denoise, x, sigmas, noise_sampler)` returns the images.
-            denoise: `denoise(x, sigma)` gives the Estimate of the clean images.
+            denoise: `denoise(x, sigma)` gives the Estimate of the clean images; see `Denoise`.
             x: noise (batch, channels, height, width) of standard deviation sigmas[0].
             sigmas: (steps + 1,), descending to 0.
             noise_sampler: `noise_sampler(i)` gives the standard normal noise, of x's shape, that step i may add.
                 Samplers of the probability-flow ODE do not call it.
-        evaluated_sigmas: from sigmas to the levels at which the network is evaluated; their number is the NFE
-            without guidance.
+        starts_of_evaluations: from sigmas to the level at which the step of each network evaluation starts; their
+            number is the NFE without guidance.
     """
 
     name: str
     doc: str
     draw: Callable[[Denoise, Tensor, Tensor, NoiseSampler], Tensor]
-    evaluated_sigmas: Callable[[list[float]], list[float]] = once_a_step
+    starts_of_evaluations: Callable[[list[float]], list[float]] = once_a_step
 
 
 SAMPLERS: Registry[Sampler] = Registry("sampler", __package__)
