@@ -38,6 +38,26 @@ def test_every_post_hoc_axis_makes_cells() -> None:
     assert len({planned.cell.key for planned in plan.cells}) == 8
 
 
+def test_the_parts_of_a_guide_are_post_hoc_axes() -> None:
+    axes = {"evaluation.guide.step": [1.0, 0.0625, 40], "evaluation.guide.sigma_rel": [None, 0.13]}
+    plan = plan_of({**axes, "evaluation.guidance_interval": [None, [0.3, 5.0]]}, evaluation={"guidance": 2.0})
+    assert len(plan.trials) == 1
+    assert len({planned.cell.key for planned in plan.cells}) == 12
+    assert plan.cells[0].cell.key == plan_of({"seed": [0]}, evaluation={"guidance": 2.0}).cells[0].cell.key  # all off
+
+
+def test_guidance_that_a_training_cannot_have_is_refused_before_it() -> None:
+    with pytest.raises(InputError, match=r"evaluation\.guide at step .* cannot give the EMA width 0\.28"):
+        plan_of({"evaluation.guide.step": [0.01], "evaluation.guide.sigma_rel": [0.28]}, evaluation={"guidance": 2.0})
+    with pytest.raises(InputError, match="the guide's step comes after the end of its run"):
+        plan_of({"steps": [600, 100], "evaluation.guide.step": [200]}, evaluation={"guidance": 2.0})
+    with pytest.raises(InputError, match="raw weights are kept of a run's last step only"):
+        plan_of({"ema.sigma_rel": [0.1, 0.0], "evaluation.guide.step": [0.1]}, evaluation={"guidance": 2.0})
+    with pytest.raises(InputError, match="'cfg_zero' is defined for the objective flow only"):
+        plan_of({"objective.name": ["flow", "edm"], "evaluation.guidance_rule": ["cfg", "cfg_zero"]})
+    assert plan_of({"evaluation.guidance_rule": ["cfg_zero"]}, recipe={"objective": {"name": "flow"}}).cells
+
+
 def test_a_trial_is_its_recipe() -> None:
     trial = plan_of({"optimizer.lr": [0.005]}).trials[0]
     assert trial.id == trial_id(Recipe.model_validate({"optimizer": {"lr": 0.005}}))
