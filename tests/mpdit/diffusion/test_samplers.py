@@ -9,7 +9,7 @@ from mpdit.diffusion.objectives.edm import Edm
 from mpdit.diffusion.samplers.ddim import ddim
 from mpdit.diffusion.samplers.ddpm import ddpm
 from mpdit.diffusion.samplers.dpmpp_2m import dpmpp_2m
-from mpdit.diffusion.samplers.heun import heun
+from mpdit.diffusion.samplers.heun import Heun
 from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, Sampler
 from mpdit.diffusion.sampling import guided, sample
 from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
@@ -56,7 +56,7 @@ def test_a_sampler_reaches_the_exact_solution_at_its_order(sampler: str, order: 
     assert coarse / fine > 0.6 * 4**order
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpm++2m"])
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpm++2m", "dpm++3m", "ipndm", "unipc"])
 @pytest.mark.parametrize("schedule", [ddpm_schedule, flow_schedule])
 def test_every_schedule_leads_to_the_exact_solution(sampler: str, schedule: object) -> None:
     assert error(sampler, schedule(250)) < 0.03  # type: ignore[operator]
@@ -187,7 +187,7 @@ def test_heun_is_that_of_diffusers(diffusers: object) -> None:
     asked = [level for now, then in steps for level in ((now, then) if then > 0 else (now,))]
     for t, sigma in zip(theirs.timesteps, asked, strict=True):
         z = theirs.step(epsilon(crooked, z, sigma), t, z).prev_sample
-    torch.testing.assert_close(heun(crooked, x, sigmas, no_noise), z, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(Heun().draw(crooked, x, sigmas, no_noise), z, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.names())

@@ -200,14 +200,16 @@ def test_the_settings_of_an_evaluation_are_given_by_path(run: tuple[Path, Recipe
 
 
 def test_a_bundle_has_no_snapshots_for_a_guide(run: tuple[Path, Recipe], tmp_path: Path) -> None:
-    asked = few(guidance=2.0, guide={"step": EARLY})
+    asked = few(guidance=2.0, guide={"step": EARLY}, sampler={"name": "heun", "churn": 2.0})
     result = scored(run, asked)[0]
     bundle = export(run[0], result, tmp_path / "bundle", {"sweep": "s", "trial": "t"})
     with pytest.raises(InputError, match="a bundle, which holds one network and no snapshots"):
         evaluate_run(bundle)
     own = evaluate_run(bundle, settings=["guidance=1"])[0]
-    assert own["value"] == pytest.approx(scored(run, few())[0]["value"])
-    assert "at σ_rel = 0.1 and step 6, which are not in this bundle" in (bundle / "README.md").read_text()
+    assert own["value"] == pytest.approx(scored(run, few(sampler=asked.sampler))[0]["value"])
+    card = (bundle / "README.md").read_text()
+    assert "at σ_rel = 0.1 and step 6, which are not in this bundle" in card
+    assert "sampler `heun, churn 2.0` with 3 steps (NFE 10)" in card
 
 
 def test_cfg_zero_is_for_flows_alone() -> None:
