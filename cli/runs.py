@@ -99,8 +99,9 @@ def sample(
     from pipelines.recipe import Recipe
     from pipelines.scoring.cell import Cell, Evaluation
     from pipelines.scoring.feature_cache import FeatureCache
-    from pipelines.scoring.networks.guidance import check_rule
+    from pipelines.scoring.networks.asked import check_networks
     from pipelines.scoring.networks.guides import Guides
+    from pipelines.scoring.networks.loading import load_networks
     from pipelines.scoring.pictures import write_grid
     from pipelines.scoring.sample_generator import SampleGenerator, SampleGrid, identity
     from pipelines.yaml_file import Document, apply_settings, validate
@@ -113,10 +114,11 @@ def sample(
     known = denoiser.no_class
     chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
     pixels = Recipe.model_validate(recipe).dataset.to_pixels if recipe["data"]["name"] == "latents" else identity
-    check_rule(Recipe.model_validate(recipe), evaluation)
+    asked = Recipe.model_validate(recipe)
+    check_networks(asked, evaluation)
     cell = Cell(recipe["ema"]["sigma_rel"] if ema is None else ema, evaluation)
     generator, guide = SampleGenerator(denoiser, pixels), Guides(folder, [cell]).of(cell)
-    generator.load_guide(guide.denoiser if guide else None)
+    load_networks(generator, evaluation, denoiser, guide.denoiser if guide else None, lambda: asked.dataset)
     facts = {
         **evaluation.model_dump(mode="json"),
         "weights": [generator.weights, generator.guide_weights],

@@ -13,6 +13,10 @@ from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES
 from mpdit.diffusion.samplers.registry import SAMPLERS
 from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
 from mpdit.errors import input_error
+from mpdit.inference.block_choices.all import All
+from mpdit.inference.block_choices.registry import BLOCK_CHOICES
+from mpdit.inference.weight_formats.fp32 import Fp32
+from mpdit.inference.weight_formats.registry import WEIGHT_FORMATS
 from mpdit.schedules import edm_levels
 from mpdit.scoring.intervals import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
@@ -85,6 +89,9 @@ class Guide(Settings):
         return self.labels == "empty" or (self.labels is None and self.is_own)
 
 
+UNSAID = {"guide": Guide(), "blocks": All(), "weights": Fp32()}  # what a cell's parameters leave out
+
+
 class Evaluation(Settings):
     """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides.
 
@@ -99,6 +106,8 @@ class Evaluation(Settings):
     guidance_rule: Annotated[Any, OneOf(GUIDANCE_RULES, "cfg"), POST_HOC] = Cfg()
     guidance_interval: Annotated[tuple[float, float] | None, POST_HOC] = None  # σ low < σ ≤ σ high; null: all levels
     guide: Annotated[Guide, POST_HOC] = Guide()
+    blocks: Annotated[Any, OneOf(BLOCK_CHOICES, "list"), POST_HOC] = All()  # those that are run
+    weights: Annotated[Any, OneOf(WEIGHT_FORMATS, "fp32"), POST_HOC] = Fp32()  # how the blocks' are rounded
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
@@ -158,8 +167,8 @@ class Cell:
     @property
     def params(self) -> dict[str, Any]:
         """Its settings by axis path."""
-        is_guided = self.evaluation.guide != Guide()
-        given = self.evaluation.model_dump(mode="json", exclude_none=True, exclude=None if is_guided else {"guide"})
+        unsaid = {name for name, plain in UNSAID.items() if getattr(self.evaluation, name) == plain}
+        given = self.evaluation.model_dump(mode="json", exclude_none=True, exclude=unsaid)
         return {"ema.sigma_rel": self.sigma_rel, **_by_path(given, "evaluation")}
 
     @property

@@ -31,9 +31,10 @@ from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Cell, Evaluation
 from pipelines.scoring.feature_cache import FeatureCache
 from pipelines.scoring.metrics.registry import Features, measurable, measured_metrics
+from pipelines.scoring.networks.asked import GuideWeights, check_networks
 from pipelines.scoring.networks.ema_widths import by_sigma_rel
-from pipelines.scoring.networks.guidance import GuideWeights, check_rule
 from pipelines.scoring.networks.guides import Guides
+from pipelines.scoring.networks.loading import load_networks
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.ranks import ALONE, Ranks
 from pipelines.scoring.reference import Reference, chosen_reference, extractor_for, real_features, real_index
@@ -64,7 +65,7 @@ def prepare(recipe: Recipe, evaluations: Collection[Evaluation]) -> None:
     """Check before the training that all that an evaluation needs is there. Raises InputError."""
     dataset = recipe.dataset
     for evaluation in evaluations:
-        check_rule(recipe, evaluation)
+        check_networks(recipe, evaluation)
     for asked in {evaluation.extractor: evaluation for evaluation in evaluations}.values():
         extractor = extractor_for(dataset, asked.extractor)
         unfit = [kind for kind in measured_metrics(asked.metrics) if kind.needs_classes and extractor.logits is None]
@@ -178,14 +179,12 @@ def evaluate(
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
         if generator is None:
             generator = SampleGenerator(denoiser, dataset.to_pixels, options.compiled)
-        else:
-            generator.load(denoiser)
         for cell in cells_of_sigma_rel:
             started = time.monotonic()
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
             real = chosen_reference(dataset, extractor, cell.evaluation.reference)
             guide = guides.of(cell)
-            generator.load_guide(guide.denoiser if guide else None)
+            load_networks(generator, cell.evaluation, denoiser, guide.denoiser if guide else None, lambda: dataset)
             cache = FeatureCache(run / SCORES, _facts(cell, generator, real), writing=options.ranks.is_first)
             generator.seconds_per_sample.clear()
             used = plugins(recipe) | plugins(cell.evaluation)
@@ -239,6 +238,7 @@ def _provenance(scoring: CellScoring) -> dict[str, Any]:
         "folds": FOLDS,
         "nfe": scoring.cell.evaluation.nfe(generator.denoiser.objective.noise_schedule),
         **({"plugins": scoring.plugins} if scoring.plugins else {}),
+        **({"blocks_left_out": generator.left_out} if generator.left_out else {}),
         **({"guide": {**scoring.guide._asdict(), "weights": generator.guide_weights}} if scoring.guide else {}),
     }
 

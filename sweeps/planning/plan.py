@@ -18,7 +18,7 @@ from pipelines.known_facts import known_fact
 from pipelines.old_identity import known_trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
-from pipelines.scoring.networks.guidance import check_rule, guide_weights
+from pipelines.scoring.networks.asked import check_networks, guide_weights
 from pipelines.training.checkpoint import KEPT
 from pipelines.yaml_file import explained
 from sweeps.spec.model import SweepSpec
@@ -166,11 +166,11 @@ def _within(owner: type[Recipe] | type[Evaluation], path: str) -> str | None:
 
 
 def _check_cells(trials: list[Trial], cells: list[PlannedCell]) -> None:
-    """Raise InputError for guidance that some training cannot have, and for an EMA width that it cannot give."""
-    rules = {planned.cell.evaluation.guidance_rule: planned.cell.evaluation for planned in cells}
-    for recipe in {trial.recipe.objective.name: trial.recipe for trial in trials}.values():
-        for evaluation in rules.values():
-            check_rule(recipe, evaluation)
+    """Raise InputError for networks that some training cannot have, and for an EMA width that it cannot give."""
+    evaluations = {(e.guidance_rule, e.blocks): e for e in (planned.cell.evaluation for planned in cells)}
+    for recipe in {(r.objective.name, r.model): r for r in (trial.recipe for trial in trials)}.values():
+        for evaluation in evaluations.values():
+            check_networks(recipe, evaluation)
     guided = {_guide_of(planned.cell): planned.cell for planned in cells if planned.cell.evaluation.has_guide}
     for steps in {trial.recipe.steps for trial in trials}:
         for guide, cell in guided.items():

@@ -9,8 +9,8 @@ from mpdit.errors import input_error
 from mpdit.run_folder import EMA, RAW_WEIGHTS, is_bundle, read_weights
 from mpdit.training.ema import stored_steps
 from pipelines.scoring.cell import Cell
+from pipelines.scoring.networks.asked import GuideWeights, guide_weights
 from pipelines.scoring.networks.ema_widths import denoisers
-from pipelines.scoring.networks.guidance import GuideWeights, guide_weights
 
 
 class FoundGuide(NamedTuple):

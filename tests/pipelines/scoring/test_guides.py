@@ -16,7 +16,7 @@ from pipelines.export import export
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation, evaluation_of
 from pipelines.scoring.evaluation import ScoringOptions, evaluate
-from pipelines.scoring.networks.guidance import GuideWeights, check_rule, guide_weights
+from pipelines.scoring.networks.asked import GuideWeights, check_networks, guide_weights
 from pipelines.scoring.networks.guides import Guides
 from pipelines.scoring.rungs import score_rung
 from pipelines.scoring.sample_generator import SampleGenerator, fingerprint
@@ -177,7 +177,7 @@ def test_a_compiled_guide_draws_what_the_plain_one_draws(run: tuple[Path, Recipe
 
 
 def test_an_evaluation_whose_guide_was_forgotten_draws_nothing(small_denoiser: Denoiser) -> None:
-    with pytest.raises(ValueError, match="the guide is not loaded"):
+    with pytest.raises(ValueError, match="not this evaluation's"):
         SampleGenerator(small_denoiser).draw(few(guidance=2.0, guide={"step": 0.5}), 0, torch.arange(2))
 
 
@@ -214,9 +214,9 @@ def test_a_bundle_has_no_snapshots_for_a_guide(run: tuple[Path, Recipe], tmp_pat
 
 def test_cfg_zero_is_for_flows_alone() -> None:
     asked = Evaluation(guidance_rule="cfg_zero")
-    check_rule(Recipe.model_validate({"objective": {"name": "flow"}}), asked)
+    check_networks(Recipe.model_validate({"objective": {"name": "flow"}}), asked)
     with pytest.raises(InputError, match="defined for the objective flow only"):
-        check_rule(Recipe(), asked)
+        check_networks(Recipe(), asked)
 
 
 def test_the_interval_of_heun_has_another_key_since_it_is_decided_by_the_step() -> None:

@@ -1,4 +1,4 @@
-"""What a cell's guidance asks of its run, found and checked without its weights."""
+"""What a cell asks of the networks of its run, found and checked without their weights."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,8 +16,20 @@ class GuideWeights(NamedTuple):
     sigma_rel: float
 
 
-def check_rule(recipe: Recipe, evaluation: Evaluation) -> None:
-    """Raise InputError for a guidance rule that is not defined for the recipe's objective."""
+def check_networks(recipe: Recipe, evaluation: Evaluation) -> None:
+    """Raise InputError for a guidance rule that is not the objective's, or blocks that cannot be left out."""
+    _check_rule(recipe, evaluation)
+    depth = recipe.model.shape[0]
+    left_out = evaluation.blocks.left_out(depth, lambda: [0.0] * depth)
+    if left_out and recipe.model.skips:
+        raise input_error(
+            "long skips pair the blocks of a network, so that none can be left out",
+            given=f"evaluation.blocks: {evaluation.blocks.name}, recipe.model.skips: true",
+            hint="evaluation: {blocks: all}",
+        )
+
+
+def _check_rule(recipe: Recipe, evaluation: Evaluation) -> None:
     rule, objective = evaluation.guidance_rule, recipe.objective.name
     if rule.objectives is not None and objective not in rule.objectives:
         raise input_error(
