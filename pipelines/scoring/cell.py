@@ -59,8 +59,9 @@ class Guide(Settings):
     """The network that makes guidance's second prediction: another average of the same run (arXiv 2406.02507).
 
     step: of its snapshot, the nearest that is kept: a share of the run up to 1, a step of its training above.
-    sigma_rel: its EMA width, relative to its own step; null: the cell's. labels: whether it is asked with the class or
-    without one; null: kept where it differs in step or width, empty where not, which is classifier-free guidance.
+    sigma_rel: its EMA width, relative to its own step; null: the cell's at the end of the run, before it the wider
+    tracked one, which every snapshot has. labels: whether it is asked with the class or without one; null: kept where
+    step or width is another, empty where neither is, which is classifier-free guidance.
     """
 
     step: float | int = 1.0

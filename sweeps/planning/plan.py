@@ -109,15 +109,17 @@ def make_plan(spec: SweepSpec, events: Sequence[Event] = (), known: Iterable[str
     """
     ids = {*known, *(event.trial for event in events if event.trial)}
     found = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point, ids)}
-    trials, cells, asked = list(found.values()), list[PlannedCell](), _evaluation(spec, events)
+    trials, cells, asked = list(found.values()), dict[str, PlannedCell](), _evaluation(spec, events)
     for params in _combinations(spec, spec.post_hoc_axes):
         recipe, evaluation = (
             with_values(settings, {inner: params[path] for path in params if (inner := _within(type(settings), path))})
             for settings in (spec.recipe, asked)
         )
-        cells.append(PlannedCell(Cell(recipe.ema.sigma_rel, evaluation), params))
-    _check_cells(trials, cells)
-    return Plan(spec, trials, cells)
+        width = recipe.ema.sigma_rel
+        cells.setdefault(Cell(width, evaluation.as_drawn).key, PlannedCell(Cell(width, evaluation), params))
+    planned = list(cells.values())  # what draws the same samples is one cell: without guidance, guides do not differ
+    _check_cells(trials, planned)
+    return Plan(spec, trials, planned)
 
 
 def _evaluation(spec: SweepSpec, events: Iterable[Event]) -> Evaluation:
@@ -179,10 +181,10 @@ def _check_cells(trials: list[Trial], cells: list[PlannedCell]) -> None:
             known_fact("EMA width", [steps, width], partial(_misfit, steps, width))
 
 
-def _guide_of(cell: Cell) -> tuple[float, float]:
+def _guide_of(cell: Cell) -> tuple[float, float | None]:
     """What a guide's weights follow from, in a run."""
     guide = cell.evaluation.guide
-    return guide.step, cell.sigma_rel if guide.sigma_rel is None else guide.sigma_rel
+    return guide.step, guide.sigma_rel
 
 
 def _guide(steps: int, cell: Cell) -> list[float]:

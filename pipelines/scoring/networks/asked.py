@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mpdit.errors import InputError, input_error
-from mpdit.training.ema import fit_snapshots
+from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
 
@@ -56,7 +56,9 @@ def guide_weights(cell: Cell, snapshots: Sequence[int]) -> GuideWeights | None:
             allowed=f"up to {last}, or a share of it, as 0.0625",
         )
     step = min(snapshots, key=lambda kept: abs(kept - wanted))
-    sigma_rel = cell.sigma_rel if guide.sigma_rel is None else guide.sigma_rel
+    sigma_rel = guide.sigma_rel
+    if sigma_rel is None:
+        sigma_rel = cell.sigma_rel if guide.step == 1 else TRACKED_SIGMA_RELS[-1]
     if sigma_rel == 0 and step < last:
         raise input_error(
             "raw weights are kept of a run's last step only, and its guide is an earlier one",

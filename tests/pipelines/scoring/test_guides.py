@@ -97,6 +97,8 @@ def test_a_step_snaps_to_a_kept_one() -> None:
     assert guide_weights(guided_cell(step=0.25), kept) == GuideWeights(40, 0.1)
     assert guide_weights(guided_cell(step=0.3, sigma_rel=0.05), kept) == GuideWeights(40, 0.05)
     assert guide_weights(guided_cell(step=79), kept) == GuideWeights(80, 0.1)
+    assert guide_weights(guided_cell(width=0.03, step=0.25), kept) == GuideWeights(40, 0.1)
+    assert guide_weights(guided_cell(width=0.03, labels="empty", step=1), kept) is None
     assert guide_weights(guided_cell(sigma_rel=0.0), kept) == GuideWeights(160, 0.0)
     assert guide_weights(guided_cell(labels="kept"), kept) is None
     assert guide_weights(Cell(0.1, Evaluation.model_validate({"guide": {"step": 0.25}})), kept) is None  # no guidance
@@ -107,7 +109,6 @@ def test_a_step_snaps_to_a_kept_one() -> None:
     [
         (guided_cell(step=161), "comes after the end"),
         (guided_cell(step=0.25, sigma_rel=0.0), "raw weights are kept of a run's last step only"),
-        (guided_cell(width=0.0, step=0.25), "raw weights are kept of a run's last step only"),
         (guided_cell(step=0.01, sigma_rel=0.28), "evaluation.guide at step 10: the snapshots of 10 steps cannot give"),
     ],
 )
