@@ -62,6 +62,6 @@ def sample(  # noqa: PLR0913  (the guide is named)
     Returns:
         Training values of noise's shape; pixels lie about −1 … 1.
     """
-    sigmas = denoiser.objective.noise_schedule(options.steps)
+    sigmas = torch.tensor(options.levels(lambda steps: denoiser.objective.noise_schedule(steps).tolist()))
     denoise = guided(denoiser, labels, options.guidance, guide)
     return options.sampler.draw(denoise, noise * sigmas[0], sigmas, noise_sampler)

@@ -1,12 +1,15 @@
 """How samples are drawn, in plain values, and how many network evaluations that takes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpdit.diffusion.guidance_rules.cfg import Cfg
 from mpdit.diffusion.guidance_rules.registry import GuidanceRule
 from mpdit.diffusion.samplers.registry import Sampler
+from mpdit.diffusion.sampling_schedules.default import Default
+from mpdit.diffusion.sampling_schedules.registry import SamplingSchedule
 
-CFG = Cfg()
+CFG, OWN = Cfg(), Default()
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,16 @@ class Guidance:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How samples are drawn: the sampler, its steps, and the guidance."""
+    """How samples are drawn: the sampler, its steps, the guidance, and the noise levels of the steps."""
 
     sampler: Sampler
     steps: int
     guidance: Guidance = Guidance()
+    schedule: SamplingSchedule = OWN
+
+    def levels(self, own: Callable[[int], list[float]]) -> list[float]:
+        """The sampler's levels, one more than its steps. own: those of the model's objective."""
+        return self.schedule.levels(self.steps, own)
 
 
 def evaluations(options: SamplingOptions, sigmas: list[float]) -> int:

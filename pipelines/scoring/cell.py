@@ -12,6 +12,9 @@ from mpdit.diffusion.guidance_rules.cfg import Cfg
 from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES
 from mpdit.diffusion.samplers.registry import SAMPLERS
 from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
+from mpdit.diffusion.sampling_schedules.default import Default
+from mpdit.diffusion.sampling_schedules.listed import Listed
+from mpdit.diffusion.sampling_schedules.registry import SAMPLING_SCHEDULES
 from mpdit.errors import input_error
 from mpdit.inference.block_choices.all import All
 from mpdit.inference.block_choices.registry import BLOCK_CHOICES
@@ -71,13 +74,13 @@ class Guide(Settings):
     @field_validator("step")
     @classmethod
     def _share_or_step(cls, step: float) -> float:
-        if step <= 0 or (step > 1 and step % 1):
+        if step <= 0 or (step > 1 and not isinstance(step, int)):
             raise input_error(
                 "a guide's step is a share of its run, or a step of it",
                 given=f"step: {step}",
                 allowed="0.0625, a sixteenth of the run; 1, its end; a whole number above 1, that step",
             )
-        return float(step) if step <= 1 else int(step)
+        return float(step) if step <= 1 else step
 
     @property
     def is_own(self) -> bool:
@@ -90,7 +93,8 @@ class Guide(Settings):
         return self.labels == "empty" or (self.labels is None and self.is_own)
 
 
-UNSAID = {"guide": Guide(), "blocks": All(), "weights": Fp32()}  # what a cell's parameters leave out
+# what a cell's parameters leave out where nothing is set
+UNSAID = {"schedule": Default(), "guide": Guide(), "blocks": All(), "weights": Fp32()}
 
 
 class Evaluation(Settings):
@@ -103,6 +107,7 @@ class Evaluation(Settings):
     samples: int = Field(2000, ge=FOLDS)
     sampler: Annotated[Any, OneOf(SAMPLERS, "dpm++2m"), POST_HOC] = SAMPLERS["dpm++2m"]
     steps: Annotated[int, POST_HOC] = Field(12, ge=1)
+    schedule: Annotated[Any, OneOf(SAMPLING_SCHEDULES, "list"), POST_HOC] = Default()
     guidance: Annotated[float, POST_HOC] = Field(1.0, ge=0)
     guidance_rule: Annotated[Any, OneOf(GUIDANCE_RULES, "cfg"), POST_HOC] = Cfg()
     guidance_interval: Annotated[tuple[float, float] | None, POST_HOC] = None  # σ low < σ ≤ σ high; null: all levels
@@ -137,25 +142,28 @@ class Evaluation(Settings):
 
     @property
     def as_drawn(self) -> "Evaluation":
-        """The evaluation without what does not matter to its samples: without guidance, how it would guide."""
-        if self.guidance != 1:
-            return self
-        return self.model_copy(update={"guidance_rule": Cfg(), "guidance_interval": None, "guide": Guide()})
+        """The evaluation without what does not matter to its samples: how it would guide, where it does not."""
+        unused: dict[str, Any] = {}
+        if self.guidance == 1:
+            unused |= {"guidance_rule": Cfg(), "guidance_interval": None, "guide": Guide()}
+        if isinstance(self.schedule, Listed):
+            unused["steps"] = len(self.schedule.sigmas)
+        return self.model_copy(update=unused) if unused else self
 
     @property
     def network_evaluations(self) -> int:
         """NFE of one sample, to weigh the work: where guidance has an interval, as on EDM's levels."""
-        return evaluations(self.sampling, edm_levels(self.steps))
+        return evaluations(self.sampling, self.sampling.levels(edm_levels))
 
     def nfe(self, noise_schedule: "Callable[[int], Tensor]") -> int:
         """NFE of one sample on an objective's levels."""
-        return evaluations(self.sampling, noise_schedule(self.steps).tolist())
+        return evaluations(self.sampling, self.sampling.levels(lambda steps: noise_schedule(steps).tolist()))
 
     @property
     def sampling(self) -> SamplingOptions:
         """How its samples are drawn."""
         guidance = Guidance(self.guidance, self.guidance_interval, self.guidance_rule, self.guide.empty_label)
-        return SamplingOptions(self.sampler, self.steps, guidance)
+        return SamplingOptions(self.sampler, self.steps, guidance, self.schedule)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ SETTINGS = (  # registries whose kinds a sweep file names, with their settings
     "mpdit.model.modulation.registry:MODULATIONS",
     "mpdit.diffusion.objectives.registry:OBJECTIVES",
     "mpdit.diffusion.guidance_rules.registry:GUIDANCE_RULES",
+    "mpdit.diffusion.sampling_schedules.registry:SAMPLING_SCHEDULES",
     "mpdit.inference.block_choices.registry:BLOCK_CHOICES",
     "mpdit.inference.weight_formats.registry:WEIGHT_FORMATS",
     "mpdit.diffusion.samplers.registry:SAMPLERS",

@@ -76,7 +76,7 @@ def test_the_label_is_empty_only_where_the_network_guides_itself() -> None:
     assert found == [False, False, True, False, True]
 
 
-@pytest.mark.parametrize("step", [0, -0.5, 1.5, 37.2])
+@pytest.mark.parametrize("step", [0, -0.5, 1.5, 37.2, 4.0])
 def test_a_step_that_is_neither_a_share_nor_a_step_is_refused(step: float) -> None:
     with pytest.raises(InputError, match="a share of its run, or a step of it"):
         validate(Evaluation, Document({"guide": {"step": step}}, "sweep.yaml"))
