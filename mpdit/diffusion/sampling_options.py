@@ -18,7 +18,7 @@ class Guidance:
 
     Attributes:
         scale: 1 is no guidance.
-        interval: σ low < σ ≤ σ high are guided, None: all. Eq. 5 of arXiv 2404.07724.
+        interval: σ low < σ ≤ σ high are guided, None: all. arXiv 2404.07724.
         rule: how the two predictions become one.
         empty_label: whether the guiding network is asked without the class; else with it (autoguidance).
     """

@@ -18,7 +18,7 @@ from mpdit.training.magnitude import eager, probe
 def block_influences(denoiser: Denoiser, dataset: Dataset) -> list[float]:
     """Measure 1 − cos(token before, token after) of each block, the mean over tokens of a fixed batch: 0 does nothing.
 
-    Eq. 1 of arXiv 2403.03853. The batch is that of `activation_magnitudes`.
+    The block influence of arXiv 2403.03853. The batch is that of `activation_magnitudes`.
     """
     found: list[float] = []
 

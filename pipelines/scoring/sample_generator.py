@@ -138,7 +138,7 @@ class SampleGenerator:
 
         noise = draw_noise(first, count, shape, evaluation.seed).to(self.device)
         half = evaluation.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext(), self._without_blocks():
+        with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext(), self.without_left_out():
             images = sample(
                 self.denoiser, noise, labels.to(self.device), evaluation.sampling, noise_sampler, guide=self.guide
             )
@@ -149,7 +149,8 @@ class SampleGenerator:
         return pixels
 
     @contextmanager
-    def _without_blocks(self) -> Iterator[None]:
+    def without_left_out(self) -> Iterator[None]:
+        """While open, the networks are run without the blocks that are left out."""
         with ExitStack() as left_out:
             for folded in filter(None, (self.denoiser, self.guide)):
                 left_out.enter_context(without_blocks(folded.network, self.left_out))

@@ -18,7 +18,7 @@ ORDER = 3
 def dpmpp_3m(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSampler) -> Tensor:
     """Integrate the polynomial in λ = −ln σ through the last three predictions; the last step is of first order.
 
-    §4 and appendix B of arXiv 2211.01095 with the second derivative in full, which the published code takes half of, so
+    The multistep method of arXiv 2211.01095 with the second derivative in full: the published code takes half of it, so
     that its order is two.
     """
     history: list[Tensor] = []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Ipndm:
     """Extrapolate the slopes (x − D)/σ of the last steps through the next one, with the weights of unequal steps.
 
-    §3.2 of arXiv 2204.13902 has the weights of equal steps in iPNDM, and these in tAB-DEIS. history: slopes used.
+    arXiv 2204.13902, where iPNDM has the weights of equal steps, and tAB-DEIS these. history: slopes used.
     """
 
     name: ClassVar[str] = "ipndm"

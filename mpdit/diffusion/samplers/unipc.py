@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Unipc:
     """Predict with the last `order` predictions; once the network has seen the new state, do the step again with it.
 
-    Algorithms 5 to 8 of arXiv 2302.04867 in λ = −ln σ for the denoised image, where every system is solved, also those
-    of one unknown, of which the published code takes one half. The last step is of first order.
+    arXiv 2302.04867 in λ = −ln σ for the denoised image, where every system is solved, also those of one unknown, for
+    which the published code takes one half. The last step is of first order.
     """
 
     name: ClassVar[str] = "unipc"

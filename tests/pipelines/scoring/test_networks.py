@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
 
 
 def few(**settings: Any) -> Evaluation:
-    return Evaluation.model_validate({"samples": 20, "steps": 3, **settings})
+    return Evaluation.model_validate({"samples": 12, "steps": 2, **settings})
 
 
 def scored(run: tuple[Path, Recipe], cells: list[Cell]) -> list[dict[str, Any]]:
@@ -57,9 +57,10 @@ def test_off_changes_no_key_and_what_is_on_is_read_back() -> None:
 
 
 def test_cells_of_other_networks_are_scored_alike_together_and_alone(run: tuple[Path, Recipe]) -> None:
-    cells = [Cell(width, few(**changes)) for changes in CHANGES[2:] for width in (0.1, 0.05)]
+    changes = [CHANGES[at] for at in (0, 2, 5, 8)]
+    cells = [Cell(width, few(**change)) for change in changes for width in (0.1, 0.05)]
     together = {found["cell"]: found for found in scored(run, cells)}
-    for cell in (cells[1], cells[4], cells[-2]):
+    for cell in (cells[3], cells[-2]):
         assert scored(run, [cell])[0]["value"] == together[cell.key]["value"]
     assert len({found["value"] for found in together.values()}) == len(cells)
     weights = {found["provenance"]["weights"] for found in together.values()}
@@ -69,7 +70,7 @@ def test_cells_of_other_networks_are_scored_alike_together_and_alone(run: tuple[
 
 
 def test_a_rung_is_scored_with_the_network_that_the_evaluation_asks_for(run: tuple[Path, Recipe]) -> None:
-    values = [score_rung(*run, 6, [0.1], few(**changes))[0]["value"] for changes in ({}, CHANGES[3], CHANGES[6])]
+    values = [score_rung(*run, 6, [0.1], few(**changes))[0]["value"] for changes in ({}, CHANGES[3])]
     assert len(set(values)) == len(values)
     assert values[0] == scored(run, [Cell(0.1, few())])[0]["value"]
 
