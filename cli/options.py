@@ -22,6 +22,10 @@ FAILED, INTERRUPTED = 1, 130  # exit codes
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field of the file; may be repeated.")
 ]
+EvaluationSetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one setting of the evaluation, as guidance=2; repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")]
 SweepArgument = Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; the newest by default.")]

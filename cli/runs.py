@@ -9,6 +9,7 @@ import typer
 
 from cli.options import (
     DEFAULT_STORAGE,
+    EvaluationSetOption,
     InceptionOption,
     JsonOption,
     SetOption,
@@ -53,6 +54,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE.npz", help="Measure against it (ADM's format), not against the data set."),
     ] = None,
+    set_: EvaluationSetOption = None,
     inception_weights: InceptionOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     json_: JsonOption = False,
@@ -68,6 +70,7 @@ def evaluate(
     results = evaluate(
         folder,
         _widths(ema),
+        settings=set_ or [],
         samples=samples,
         extractor=extractor,
         metrics=more,
@@ -84,6 +87,7 @@ def sample(
         str | None, typer.Option(metavar="C,C,…", help="Classes, a column each; all by default.")
     ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Guidance scale; 1 is none.")] = 1.0,
+    set_: EvaluationSetOption = None,
     ema: Annotated[float | None, typer.Option(help="EMA width σ_rel; the recipe's own by default.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Samples of each class.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
@@ -93,19 +97,33 @@ def sample(
     from cli.display.drawing import drawing
     from mpdit import load
     from pipelines.recipe import Recipe
-    from pipelines.scoring.cell import Evaluation
+    from pipelines.scoring.cell import Cell, Evaluation
     from pipelines.scoring.feature_cache import FeatureCache
+    from pipelines.scoring.networks.asked import check_networks
+    from pipelines.scoring.networks.guides import Guides
+    from pipelines.scoring.networks.loading import load_networks
     from pipelines.scoring.pictures import write_grid
     from pipelines.scoring.sample_generator import SampleGenerator, SampleGrid, identity
+    from pipelines.yaml_file import Document, apply_settings, validate
     from sweeps.storage.open_storage import open_storage
 
     folder = open_storage(storage).find_run(run)
+    options = Document({"guidance": guidance, "seed": seed}, "the options")
+    evaluation = validate(Evaluation, apply_settings(options, set_ or []))
     denoiser, recipe = load(folder, ema)
     known = denoiser.no_class
     chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
     pixels = Recipe.model_validate(recipe).dataset.to_pixels if recipe["data"]["name"] == "latents" else identity
-    generator, evaluation = SampleGenerator(denoiser, pixels), Evaluation(guidance=guidance, seed=seed)
-    facts = {**evaluation.model_dump(), "weights": generator.weights, "classes": chosen}
+    asked = Recipe.model_validate(recipe)
+    check_networks(asked, evaluation)
+    cell = Cell(recipe["ema"]["sigma_rel"] if ema is None else ema, evaluation)
+    generator, guide = SampleGenerator(denoiser, pixels), Guides(folder, [cell]).of(cell)
+    load_networks(generator, evaluation, denoiser, guide.denoiser if guide else None, lambda: asked.dataset)
+    facts = {
+        **evaluation.model_dump(mode="json"),
+        "weights": [generator.weights, generator.guide_weights],
+        "classes": chosen,
+    }
     cache = FeatureCache(output.parent / f".{output.name}.unfinished", facts)
     with drawing(rows * len(chosen), "drawing") as drawn:
         images = SampleGrid(evaluation, chosen, rows).draw(generator, cache, drawn)

@@ -40,11 +40,11 @@ def edm_schedule(steps: int) -> Tensor:
     return _down_to_zero((high + ramp * (low - high)) ** RHO)
 
 
-def edm_levels(steps: int) -> list[float]:
+def edm_levels(steps: int, rho: float = RHO, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> list[float]:
     """Return the levels of `edm_schedule` as plain numbers, for who counts a sampler's steps and draws none."""
-    low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     ramp = [i / (steps - 1) for i in range(steps)] if steps > 1 else [0.0]
-    return [*array("f", [(high + at * (low - high)) ** RHO for at in ramp]), 0.0]
+    return [*array("f", [(high + at * (low - high)) ** rho for at in ramp]), 0.0]
 
 
 def ddpm_schedule(steps: int) -> Tensor:

@@ -112,6 +112,7 @@ def evaluate(  # noqa: PLR0913  (public: its options are named)
     run: str | Path,
     widths: Sequence[float] | None = None,
     *,
+    settings: Sequence[str] = (),
     samples: int | None = None,
     extractor: str | None = None,
     metrics: Sequence[str] | None = None,
@@ -120,8 +121,9 @@ def evaluate(  # noqa: PLR0913  (public: its options are named)
 ) -> list[dict[str, Any]]:
     """Score a finished run or a bundle at one or more EMA widths (its own by default); 0 is the raw weights.
 
-    run: its folder. reference: an `.npz` in ADM's format to measure against; by default the data, or what a bundle was
-    measured against. Returns a cell's result for each width. Stopped, the same call continues. Raises InputError.
+    run: its folder. settings: of the evaluation, as `["guidance=2", "guide.step=0.0625"]`. reference: an `.npz` in
+    ADM's format to measure against; by default the data, or what a bundle was measured against. Returns a cell's result
+    for each width. Stopped, the same call continues. Raises InputError.
     """
     folder = Path(run)
     recipe = read_recipe(folder)
@@ -136,7 +138,8 @@ def evaluate(  # noqa: PLR0913  (public: its options are named)
         "reference": None if reference is None else str(Path(reference).resolve()),
     }
     changed = {name: value for name, value in asked.items() if value is not None}
-    evaluation = validate(Evaluation, Document(evaluation.model_dump() | changed, "the options", {}))
+    given = apply_settings(Document(evaluation.model_dump() | changed, "the options", {}), list(settings))
+    evaluation = validate(Evaluation, given)
     prepare(recipe, [evaluation])
     results: list[dict[str, Any]] = []
     cells = [Cell(width, evaluation) for width in ([recipe.ema.sigma_rel] if widths is None else widths)]

@@ -74,6 +74,21 @@ def _images(count: int | None) -> str:
     return "an unknown number" if count is None else f"{count:,}"
 
 
+def _kind(params: dict[str, Any], path: str, default: str = "") -> str:
+    """A kind in a cell's parameters with its settings, as `heun, churn 40`."""
+    settings = [f"{name.rpartition('.')[2]} {value}" for name, value in params.items() if name.startswith(f"{path}.")]
+    return ", ".join([str(params.get(path, default)), *settings])
+
+
+def _guided_by(facts: dict[str, Any]) -> str:
+    """What of a cell's provenance names its guide, as text."""
+    if "guide" not in facts:
+        return ""
+    guide = facts["guide"]
+    weights = f"at σ_rel = {guide['sigma_rel']} and step {guide['step']}" if guide["sigma_rel"] else "as they ended"
+    return f" by the weights of its own training {weights}, which are not in this bundle"
+
+
 def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:
     p, facts = result["params"], result["provenance"]
     model, runtime = recipe["model"], recipe["runtime"]
@@ -105,9 +120,9 @@ chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}{chan
 {seeds}| the same for a perfect model (noise floor) | {result["noise_floor"]:.3f} |
 | magnitude drift (largest \\|ln M\\| over blocks; 0 is kept) | {result["magnitude_drift"]:.3f} |
 
-How it was measured: {p["evaluation.samples"]:,} samples, {classes}, sampler `{p["evaluation.sampler"]}` with \
+How it was measured: {p["evaluation.samples"]:,} samples, {classes}, sampler `{_kind(p, "evaluation.sampler")}` with \
 {p["evaluation.steps"]} steps (NFE {facts["nfe"]}), guidance scale {p["evaluation.guidance"]} \
-({p.get("evaluation.guidance_rule", "cfg")}), noise seed \
+({_kind(p, "evaluation.guidance_rule", "cfg")}){_guided_by(facts)}, noise seed \
 {p["evaluation.seed"]}; weights averaged at σ_rel = {p["ema.sigma_rel"]} (post-hoc EMA; 0 would be the raw weights); \
 features of the `{facts["extractor"]}`{classifier} ({facts["extractor_weights"][:19]}…) against the statistics \
 of {_images(facts["reference_count"])} real images \

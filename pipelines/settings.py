@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
 from pydantic.fields import FieldInfo
@@ -96,7 +96,11 @@ class OneOf:
         given = {key: value for key, value in fields.items() if key != "name"}
         settings = {key: value for key, value in given.items() if not self._is_silent(kind, key, value)}
         check_settings(self.registry, name, {key: value for key, value in settings.items() if key in self.settings()})
-        return kind(**dict(_checked(kind).model_validate(settings))) if isinstance(kind, type) else kind
+        if not isinstance(kind, type):
+            return kind
+        lists = {key for key, hint in get_type_hints(kind).items() if get_origin(hint) is tuple}
+        settings |= {key: tuple(settings[key]) for key in lists if isinstance(settings.get(key), list)}  # as files do
+        return kind(**dict(_checked(kind).model_validate(settings)))
 
     def _is_silent(self, kind: Any, setting: str, value: Any) -> bool:
         """Whether a setting says nothing: null, or another kind's at its default, as older files write them."""

@@ -8,6 +8,9 @@ from mpdit.data.registry import DATASETS
 from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES
 from mpdit.diffusion.objectives.registry import OBJECTIVES
 from mpdit.diffusion.samplers.registry import SAMPLERS
+from mpdit.diffusion.sampling_schedules.registry import SAMPLING_SCHEDULES
+from mpdit.inference.block_choices.registry import BLOCK_CHOICES
+from mpdit.inference.weight_formats.registry import WEIGHT_FORMATS
 from mpdit.model.attention.registry import ATTENTIONS
 from mpdit.model.mlp.registry import MLPS
 from mpdit.model.modulation.registry import MODULATIONS
@@ -35,7 +38,10 @@ REGISTRIES: dict[str, Registry[Any]] = {  # where a file, or a command, names th
     "`recipe.optimizer.schedule`": LR_SCHEDULES,
     "`recipe.data`": DATASETS,
     "`evaluation.sampler`": SAMPLERS,
+    "`evaluation.schedule`": SAMPLING_SCHEDULES,
     "`evaluation.guidance_rule`": GUIDANCE_RULES,
+    "`evaluation.blocks`": BLOCK_CHOICES,
+    "`evaluation.weights`": WEIGHT_FORMATS,
     "`evaluation.extractor`": EXTRACTORS,
     "`objective.metric`, `constraints`, `evaluation.metrics`, `rank --by`": METRICS,
     "`search.algorithm`": SEARCHES,

@@ -13,6 +13,7 @@ from sweeps.planning.continuation import lengths_said
 from sweeps.planning.plan import Estimate, Plan, Trial
 from sweeps.planning.staged_scoring import planned_samples, rounds
 from sweeps.results.ranking import Row
+from sweeps.spec.paths import short_name, value_text
 from sweeps.storage.trial_status import TrialStatus
 
 if TYPE_CHECKING:
@@ -94,11 +95,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def short(axis: str) -> str:
-    """An axis's last name, for a column: `model.modulation` → `modulation`."""
-    return axis.rsplit(".", 1)[-1]
-
-
 def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
     """The ranking; `=` marks what cannot be told from the best, `*` the Pareto front, `!` a broken constraint,
     `~` other code.
@@ -110,7 +106,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
         "",
         "rank",
         "trial",
-        *[short(axis) for axis in shown],
+        *[short_name(axis) for axis in shown],
         metric,
         "±",
         "again",
@@ -125,7 +121,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
             + ("~" if row.other_code else ""),
             "–" if row.value is None else str(row.rank),
             row.trial,
-            *[str(row.params.get(axis, "–")) for axis in shown],
+            *[value_text(row.params.get(axis, "–")) for axis in shown],
             number(row.value),
             number(row.stderr),
             "" if row.confirmed is None else number(row.confirmed),
@@ -168,7 +164,7 @@ def ranking_csv(rows: list[Row]) -> str:
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:
     """The trials of a plan and what they will cost. train: those to train. remaining: those that need any work."""
     axes = plan.spec.training_axes
-    header = ["trial", *[short(axis) for axis in axes], "parameters", "steps", "state"]
+    header = ["trial", *[short_name(axis) for axis in axes], "parameters", "steps", "state"]
     body = plan_lines(plan, train, remaining)
     body = [[*line[:-3], f"{int(line[-3]):,}", f"{int(line[-2]):,}", line[-1]] for line in body]
     time = "not known yet: nothing like it has been timed in this storage"
@@ -255,7 +251,17 @@ def transfer_table(saved: "TransferCost") -> str:
 def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str], most: int | None = None) -> str:
     """The states of a sweep's trials, at most `most` of them and running ones first; reasons are below the table."""
     shown = rows if most is None or len(rows) <= most else sorted(rows, key=_standing)[:most]
-    header = ["trial", *[short(axis) for axis in axes], "status", "step", "img/s", "loss", "cells", "best", "drift"]
+    header = [
+        "trial",
+        *[short_name(axis) for axis in axes],
+        "status",
+        "step",
+        "img/s",
+        "loss",
+        "cells",
+        "best",
+        "drift",
+    ]
     body = [
         [
             row["trial"],

@@ -46,19 +46,24 @@ def observed(
             handle.remove()
 
 
-@torch.no_grad()
-def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tuple[float, float]]:
-    """Measure {"block0/attention/residual": (mean, standard deviation)} of the token magnitudes on a fixed batch.
+def probe(denoiser: Denoiser, dataset: Dataset) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the fixed batch that networks are measured on: noisy images, their levels and their classes.
 
-    The batch is 256 samples of the data, evenly over its classes, always with the same noise at the same noise levels.
+    256 samples of the data, evenly over its classes, always with the same noise at the same noise levels.
     """
     device = next(denoiser.parameters()).device
     images, labels = dataset.plain(dataset.probe).to(device), dataset.labels[dataset.probe].to(device)
     noise = normal((len(images), 1 + images[0].numel()), 0, 0, "probe").to(device)
     sigma = denoiser.objective.noise_levels(noise[:, 0])
+    return images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels
+
+
+@torch.no_grad()
+def activation_magnitudes(denoiser: Denoiser, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """Measure {"block0/attention/residual": (mean, standard deviation)} of the token magnitudes on a fixed batch."""
     magnitudes: dict[str, Tensor] = {}
-    with observed(denoiser, magnitudes), _eager():
-        denoiser(images + sigma.reshape(-1, 1, 1, 1) * noise[:, 1:].reshape(images.shape), sigma, labels)
+    with observed(denoiser, magnitudes), eager():
+        denoiser(*probe(denoiser, dataset))
     return {name: (float(tokens.mean()), _deviation(tokens)) for name, tokens in magnitudes.items()}
 
 
@@ -66,7 +71,7 @@ def _deviation(values: Tensor) -> float:
     return float(values.std()) if values.numel() > 1 else 0.0
 
 
-def _eager() -> AbstractContextManager[None]:
+def eager() -> AbstractContextManager[None]:
     """While open, compiled code is not used, as it would not call the hooks; without the compiler there is none."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 

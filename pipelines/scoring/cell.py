@@ -12,11 +12,18 @@ from mpdit.diffusion.guidance_rules.cfg import Cfg
 from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES
 from mpdit.diffusion.samplers.registry import SAMPLERS
 from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
+from mpdit.diffusion.sampling_schedules.default import Default
+from mpdit.diffusion.sampling_schedules.listed import Listed
+from mpdit.diffusion.sampling_schedules.registry import SAMPLING_SCHEDULES
 from mpdit.errors import input_error
+from mpdit.inference.block_choices.all import All
+from mpdit.inference.block_choices.registry import BLOCK_CHOICES
+from mpdit.inference.weight_formats.fp32 import Fp32
+from mpdit.inference.weight_formats.registry import WEIGHT_FORMATS
 from mpdit.schedules import edm_levels
 from mpdit.scoring.intervals import FOLDS
 from pipelines.identity import IDENTITY_VERSION, name_of, plugins
-from pipelines.recipe import Ema
+from pipelines.recipe import Ema, SigmaRel
 from pipelines.scoring.metrics.registry import METRICS, TOGETHER, measurable
 from pipelines.settings import POST_HOC, KindNames, OneOf, Settings
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 
 SAMPLE_BATCH = 250  # samples drawn at a time; part of what a number means, so not a setting
 SIGMA_RELS_AT_A_RUNG = 3
-REFERENCE = "evaluation.reference"
+REFERENCE, INTERVAL = "evaluation.reference", "evaluation.guidance_interval"
 
 
 def _known_metrics(names: list[str]) -> list[str]:
@@ -51,6 +58,45 @@ def _file_hash(path: str) -> str:
     return file_hash(Path(path))
 
 
+class Guide(Settings):
+    """The network that makes guidance's second prediction: another average of the same run (arXiv 2406.02507).
+
+    step: of its snapshot, the nearest that is kept: a share of the run up to 1, a step of its training above.
+    sigma_rel: its EMA width, relative to its own step; null: the cell's at the end of the run, before it the wider
+    tracked one, which every snapshot has. labels: whether it is asked with the class or without one; null: kept where
+    step or width is another, empty where neither is, which is classifier-free guidance.
+    """
+
+    step: float | int = 1.0
+    sigma_rel: SigmaRel | None = None
+    labels: Literal["kept", "empty"] | None = None
+
+    @field_validator("step")
+    @classmethod
+    def _share_or_step(cls, step: float) -> float:
+        if step <= 0 or (step > 1 and not isinstance(step, int)):
+            raise input_error(
+                "a guide's step is a share of its run, or a step of it",
+                given=f"step: {step}",
+                allowed="0.0625, a sixteenth of the run; 1, its end; a whole number above 1, that step",
+            )
+        return float(step) if step <= 1 else step
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the guide has the weights of the network that it guides."""
+        return self.step == 1 and self.sigma_rel is None
+
+    @property
+    def empty_label(self) -> bool:
+        """Whether it is asked without the class."""
+        return self.labels == "empty" or (self.labels is None and self.is_own)
+
+
+# what a cell's parameters leave out where nothing is set
+UNSAID = {"schedule": Default(), "guide": Guide(), "blocks": All(), "weights": Fp32()}
+
+
 class Evaluation(Settings):
     """How a finished run is scored. extractor auto: the classifier of the data itself; metrics: those besides.
 
@@ -61,9 +107,13 @@ class Evaluation(Settings):
     samples: int = Field(2000, ge=FOLDS)
     sampler: Annotated[Any, OneOf(SAMPLERS, "dpm++2m"), POST_HOC] = SAMPLERS["dpm++2m"]
     steps: Annotated[int, POST_HOC] = Field(12, ge=1)
+    schedule: Annotated[Any, OneOf(SAMPLING_SCHEDULES, "list"), POST_HOC] = Default()
     guidance: Annotated[float, POST_HOC] = Field(1.0, ge=0)
     guidance_rule: Annotated[Any, OneOf(GUIDANCE_RULES, "cfg"), POST_HOC] = Cfg()
-    guidance_interval: tuple[float, float] | None = None  # the levels σ that are guided; all of them
+    guidance_interval: Annotated[tuple[float, float] | None, POST_HOC] = None  # σ low < σ ≤ σ high; null: all levels
+    guide: Annotated[Guide, POST_HOC] = Guide()
+    blocks: Annotated[Any, OneOf(BLOCK_CHOICES, "list"), POST_HOC] = All()  # those that are run
+    weights: Annotated[Any, OneOf(WEIGHT_FORMATS, "fp32"), POST_HOC] = Fp32()  # how the blocks' are rounded
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     extractor: str = "auto"
@@ -86,19 +136,34 @@ class Evaluation(Settings):
         return (float(value[0]), float(value[1]))
 
     @property
+    def has_guide(self) -> bool:
+        """Whether a second network is evaluated."""
+        return self.guidance != 1 and not self.guide.is_own
+
+    @property
+    def as_drawn(self) -> "Evaluation":
+        """The evaluation without what does not matter to its samples: how it would guide, where it does not."""
+        unused: dict[str, Any] = {}
+        if self.guidance == 1:
+            unused |= {"guidance_rule": Cfg(), "guidance_interval": None, "guide": Guide()}
+        if isinstance(self.schedule, Listed):
+            unused["steps"] = len(self.schedule.sigmas)
+        return self.model_copy(update=unused) if unused else self
+
+    @property
     def network_evaluations(self) -> int:
         """NFE of one sample, to weigh the work: where guidance has an interval, as on EDM's levels."""
-        return evaluations(self.sampling, edm_levels(self.steps))
+        return evaluations(self.sampling, self.sampling.levels(edm_levels))
 
     def nfe(self, noise_schedule: "Callable[[int], Tensor]") -> int:
         """NFE of one sample on an objective's levels."""
-        return evaluations(self.sampling, noise_schedule(self.steps).tolist())
+        return evaluations(self.sampling, self.sampling.levels(lambda steps: noise_schedule(steps).tolist()))
 
     @property
     def sampling(self) -> SamplingOptions:
         """How its samples are drawn."""
-        guidance = Guidance(self.guidance, self.guidance_interval, self.guidance_rule)
-        return SamplingOptions(self.sampler, self.steps, guidance)
+        guidance = Guidance(self.guidance, self.guidance_interval, self.guidance_rule, self.guide.empty_label)
+        return SamplingOptions(self.sampler, self.steps, guidance, self.schedule)
 
 
 @dataclass(frozen=True)
@@ -111,7 +176,8 @@ class Cell:
     @property
     def params(self) -> dict[str, Any]:
         """Its settings by axis path."""
-        given = self.evaluation.model_dump(mode="json", exclude_none=True)
+        unsaid = {name for name, plain in UNSAID.items() if getattr(self.evaluation, name) == plain}
+        given = self.evaluation.model_dump(mode="json", exclude_none=True, exclude=unsaid)
         return {"ema.sigma_rel": self.sigma_rel, **_by_path(given, "evaluation")}
 
     @property
@@ -131,6 +197,8 @@ def cell_key(params: Mapping[str, Any], plugins: Mapping[str, str] | None = None
     changed = {path: value for path, value in given.items() if value != left_out.get(path)}
     if REFERENCE in changed:
         changed[REFERENCE] = str(changed[REFERENCE]).rpartition("@")[2]  # what it holds, not where it is
+    if INTERVAL in changed and str(changed.get("evaluation.sampler")) == "heun":
+        changed["interval"] = "by step"  # before, the second evaluation of a step was decided for itself
     return name_of({"version": IDENTITY_VERSION, "params": changed, "plugins": plugins or {}})
 
 
@@ -149,8 +217,8 @@ def evaluation_of(params: Mapping[str, Any]) -> Evaluation:
             continue
         place = fields
         for parent in parents:
-            if not isinstance(place[parent], dict):
-                place[parent] = {"name": place[parent]}
+            if not isinstance(place.get(parent), dict):
+                place[parent] = {"name": place[parent]} if parent in place else {}
             place = place[parent]
         place[last] = value
     return Evaluation(**fields)

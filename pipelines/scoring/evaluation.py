@@ -3,14 +3,13 @@
 All cells of one evaluation start from the same noise and ask for the same classes, so they are compared in pairs.
 """
 
-import copy
 import errno
 import itertools
 import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,19 +20,21 @@ import torch
 from torch import Tensor
 
 from mpdit.data.dataset import Dataset
-from mpdit.diffusion.denoiser import Denoiser
 from mpdit.errors import disk_is_full, input_error, no_space
-from mpdit.run_folder import EMA, PICTURES, RAW_WEIGHTS, is_bundle, load, read_weights, set_weights
+from mpdit.run_folder import PICTURES, is_bundle
 from mpdit.scoring.extractor import Extractor
 from mpdit.scoring.frechet import folds_of, left_out_distances, metric_name
 from mpdit.scoring.intervals import FOLDS, jackknife_error
-from mpdit.training.ema import reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.identity import plugins
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, Cell, Evaluation
 from pipelines.scoring.feature_cache import FeatureCache
 from pipelines.scoring.metrics.registry import Features, measurable, measured_metrics
+from pipelines.scoring.networks.asked import GuideWeights, check_networks
+from pipelines.scoring.networks.ema_widths import by_sigma_rel
+from pipelines.scoring.networks.guides import Guides
+from pipelines.scoring.networks.loading import load_networks
 from pipelines.scoring.pictures import write_grid
 from pipelines.scoring.ranks import ALONE, Ranks
 from pipelines.scoring.reference import Reference, chosen_reference, extractor_for, real_features, real_index
@@ -60,9 +61,11 @@ def compiling_pays(cells: Iterable[Cell]) -> bool:
     return work >= COMPILE_PAYS_FROM and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
-def prepare(recipe: Recipe, evaluations: Iterable[Evaluation]) -> None:
-    """Check before the training that all that an evaluation needs is installed. Raises InputError."""
+def prepare(recipe: Recipe, evaluations: Collection[Evaluation]) -> None:
+    """Check before the training that all that an evaluation needs is there. Raises InputError."""
     dataset = recipe.dataset
+    for evaluation in evaluations:
+        check_networks(recipe, evaluation)
     for asked in {evaluation.extractor: evaluation for evaluation in evaluations}.values():
         extractor = extractor_for(dataset, asked.extractor)
         unfit = [kind for kind in measured_metrics(asked.metrics) if kind.needs_classes and extractor.logits is None]
@@ -137,6 +140,7 @@ class CellScoring:
     """What the scoring of one cell needs.
 
     magnitude_drift: of the network with the cell's weights. plugins: {distribution: version} of those that it uses.
+    guide: the weights that guide it, where others than its own do.
     """
 
     run: Path
@@ -148,6 +152,7 @@ class CellScoring:
     cache: FeatureCache
     options: ScoringOptions
     plugins: dict[str, str]
+    guide: GuideWeights | None
 
     @property
     def picture(self) -> str:
@@ -167,22 +172,24 @@ def evaluate(
     torch.set_num_threads(int(recipe.runtime.threads))
     dataset = recipe.dataset
     generator: SampleGenerator | None = None
-    for denoiser, cells_of_sigma_rel in _by_sigma_rel(run, list(cells), options.step):
+    cells = list(cells)
+    guides = Guides(run, cells, options.step)
+    for denoiser, cells_of_sigma_rel in by_sigma_rel(run, cells, options.step):
         denoiser.to(recipe.runtime.device)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
         if generator is None:
             generator = SampleGenerator(denoiser, dataset.to_pixels, options.compiled)
-        else:
-            generator.load(denoiser)
         for cell in cells_of_sigma_rel:
             started = time.monotonic()
             extractor = extractor_for(dataset, cell.evaluation.extractor, str(recipe.runtime.device))
             real = chosen_reference(dataset, extractor, cell.evaluation.reference)
+            guide = guides.of(cell)
+            load_networks(generator, cell.evaluation, denoiser, guide.denoiser if guide else None, lambda: dataset)
             cache = FeatureCache(run / SCORES, _facts(cell, generator, real), writing=options.ranks.is_first)
             generator.seconds_per_sample.clear()
-            scoring = CellScoring(
-                run, cell, dataset, generator, drift, real, cache, options, plugins(recipe) | plugins(cell.evaluation)
-            )
+            used = plugins(recipe) | plugins(cell.evaluation)
+            weights = guide.weights if guide else None
+            scoring = CellScoring(run, cell, dataset, generator, drift, real, cache, options, used, weights)
             report(_score(scoring, started))
             if not options.keep:
                 cache.remove()
@@ -231,6 +238,8 @@ def _provenance(scoring: CellScoring) -> dict[str, Any]:
         "folds": FOLDS,
         "nfe": scoring.cell.evaluation.nfe(generator.denoiser.objective.noise_schedule),
         **({"plugins": scoring.plugins} if scoring.plugins else {}),
+        **({"blocks_left_out": generator.left_out} if generator.left_out else {}),
+        **({"guide": {**scoring.guide._asdict(), "weights": generator.guide_weights}} if scoring.guide else {}),
     }
 
 
@@ -275,10 +284,13 @@ def _real(dataset: Dataset, extractor: Extractor) -> Features:
 
 def _facts(cell: Cell, generator: SampleGenerator, real: Reference) -> dict[str, Any]:
     """What the features of a cell depend on; their number is left out, so that more can be drawn later."""
-    settings = cell.evaluation.model_dump(mode="json", exclude={"samples", "extractor", "metrics", "reference"})
+    settings = cell.evaluation.as_drawn.model_dump(
+        mode="json", exclude={"samples", "extractor", "metrics", "reference"}
+    )
     return {
         **settings,
         "weights": generator.weights,
+        "guide_weights": generator.guide_weights,
         "extractor": real.extractor.weights,
         "batch": SAMPLE_BATCH,
         "device": generator.device.type,
@@ -349,24 +361,3 @@ def _warnings(cell: Cell, real: Reference) -> list[str]:
     text = f"{samples} samples for {dimensions} features: their covariance has no full rank, and the distance is biased"
     log.warning("cell %s: %s", cell.key, text)
     return [text]
-
-
-def _by_sigma_rel(run: Path, cells: list[Cell], step: int | None) -> Iterator[tuple[Denoiser, list[Cell]]]:
-    """The denoiser of each EMA width with its cells; a run's snapshots are read once for all of them."""
-    sigma_rels = list(dict.fromkeys(cell.sigma_rel for cell in cells))
-    for sigma_rel, denoiser in zip(sigma_rels, _denoisers(run, sigma_rels, step), strict=True):
-        yield denoiser, [cell for cell in cells if cell.sigma_rel == sigma_rel]
-
-
-def _denoisers(run: Path, sigma_rels: list[float], step: int | None) -> Iterator[Denoiser]:
-    if is_bundle(run):
-        yield from (load(run, sigma_rel)[0] for sigma_rel in sigma_rels)
-        return
-    raw, last = read_weights(run / EMA / RAW_WEIGHTS)
-    averaged = [sigma_rel for sigma_rel in sigma_rels if sigma_rel]
-    emas = dict(zip(averaged, reconstruct(run / EMA, averaged, step or last), strict=True)) if averaged else {}
-    for sigma_rel in sigma_rels:
-        denoiser = copy.deepcopy(raw)
-        if sigma_rel:
-            set_weights(denoiser, emas.pop(sigma_rel))
-        yield denoiser

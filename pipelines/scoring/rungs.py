@@ -22,6 +22,7 @@ from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, reconstruct
 from mpdit.training.magnitude import activation_magnitudes, magnitude_drift
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import SAMPLE_BATCH, SIGMA_RELS_AT_A_RUNG, Evaluation
+from pipelines.scoring.networks.loading import load_networks
 from pipelines.scoring.reference import Reference, chosen_reference, extractor_for
 from pipelines.scoring.sample_generator import SampleGenerator, sample_folds, sample_labels
 
@@ -70,6 +71,8 @@ def score_rung(
         set_weights(denoiser.eval(), ema)
         drift = magnitude_drift(activation_magnitudes(denoiser, dataset))
         generator = SampleGenerator(denoiser, dataset.to_pixels)
+        guide = denoiser if evaluation.has_guide else None  # a guide is of a finished run: until then it adds nothing
+        load_networks(generator, evaluation, denoiser, guide, lambda: dataset)
         result = {"sigma_rel": sigma_rel, **_distance(generator, dataset, evaluation, real)}
         result["magnitude_drift"] = drift if math.isfinite(drift) else None
         results.append(result | {"seconds": round(time.monotonic() - started, 3)})

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sweeps.results.importance import distinct
 from sweeps.results.ranking import Row
 from sweeps.spec.consistency import is_number
+from sweeps.spec.paths import short_name, value_text
 from sweeps.spec.space import SEED, Axis, Domain
 
 NEAR_AN_END = 0.1  # of a range, or what one of its points stands for: drawn points do not lie on the end itself
@@ -46,7 +47,7 @@ class AxisAnswer:
     @property
     def text(self) -> str:
         """The answer in words, as `lr: 0.08, bracketed`."""
-        name = self.axis.rpartition(".")[2]
+        name = short_name(self.axis)
         several = len(self.values) > 1
         match self.verdict:
             case Verdict.EDGE:
@@ -56,9 +57,9 @@ class AxisAnswer:
             case Verdict.EQUAL:
                 return f"{name}: {self.values[0]}–{self.values[-1]} equal"
             case Verdict.UNDECIDED:
-                return f"{name}: undecided between {', '.join(map(str, self.values))}"
+                return f"{name}: undecided between {', '.join(map(value_text, self.values))}"
             case _:
-                return f"{name}: {self.best}" + (", bracketed" if self.verdict is Verdict.BRACKETED else "")
+                return f"{name}: {value_text(self.best)}" + (", bracketed" if self.verdict is Verdict.BRACKETED else "")
 
 
 def axis_answers(axes: Mapping[str, Axis], rows: Sequence[Row]) -> list[AxisAnswer]:

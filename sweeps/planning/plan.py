@@ -20,6 +20,7 @@ from pipelines.known_facts import known_fact
 from pipelines.old_identity import known_trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
+from pipelines.scoring.networks.asked import check_networks, guide_weights
 from pipelines.training.checkpoint import KEPT
 from pipelines.yaml_file import explained
 from sweeps.spec.model import SweepSpec
@@ -137,15 +138,17 @@ def make_plan(spec: SweepSpec, events: Sequence[Event] = (), known: Iterable[str
     """
     ids = {*known, *(event.trial for event in events if event.trial)}
     found = {trial.id: trial for point in points(spec, events) for trial in trials_of(spec, point, ids)}
-    trials, cells, asked = list(found.values()), list[PlannedCell](), _evaluation(spec, events)
+    trials, cells, asked = list(found.values()), dict[str, PlannedCell](), _evaluation(spec, events)
     for params in _combinations(spec, spec.post_hoc_axes):
         recipe, evaluation = (
             with_values(settings, {inner: params[path] for path in params if (inner := _within(type(settings), path))})
             for settings in (spec.recipe, asked)
         )
-        cells.append(PlannedCell(Cell(recipe.ema.sigma_rel, evaluation), params))
-    _check_widths(trials, cells)
-    return Plan(spec, trials, cells)
+        width = recipe.ema.sigma_rel
+        cells.setdefault(Cell(width, evaluation.as_drawn).key, PlannedCell(Cell(width, evaluation), params))
+    planned = list(cells.values())  # what draws the same samples is one cell: without guidance, guides do not differ
+    _check_cells(trials, planned)
+    return Plan(spec, trials, planned)
 
 
 def _evaluation(spec: SweepSpec, events: Iterable[Event]) -> Evaluation:
@@ -192,11 +195,28 @@ def _within(owner: type[Recipe] | type[Evaluation], path: str) -> str | None:
     return inner if model is owner else None
 
 
-def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
-    """Raise InputError for an EMA width that the snapshots of some training cannot give."""
+def _check_cells(trials: list[Trial], cells: list[PlannedCell]) -> None:
+    """Raise InputError for networks that some training cannot have, and for an EMA width that it cannot give."""
+    evaluations = {(e.guidance_rule, e.blocks): e for e in (planned.cell.evaluation for planned in cells)}
+    for recipe in {(r.objective.name, r.model): r for r in (trial.recipe for trial in trials)}.values():
+        for evaluation in evaluations.values():
+            check_networks(recipe, evaluation)
+    guided = {_guide_of(planned.cell): planned.cell for planned in cells if planned.cell.evaluation.has_guide}
     for steps in {trial.recipe.steps for trial in trials}:
+        for guide, cell in guided.items():
+            known_fact("guide", [steps, *guide], partial(_guide, steps, cell))
         for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
             known_fact("EMA width", [steps, width], partial(_misfit, steps, width))
+
+
+def _guide_of(cell: Cell) -> tuple[float, float | None]:
+    """What a guide's weights follow from, in a run."""
+    guide = cell.evaluation.guide
+    return guide.step, guide.sigma_rel
+
+
+def _guide(steps: int, cell: Cell) -> list[float]:
+    return list(guide_weights(cell, kept_snapshots(steps)) or ())
 
 
 def _misfit(steps: int, width: float) -> float:

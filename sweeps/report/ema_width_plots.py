@@ -10,6 +10,7 @@ from typing import Any
 
 from sweeps.planning.plan import Plan
 from sweeps.results.ranking import Row
+from sweeps.spec.paths import short_name, value_text
 
 WIDTH = "ema.sigma_rel"
 CURVES, MAP = "ema_width.png", "ema_width_map.png"
@@ -54,7 +55,7 @@ def lines(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[Row]]:
     """The rows of each curve by its label, in order of width; the curve with the best row comes first."""
     found: dict[str, list[Row]] = {}
     for row in rows:  # best first
-        label = ", ".join(f"{axis.rsplit('.', 1)[-1]} {row.params[axis]}" for axis in axes)
+        label = ", ".join(f"{short_name(axis)} {value_text(row.params[axis])}" for axis in axes)
         found.setdefault(label or "distance", []).append(row)
     return {label: sorted(same, key=lambda row: float(row.params[WIDTH])) for label, same in found.items()}
 

@@ -11,6 +11,7 @@ from sweeps.report.ema_width_plots import WIDTH, grid, lines
 from sweeps.report.svg import Chart, Series, Upright, figure, line_chart, parallel_coordinates, swatch
 from sweeps.results.importance import distinct, numeric
 from sweeps.results.ranking import Row
+from sweeps.spec.paths import short_name, value_text
 from sweeps.storage.events import Event, Progress
 from sweeps.storage.ledger import only
 
@@ -99,7 +100,7 @@ def sweep_data(plan: Plan, rows: list[Row], events: list[Event]) -> SweepData:
 def label(params: dict[str, Any], axes: Sequence[str]) -> str:
     """The values of some axes as text: `rotation+gate, lr 0.04`."""
     said = [
-        f"{short(axis)} {params[axis]}" if type(params[axis]) in (int, float) else str(params[axis])
+        str(params[axis]) if isinstance(params[axis], str) else f"{short(axis)} {value_text(params[axis])}"
         for axis in axes
         if axis in params
     ]
@@ -108,7 +109,7 @@ def label(params: dict[str, Any], axes: Sequence[str]) -> str:
 
 def short(axis: str) -> str:
     """An axis's last name; the EMA width by its letter."""
-    return "σ_rel" if axis == WIDTH else axis.rsplit(".", 1)[-1]
+    return "σ_rel" if axis == WIDTH else short_name(axis)
 
 
 def split_axis(data: SweepData) -> str | None:

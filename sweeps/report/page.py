@@ -35,6 +35,7 @@ from sweeps.report.svg import figure, in_column
 from sweeps.results.importance import Importance, distinct, importances, local_importances
 from sweeps.results.ranking import Row, noise_floor, winner_said
 from sweeps.results.seed_spread import spread_said
+from sweeps.spec.paths import value_text
 from sweeps.storage.events import CellScored, Event, Progress, SweepStarted, TrialEnded
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import by_trial, only
@@ -192,7 +193,7 @@ def _others(data: SweepData) -> list[tuple[str, str]]:
 
 
 def _line(data: SweepData, row: Row, axes: Sequence[str]) -> dict[str, Any]:
-    values = [str(row.params.get(axis, "–")) for axis in axes]
+    values = [value_text(row.params.get(axis, "–")) for axis in axes]
     others = [written(row, metric) for _, metric in _others(data)]
     mark = "!" if row.feasible is False else "*" if row.pareto else "=" if row.tied_with_best else ""
     mark += "~" if row.other_code else ""

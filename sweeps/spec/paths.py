@@ -14,6 +14,17 @@ EVALUATION = "evaluation."
 UNSWEPT = "runtime."  # how a training is computed, not what it is
 
 
+def short_name(path: str) -> str:
+    """A path's last name, for a column: `model.modulation` → `modulation`; a guide's says whose it is."""
+    parts = path.split(".")
+    return ".".join(parts[-2:]) if parts[-2:-1] == ["guide"] else parts[-1]
+
+
+def value_text(value: Any) -> str:
+    """An axis's value for people: null as none, an interval as its file writes it."""
+    return "none" if value is None else str(list(value)) if isinstance(value, tuple) else str(value)
+
+
 def axis_paths() -> list[str]:
     """Every path that may be swept: all of a recipe, and what of an evaluation is marked as post-hoc."""
     recipe = [path for path, _ in _leaves(Recipe) if not path.startswith(UNSWEPT)]

@@ -103,7 +103,9 @@ Axis = list[Any] | Domain
 
 def parse_axis(given: Any) -> Axis:
     """Parse an axis of a sweep file: a list stays as it is, a mapping becomes a Domain. Raises InputError."""
-    if isinstance(given, (list, Domain)):
+    if isinstance(given, list):
+        return [tuple(value) if isinstance(value, list) else value for value in given]  # an interval, as a key too
+    if isinstance(given, Domain):
         return given
     if not isinstance(given, dict):
         raise input_error("an axis is a list of values, or a range", given=repr(given), allowed=EXAMPLE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
-from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES, each_image
+from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES, Predictions, each_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,11 +27,13 @@ class Apg:
 
     name: ClassVar[str] = "apg"
     doc: ClassVar[str] = "guidance across the image, of bounded length (arXiv 2410.02416)"
+    objectives: ClassVar[tuple[str, ...] | None] = None
     norm: Annotated[float, Ge(0)] = 0.0
     parallel: Annotated[float, Ge(0)] = 0.0
 
-    def combine(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    def combine(self, predictions: Predictions, scale: float) -> Tensor:
         """Shorten the difference, split it, and add it to the conditional prediction."""
+        conditional, unconditional = predictions[:2]
         axes = each_image(conditional)
         difference = conditional - unconditional
         if self.norm:

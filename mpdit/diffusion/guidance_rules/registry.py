@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from mpdit.registry import Registry
 
@@ -10,18 +10,39 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class Predictions(NamedTuple):
+    """What a rule makes one prediction of.
+
+    Attributes:
+        conditional: the network's denoised images, (batch, channels, height, width).
+        unconditional: the same without the class, or the guide's.
+        x: the noisy images that they are estimated from, of the same shape.
+        sigma: their noise level.
+        step: the level at which the sampler's step starts.
+    """
+
+    conditional: Tensor
+    unconditional: Tensor
+    x: Tensor
+    sigma: float
+    step: float
+
+
 class GuidanceRule(Protocol):
-    """One rule with its settings: a frozen dataclass with a `name` and a `doc`."""
+    """One rule with its settings: a frozen dataclass with a `name` and a `doc`.
+
+    objectives: the training objectives that it is defined for; None: all.
+    """
 
     name: ClassVar[str]
     doc: ClassVar[str]
+    objectives: ClassVar[tuple[str, ...] | None]
 
-    def combine(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    def combine(self, predictions: Predictions, scale: float) -> Tensor:
         """Guide one evaluation; a scale of 1 is never asked for.
 
         Args:
-            conditional: denoised images with their class, (batch, channels, height, width).
-            unconditional: the same without it.
+            predictions: the two, and where they were made.
             scale: the guidance scale.
 
         Returns:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Ge, Le
 
 from mpdit.diffusion.guidance_rules.cfg import Cfg
-from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES, each_image
+from mpdit.diffusion.guidance_rules.registry import GUIDANCE_RULES, Predictions, each_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +24,11 @@ class Rescale:
 
     name: ClassVar[str] = "rescale"
     doc: ClassVar[str] = "guidance brought back to the conditional prediction's contrast (arXiv 2305.08891)"
+    objectives: ClassVar[tuple[str, ...] | None] = None
     share: Annotated[float, Ge(0), Le(1)] = 0.7
 
-    def combine(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    def combine(self, predictions: Predictions, scale: float) -> Tensor:
         """Guide, then scale each image's standard deviation."""
-        guided = Cfg().combine(conditional, unconditional, scale)
+        conditional, guided = predictions.conditional, Cfg().combine(predictions, scale)
         wanted, found = (images.std(each_image(images), keepdim=True) for images in (conditional, guided))
         return guided * (self.share * wanted / found.clamp_min(1e-12) + (1 - self.share))

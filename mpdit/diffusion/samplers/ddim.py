@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, Sampler
+from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, PlainSampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,4 +19,4 @@ def ddim(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSample
     return x
 
 
-SAMPLERS.register(Sampler("ddim", "first-order steps, arXiv 2010.02502; NFE = steps", ddim))
+SAMPLERS.register(PlainSampler("ddim", "first-order steps, arXiv 2010.02502; NFE = steps", ddim))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, Sampler
+from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, PlainSampler
 from mpdit.diffusion.variational_bound import learned_log_variance, step_back
 from mpdit.lazy_modules import lazy_module
 
@@ -33,4 +33,4 @@ def ddpm(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSample
     return x
 
 
-SAMPLERS.register(Sampler("ddpm", "DDPM's ancestral steps, arXiv 2006.11239; NFE = steps", ddpm))
+SAMPLERS.register(PlainSampler("ddpm", "DDPM's ancestral steps, arXiv 2006.11239; NFE = steps", ddpm))

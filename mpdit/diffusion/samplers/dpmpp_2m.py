@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, Sampler
+from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, NoiseSampler, PlainSampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,4 +27,4 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSa
     return x
 
 
-SAMPLERS.register(Sampler("dpm++2m", "DPM-Solver++(2M), second order, arXiv 2211.01095; NFE = steps", dpmpp_2m))
+SAMPLERS.register(PlainSampler("dpm++2m", "DPM-Solver++(2M), second order, arXiv 2211.01095; NFE = steps", dpmpp_2m))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mpdit.registry import Registry
 
@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
     from mpdit.diffusion.denoiser import Estimate
 
-Denoise = Callable[["Tensor", float], "Estimate"]
+
+class Denoise(Protocol):
+    """The network, with its guidance: noisy images and their level to the Estimate of the clean ones.
+
+    step: the level at which the step starts that the evaluation belongs to, so that all its evaluations are guided
+    alike; sigma where it is not given.
+    """
+
+    def __call__(self, x: Tensor, sigma: float, step: float | None = None) -> Estimate: ...
+
+
 NoiseSampler = Callable[[int], "Tensor"]
 
 
@@ -22,27 +32,44 @@ def once_a_step(sigmas: list[float]) -> list[float]:
     return sigmas[:-1]
 
 
-@dataclass(frozen=True)
-class Sampler:
+class Sampler(Protocol):
     """One way from noise to images, along descending noise levels.
 
-    Attributes:
-        name: how an evaluation names it.
-        doc: what it is, with its source and its NFE (network evaluations for one image).
-        draw: `draw(denoise, x, sigmas, noise_sampler)` returns the images.
-            denoise: `denoise(x, sigma)` gives the Estimate of the clean images.
+    name: how an evaluation names it. doc: what it is, with its source and its NFE (network evaluations for one image).
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def doc(self) -> str: ...
+
+    def draw(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise_sampler: NoiseSampler, /) -> Tensor:
+        """Draw images.
+
+        Args:
+            denoise: `denoise(x, sigma)` gives the Estimate of the clean images; see `Denoise`.
             x: noise (batch, channels, height, width) of standard deviation sigmas[0].
             sigmas: (steps + 1,), descending to 0.
             noise_sampler: `noise_sampler(i)` gives the standard normal noise, of x's shape, that step i may add.
                 Samplers of the probability-flow ODE do not call it.
-        evaluated_sigmas: from sigmas to the levels at which the network is evaluated; their number is the NFE
-            without guidance.
-    """
+
+        Returns:
+            The images, of x's shape.
+        """
+
+    def starts_of_evaluations(self, sigmas: list[float], /) -> list[float]:
+        """Return, for each network evaluation, the level at which its step starts; their number is the NFE."""
+
+
+@dataclass(frozen=True)
+class PlainSampler:
+    """A sampler without settings, whose `draw` is a function; one with settings is a frozen dataclass of its own."""
 
     name: str
     doc: str
     draw: Callable[[Denoise, Tensor, Tensor, NoiseSampler], Tensor]
-    evaluated_sigmas: Callable[[list[float]], list[float]] = once_a_step
+    starts_of_evaluations: Callable[[list[float]], list[float]] = once_a_step
 
 
-SAMPLERS: Registry[Sampler] = Registry("sampler", __package__)
+SAMPLERS: Registry[Sampler | type[Sampler]] = Registry("sampler", __package__)

@@ -23,6 +23,6 @@ class Tempered:
         """x: (batch, channels, height, width) → images of the same shape."""
         return ddim(denoise, x * self.temperature, sigmas, noise_sampler)
 
-    def evaluated_sigmas(self, sigmas: list[float]) -> list[float]:
+    def starts_of_evaluations(self, sigmas: list[float]) -> list[float]:
         """The level at which each step starts."""
         return once_a_step(sigmas)

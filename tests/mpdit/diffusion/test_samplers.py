@@ -4,22 +4,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpdit.diffusion.denoiser import Denoiser, Estimate
+from mpdit.diffusion.denoiser import Denoiser, Estimate, build_denoiser
+from mpdit.diffusion.objectives.edm import Edm
 from mpdit.diffusion.samplers.ddim import ddim
 from mpdit.diffusion.samplers.ddpm import ddpm
 from mpdit.diffusion.samplers.dpmpp_2m import dpmpp_2m
-from mpdit.diffusion.samplers.heun import heun
-from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise
+from mpdit.diffusion.samplers.heun import Heun
+from mpdit.diffusion.samplers.registry import SAMPLERS, Denoise, Sampler
 from mpdit.diffusion.sampling import guided, sample
 from mpdit.diffusion.sampling_options import Guidance, SamplingOptions, evaluations
 from mpdit.errors import InputError
 from mpdit.randomness import normal
+from mpdit.registry import choose
 from mpdit.schedules import ddpm_schedule, ddpm_sigmas, edm_levels, edm_schedule, flow_schedule
+from tests.conftest import small_architecture
 
 STD = 0.6
 
 
-def gaussian(x: Tensor, sigma: float) -> Estimate:
+def chosen(name: str, **settings: float) -> Sampler:
+    """The sampler of that name with these settings."""
+    found: Sampler = choose(SAMPLERS, name, settings)
+    return found
+
+
+def gaussian(x: Tensor, sigma: float, step: float | None = None) -> Estimate:
     """The exact denoiser of data drawn from N(0, STD²)."""
     return Estimate(x * STD**2 / (STD**2 + sigma**2), None, None)
 
@@ -37,7 +46,7 @@ def error(sampler: str, sigmas: Tensor) -> float:
     sigmas = sigmas.double()
     x = normal((64, 1, 2, 2), 0, 0, "x").double() * sigmas[0]
     wanted = exact(x, float(sigmas[0]))
-    return float((SAMPLERS[sampler].draw(gaussian, x, sigmas, no_noise) - wanted).norm() / wanted.norm())
+    return float((chosen(sampler).draw(gaussian, x, sigmas, no_noise) - wanted).norm() / wanted.norm())
 
 
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm++2m", 2)])
@@ -47,7 +56,7 @@ def test_a_sampler_reaches_the_exact_solution_at_its_order(sampler: str, order: 
     assert coarse / fine > 0.6 * 4**order
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpm++2m"])
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpm++2m", "dpm++3m", "ipndm", "unipc"])
 @pytest.mark.parametrize("schedule", [ddpm_schedule, flow_schedule])
 def test_every_schedule_leads_to_the_exact_solution(sampler: str, schedule: object) -> None:
     assert error(sampler, schedule(250)) < 0.03  # type: ignore[operator]
@@ -88,7 +97,7 @@ def test_the_schedules_go_down_to_zero() -> None:
 SHAPE = (8, 1, 4, 4)
 
 
-def crooked(x: Tensor, sigma: float) -> Estimate:
+def crooked(x: Tensor, sigma: float, step: float | None = None) -> Estimate:
     """No data's denoiser, but smooth and not linear, with something to say of the variance."""
     return Estimate(torch.tanh(x / (1 + sigma)) * 0.7, torch.sin(3 * x / (1 + sigma)), None)
 
@@ -115,7 +124,7 @@ def test_ddpm_is_that_of_diffusers(diffusers: object, variance: str) -> None:
     sigmas = levels(theirs.timesteps)
     x = normal(SHAPE, 0, 0, "x").double() * sigmas[0]
 
-    def denoise(x: Tensor, sigma: float) -> Estimate:
+    def denoise(x: Tensor, sigma: float, step: float | None = None) -> Estimate:
         estimate = crooked(x, sigma)
         return estimate if variance == "learned_range" else Estimate(estimate.denoised, None, None)
 
@@ -178,7 +187,7 @@ def test_heun_is_that_of_diffusers(diffusers: object) -> None:
     asked = [level for now, then in steps for level in ((now, then) if then > 0 else (now,))]
     for t, sigma in zip(theirs.timesteps, asked, strict=True):
         z = theirs.step(epsilon(crooked, z, sigma), t, z).prev_sample
-    torch.testing.assert_close(heun(crooked, x, sigmas, no_noise), z, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(Heun().draw(crooked, x, sigmas, no_noise), z, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.names())
@@ -189,7 +198,7 @@ def test_nfe_is_what_is_really_evaluated(
     rows: list[int] = []
     small_denoiser.network.register_forward_hook(lambda _m, inputs, _o: rows.append(len(inputs[0])))
     labels, x = torch.arange(3), torch.zeros(3, 1, 8, 8)
-    options = SamplingOptions(SAMPLERS[sampler], 5, Guidance(guidance, interval))
+    options = SamplingOptions(chosen(sampler), 5, Guidance(guidance, interval))
     sample(small_denoiser, x, labels, options, lambda _: x)
     assert sum(rows) / 3 == evaluations(options, edm_levels(5))
 
@@ -214,10 +223,54 @@ def test_guidance_moves_along_the_difference(small_denoiser: Denoiser) -> None:
 def test_outside_its_interval_guidance_is_off(small_denoiser: Denoiser) -> None:
     denoiser, x, labels = speaking(small_denoiser), normal((3, 1, 8, 8), 0, 0, "x"), torch.arange(3)
     some = guided(denoiser, labels, Guidance(3, (0.5, 2.0)))
-    for sigma, scale in ((0.4, 1), (0.5, 3), (1.0, 3), (2.0, 3), (2.1, 1)):
+    for sigma, scale in ((0.4, 1), (0.5, 1), (0.6, 3), (2.0, 3), (2.1, 1)):
         torch.testing.assert_close(
             some(x, sigma).denoised, guided(denoiser, labels, Guidance(scale))(x, sigma).denoised
         )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.names())
+def test_all_evaluations_of_a_step_are_guided_or_none(sampler: str, small_denoiser: Denoiser) -> None:
+    """The interval holds the start of the second of four steps alone: no other step evaluates two predictions."""
+    rows: list[int] = []
+    small_denoiser.network.register_forward_hook(lambda _m, inputs, _o: rows.append(len(inputs[0])))
+    levels, x = edm_levels(4), torch.zeros(2, 1, 8, 8)
+    guidance = Guidance(2.0, ((levels[1] + levels[2]) / 2, levels[1]))
+    sample(small_denoiser, x, torch.arange(2), SamplingOptions(chosen(sampler), 4, guidance), lambda _: x)
+    each = 2 if sampler == "heun" else 1
+    assert rows == [2] * each + [4] * each + [2] * each + [2]
+
+
+def test_a_guide_that_is_the_network_itself_changes_nothing(small_denoiser: Denoiser) -> None:
+    denoiser, x, labels = speaking(small_denoiser), normal((3, 1, 8, 8), 0, 0, "x"), torch.arange(3)
+    alone = guided(denoiser, labels, Guidance())(x, 1.0).denoised
+    for scale in (0.0, 2.0, 7.5):
+        asked_alike = Guidance(scale, empty_label=False)
+        torch.testing.assert_close(guided(denoiser, labels, asked_alike, denoiser)(x, 1.0).denoised, alone)
+        torch.testing.assert_close(guided(denoiser, labels, asked_alike)(x, 1.0).denoised, alone)
+        without = guided(denoiser, labels, Guidance(scale))(x, 1.0).denoised
+        by_guide = guided(denoiser, labels, Guidance(scale), denoiser)(x, 1.0).denoised
+        torch.testing.assert_close(by_guide, without, rtol=1e-4, atol=1e-5)  # classifier-free guidance
+
+
+def test_a_guide_moves_the_prediction_away_from_its_own(small_denoiser: Denoiser) -> None:
+    denoiser, x, labels = speaking(small_denoiser), normal((3, 1, 8, 8), 0, 0, "x"), torch.arange(3)
+    guide = speaking(build_denoiser(small_architecture(), Edm(sigma_data=0.75), seed=1))
+    own, other = (guided(network, labels, Guidance())(x, 1.0).denoised for network in (denoiser, guide))
+    assert (own - other).abs().max() > 1e-3
+    for scale in (0.5, 2.0, 4.0):
+        found = guided(denoiser, labels, Guidance(scale, empty_label=False), guide)(x, 1.0).denoised
+        torch.testing.assert_close(found, other + scale * (own - other), rtol=1e-4, atol=1e-5)
+
+
+def test_at_a_scale_of_one_and_outside_the_interval_no_guide_is_called(small_denoiser: Denoiser) -> None:
+    guide = build_denoiser(small_architecture(), Edm(sigma_data=0.75), seed=1)
+    guide.network.register_forward_hook(lambda *_: pytest.fail("the guide was called"))
+    x, labels = normal((2, 1, 8, 8), 0, 0, "x"), torch.arange(2)
+    for guidance in (Guidance(1.0), Guidance(3.0, (90.0, 100.0))):
+        options = SamplingOptions(chosen("heun"), 3, guidance)
+        plain = sample(small_denoiser, x, labels, SamplingOptions(chosen("heun"), 3), no_noise)
+        assert torch.equal(sample(small_denoiser, x, labels, options, no_noise, guide=guide), plain)
 
 
 def test_an_unknown_sampler_names_the_nearest() -> None:

@@ -9,7 +9,9 @@ from pipelines.identity import trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import cell_key
 from sweeps.planning.plan import Plan, Trial, Workload, estimate, make_plan, packed, scoring_work, training_work
+from sweeps.planning.staged_scoring import rounds
 from sweeps.results.ranking import rank
+from sweeps.spec.reading import read_spec, sweep_file
 from sweeps.storage.events import TrialEnded
 from sweeps.storage.trial_status import TrialStatus
 from tests.sweeps.conftest import ended, plan_of, scored
@@ -39,6 +41,44 @@ def test_every_post_hoc_axis_makes_cells() -> None:
     )
     assert len(plan.trials) == 1
     assert len({planned.cell.key for planned in plan.cells}) == 8
+
+
+def test_the_parts_of_a_guide_are_post_hoc_axes() -> None:
+    axes = {"evaluation.guide.step": [1.0, 0.0625, 40], "evaluation.guide.sigma_rel": [None, 0.13]}
+    plan = plan_of({**axes, "evaluation.guidance_interval": [None, [0.3, 5.0]]}, evaluation={"guidance": 2.0})
+    assert len(plan.trials) == 1
+    assert len({planned.cell.key for planned in plan.cells}) == 12
+    assert plan.cells[0].cell.key == plan_of({"seed": [0]}, evaluation={"guidance": 2.0}).cells[0].cell.key  # all off
+
+
+def test_cells_that_would_draw_the_same_samples_are_one() -> None:
+    axes = {"evaluation.guidance": [1.0, 2.0, 3.0], "evaluation.guide.step": [1.0, 0.25]}
+    plan = plan_of({**axes, "evaluation.guidance_rule": ["cfg", "apg"], "ema.sigma_rel": [0.05, 0.1]})
+    assert len(plan.cells) == 2 * (1 + 2 * 2 * 2)
+    unguided = [planned for planned in plan.cells if planned.cell.evaluation.guidance == 1]
+    assert [planned.params["evaluation.guide.step"] for planned in unguided] == [1.0, 1.0]
+    assert len({planned.cell.key for planned in plan.cells}) == len(plan.cells)
+
+
+def test_the_shipped_sweep_of_guidance_needs_no_training_beside_that_of_conditioning() -> None:
+    guidance, conditioning = (make_plan(read_spec(sweep_file(name))) for name in ("guidance", "conditioning"))
+    assert {trial.id for trial in guidance.trials} < {trial.id for trial in conditioning.trials}
+    assert len(guidance.trials) * len(guidance.cells) >= 200
+    assert rounds(guidance.spec) == [250, 1000, 2000]
+
+
+def test_guidance_that_a_training_cannot_have_is_refused_before_it() -> None:
+    guided: dict[str, Any] = {"evaluation": {"guidance": 2.0}}
+    with pytest.raises(InputError, match=r"evaluation\.guide at step .* cannot give the EMA width 0\.28"):
+        plan_of({"evaluation.guide.step": [0.01], "evaluation.guide.sigma_rel": [0.28]}, **guided)
+    with pytest.raises(InputError, match="the guide's step comes after the end of its run"):
+        plan_of({"steps": [600, 100], "evaluation.guide.step": [200]}, **guided)
+    with pytest.raises(InputError, match="raw weights are kept of a run's last step only"):
+        guide = {"step": 0.1, "sigma_rel": 0.0}
+        plan_of({"ema.sigma_rel": [0.1, 0.0]}, evaluation={"guidance": 2.0, "guide": guide})
+    with pytest.raises(InputError, match="'cfg_zero' is defined for the objective flow only"):
+        plan_of({"objective.name": ["flow", "edm"], "evaluation.guidance_rule": ["cfg", "cfg_zero"]}, **guided)
+    assert plan_of({"evaluation.guidance_rule": ["cfg_zero"]}, recipe={"objective": {"name": "flow"}}, **guided).cells
 
 
 def test_a_trial_is_its_recipe() -> None:

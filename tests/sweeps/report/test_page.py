@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cli.display.tables import ranking_table
 from mpdit.errors import InputError
+from sweeps.advice.axis_answers import axis_answers
 from sweeps.planning.plan import Plan
 from sweeps.report.figures import learning, magnitudes, maps, sweep_data
 from sweeps.report.page import answer, render, write_report
@@ -301,3 +303,29 @@ def test_figures_below_each_other_have_as_many_digits() -> None:
         "3.00e-05",
         "–",
     ]
+
+
+def test_axes_of_intervals_and_of_nothing_are_ranked_drawn_and_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    axes = {
+        "ema.sigma_rel": [0.05, 0.1],
+        "evaluation.guidance_interval": [None, [0.3, 5.0]],
+        "evaluation.guide.step": [1.0, 0.25],
+        "evaluation.guide.sigma_rel": [None, 0.13],
+    }
+    plan = plan_of(axes, evaluation={"guidance": 2.0})
+    events = story(plan)
+    rows = rank(plan, events)
+    assert len(rows) == 16
+    assert set(importances(plan, rows)) == set(axes)
+    table = ranking_table(rows, list(axes))
+    for text in ("guidance_interval", "guide.step", "guide.sigma_rel", "[0.3, 5.0]", "none"):
+        assert text in table
+    said = {answer.axis: answer.text for answer in axis_answers(plan.spec.axes, rows)}
+    assert said["evaluation.guidance_interval"].startswith("guidance_interval: ")
+    write_study(plan, rows, tmp_path / "study.log")
+    page = render(Storage(tmp_path), plan, rows, events)
+    assert "guidance_interval none" in page
+    assert "guidance_interval [0.3, 5.0]" in page

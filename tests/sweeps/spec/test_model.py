@@ -45,6 +45,22 @@ def test_a_resolved_spec_reads_back_as_itself(tmp_path: Path) -> None:
     assert read_spec(tmp_path / "resolved.yaml") == spec
 
 
+def test_an_axis_of_intervals_reads_back_as_itself(tmp_path: Path) -> None:
+    from pipelines.yaml_file import write_yaml
+
+    text = (
+        SWEEP + "  evaluation.guidance_interval: [null, [1, 5], [0.3, 5.0]]\n  evaluation.guide.step: [1, 0.0625, 40]\n"
+    )
+    spec = read_spec(written(tmp_path, text))
+    assert spec.axes["evaluation.guidance_interval"] == [None, (1.0, 5.0), (0.3, 5.0)]
+    assert spec.axes["evaluation.guide.step"] == [1.0, 0.0625, 40]
+    write_yaml(tmp_path / "resolved.yaml", spec.model_dump())
+    assert read_spec(tmp_path / "resolved.yaml") == spec
+    assert "the lower one first" in refused(tmp_path, text.replace("[1, 5]", "[5, 1]"))
+    assert "has a value twice" in refused(tmp_path, text.replace("[1, 5]", "[0.3, 5]"))
+    assert "a share of its run, or a step of it" in refused(tmp_path, text.replace("40", "1.5"))
+
+
 def test_a_sweep_that_an_earlier_release_wrote_has_today_s_names_of_designs(tmp_path: Path) -> None:
     """It wrote every switch of its time; its E is F. A file of one's own means what it says."""
     from pipelines.yaml_file import write_yaml

@@ -1,0 +1,1 @@
+"""The noise levels of a sampler's steps, one kind a file."""
