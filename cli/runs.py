@@ -15,10 +15,14 @@ from cli.options import (
     StorageOption,
     name_inception_weights,
 )
-from mpdit.errors import input_error
+from mpdit.errors import input_error, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipelines.recipe import Recipe
+
+CLASSES_NAMED = 20  # in a message
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A trial's id, or a run's or bundle's folder.")]
 
@@ -81,7 +85,7 @@ def sample(
     run: RunArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The PNG to write.")] = Path("grid.png"),
     classes: Annotated[
-        str | None, typer.Option(metavar="C,C,…", help="Classes, a column each; all by default.")
+        str | None, typer.Option(metavar="C,C,…", help="Classes by name or number, a column each; all by default.")
     ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Guidance scale; 1 is none.")] = 1.0,
     ema: Annotated[float | None, typer.Option(help="EMA width σ_rel; the recipe's own by default.")] = None,
@@ -92,6 +96,7 @@ def sample(
     """Draw a grid of samples, a column for each class. Stopped, the same command continues."""
     from cli.display.drawing import drawing
     from mpdit import load
+    from pipelines.export import class_names
     from pipelines.recipe import Recipe
     from pipelines.scoring.cell import Evaluation
     from pipelines.scoring.feature_cache import FeatureCache
@@ -101,23 +106,36 @@ def sample(
 
     folder = open_storage(storage).find_run(run)
     denoiser, recipe = load(folder, ema)
-    known = denoiser.no_class
-    chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
+    known = class_names(folder)
+    named = len(known) == denoiser.no_class  # else they are another set's, which lies where the data was
+    names = known if named else tuple(str(number) for number in range(denoiser.no_class))
+    chosen = [_class(text.strip(), names) for text in classes.split(",")] if classes else list(range(len(names)))
     pixels = Recipe.model_validate(recipe).dataset.to_pixels if recipe["data"]["name"] == "latents" else identity
     generator, evaluation = SampleGenerator(denoiser, pixels), Evaluation(guidance=guidance, seed=seed)
     facts = {**evaluation.model_dump(), "weights": generator.weights, "classes": chosen}
     cache = FeatureCache(output.parent / f".{output.name}.unfinished", facts)
     with drawing(rows * len(chosen), "drawing") as drawn:
         images = SampleGrid(evaluation, chosen, rows).draw(generator, cache, drawn)
-    write_grid(output, images, len(chosen))
+    write_grid(output, images, len(chosen), [names[number] for number in chosen] if named else ())
     cache.remove()
     typer.echo(f"{rows} samples of each of {len(chosen)} classes are in {output}", err=True)
 
 
-def _class(text: str, known: int) -> int:
-    if not text.strip().isdigit() or int(text) >= known:
-        raise input_error(f"there is no class {text!r}", given=text, allowed=f"0 to {known - 1}, separated by commas")
-    return int(text)
+def _class(text: str, names: "Sequence[str]") -> int:
+    """The number of the class of that name or, where none is called so, of that number."""
+    if text in names:
+        return list(names).index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    numbers = f"0 to {len(names) - 1}"
+    plain = all(name.isdecimal() for name in names)
+    shown = [*names[:CLASSES_NAMED], *(["…"] if len(names) > CLASSES_NAMED else [])]
+    raise input_error(
+        f"there is no class {text!r}",
+        given=text,
+        nearest=nearest(text, names),
+        allowed=f"{numbers if plain else ', '.join(shown)}, separated by commas",
+    )
 
 
 def _widths(text: str | None) -> list[float] | None:

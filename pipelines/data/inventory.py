@@ -73,8 +73,9 @@ def _recorded(dataset: Dataset) -> dict[str, Any]:
 
 def contact_sheet(dataset: Dataset, path: Path) -> None:
     """A PNG of real images, a column for each of the first classes."""
-    columns = [(dataset.labels == label).nonzero()[:ROWS, 0] for label in range(min(COLUMNS, dataset.classes))]
-    full = [column for column in columns if len(column)]
+    shown = [label for label in range(min(COLUMNS, dataset.classes)) if (dataset.labels == label).any()]
+    full = [(dataset.labels == label).nonzero()[:ROWS, 0] for label in shown]
     rows = min(len(column) for column in full)
     index = torch.stack([column[:rows] for column in full], dim=1).flatten()
-    write_grid(path, dataset.pixels(index), len(full))
+    names = dataset.class_names
+    write_grid(path, dataset.pixels(index), len(full), [names[label] for label in shown] if names else ())

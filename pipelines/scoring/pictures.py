@@ -1,12 +1,14 @@
 """Pictures of samples, and curves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
+NAME_SIZE = 12  # pixels
 SIDE = 64  # pixels a side that smaller images are enlarged to
 GAP = 8  # pixels between images
 
@@ -14,8 +16,11 @@ Panels = dict[str, dict[str, list[tuple[float, float]]]]  # {title: {label: [(x,
 Bands = dict[str, dict[str, list[tuple[float, float]]]]  # {title: {label: [(mean, standard deviation), …]}}
 
 
-def write_grid(path: Path, images: Tensor, columns: int) -> None:
-    """A PNG of uint8 images (count, 1 or 3 channels, height, width), `columns` to a row; small ones are enlarged."""
+def write_grid(path: Path, images: Tensor, columns: int, names: Sequence[str] = ()) -> None:
+    """A PNG of uint8 images (count, 1 or 3 channels, height, width), `columns` to a row; small ones are enlarged.
+
+    names: one above each column, cut where it has no room; none at all where it is empty.
+    """
     factor = max(1, SIDE // images.shape[-1])
     x = images.cpu().float()
     if factor > 1:
@@ -29,8 +34,25 @@ def write_grid(path: Path, images: Tensor, columns: int) -> None:
         grid.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP].to(torch.uint8).numpy()
     )
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    if names:
+        picture = _with_names(picture, names, width + GAP)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="PNG")
+
+
+def _with_names(picture: Image.Image, names: Sequence[str], column: int) -> Image.Image:
+    """The picture below a line of names, one at the left of each `column` pixels."""
+    font = ImageFont.load_default(size=NAME_SIZE)
+    height = NAME_SIZE + GAP
+    named = Image.new(picture.mode, (picture.width, picture.height + height), 255 if picture.mode == "L" else "white")
+    named.paste(picture, (0, height))
+    draw = ImageDraw.Draw(named)
+    for place, name in enumerate(names):
+        shown = name
+        while len(shown) > 1 and draw.textlength(shown, font) > column - GAP:
+            shown = shown[:-2] + "…"
+        draw.text((place * column, 0), shown, fill=0 if picture.mode == "L" else "black", font=font)
+    return named
 
 
 def write_curves(path: Path, panels: Panels, across: str, up: str) -> None:

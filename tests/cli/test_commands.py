@@ -231,7 +231,8 @@ def test_train_evaluate_and_sample_one_run(tmp_path: Path, mpdit: Command, refus
     from PIL import Image
 
     with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.size == (2 * 64 + 8, 2 * 64 + 8)
+        assert picture.size == (2 * 64 + 8, 2 * 64 + 8 + 20)  # 20: the classes' names
+    assert "0 to 9" in refused("sample", "run", "--classes", "3,x", cwd=tmp_path)
     assert "no class '12'" in refused("sample", "run", "--classes", "12", cwd=tmp_path)
     more = mpdit(
         "evaluate", "run", "--samples", "60", "--metrics", "kid,precision_recall,frechet_by_class", cwd=tmp_path

@@ -35,7 +35,7 @@ def test_info_says_what_is_in_a_set(mpdit: Command, refused: Refused, tmp_path: 
         assert part in text
     assert text.splitlines()[-10].split() == ["0", "178"]
     with Image.open(tmp_path / "sheet.png") as picture:
-        assert picture.size == (10 * 72 - 8, 8 * 72 - 8)
+        assert picture.size == (10 * 72 - 8, 8 * 72 - 8 + 20)  # 20: the classes' names
     facts = json.loads(mpdit("data", "info", "shapes", "--resolution", "16", "--json", cwd=tmp_path).stdout)
     assert facts["shape"] == [3, 16, 16]
     assert facts["counts"]["star"] == 5000
