@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import DEFAULT_STORAGE, ByOption, StorageOption, SweepArgument
+from mpdit.errors import input_error
 
 
 def report(
@@ -35,15 +36,22 @@ def report(
     print(f"the report of {found} is in {path}", file=sys.stderr)
 
 
-def schema() -> None:
+def schema(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; printed by default.")] = None,
+) -> None:
     """Print the JSON Schema of sweep files, for editors that check and complete them."""
     from sweeps.spec.schema import sweep_schema
 
-    print(json.dumps(sweep_schema(), indent=2, ensure_ascii=False))
+    text = json.dumps(sweep_schema(), indent=2, ensure_ascii=False)
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
 
 
 def new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The sweep file to write.")] = Path("sweep.yaml"),
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The file to write; sweep.yaml.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write, as FILE.")] = None,
     name: Annotated[str | None, typer.Option(help="The sweep's name.")] = None,
     data: Annotated[
         str | None, typer.Option(metavar="NAME|FOLDER", help="digits, shapes, or a prepared set's folder.")
@@ -61,6 +69,9 @@ def new(
     """Write a commented sweep file: from options, and on a terminal by asking for the rest."""
     from sweeps.spec.template import Answers, completed, write_sweep_file
 
+    if file and output and file != output:
+        raise input_error("two files to write", given=f"{file}, --output {output}", hint="give one of them")
+    file = file or output or Path("sweep.yaml")
     given = {
         "name": name,
         "data": data,

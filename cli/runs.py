@@ -28,19 +28,32 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A trial'
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE|BUNDLE", help="A recipe's file, or a bundle's folder.")],
-    output: Annotated[Path | None, typer.Option(help="The run's folder; trained/ID by default.")] = None,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|RUN|BUNDLE", help="A recipe's file, a trial's id, or a folder.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The run's folder; trained/ID by default.")
+    ] = None,
     set_: SetOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
     json_: JsonOption = False,
 ) -> None:
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.display.drawing import drawing
     from pipelines.api import train
 
-    done = train(recipe, output, settings=set_ or [], report=_progress_line, drawing=drawing)
+    done = train(_recipe_of(recipe, storage), output, settings=set_ or [], report=_progress_line, drawing=drawing)
     if done.result is not None:
         _print_results([done.result], json_)
         typer.echo(f"the run is in {done.folder}", err=True)
+
+
+def _recipe_of(given: str, storage: str) -> Path:
+    """The path that was given or, where nothing lies there and it is no file's name, the folder of the trial."""
+    from sweeps.storage.open_storage import open_storage
+
+    path = Path(given)
+    return path if path.exists() or path.suffix or path.name != given else open_storage(storage).find_run(given)
 
 
 def evaluate(

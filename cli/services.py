@@ -33,7 +33,10 @@ def ui(
 def doctor(
     storage: StorageOption = DEFAULT_STORAGE,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it to a file for a bug report, without secrets.")
+        Path | None,
+        typer.Option(
+            "--bundle", "-o", "--output", metavar="FILE", help="Write it to a file for a bug report, without secrets."
+        ),
     ] = None,
 ) -> None:
     """Check that a sweep could run here; every line says ok, warn or fail, and what to do."""

@@ -5,6 +5,7 @@ import io
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.scoring.metrics.registry import METRICS
@@ -98,9 +99,9 @@ def short(axis: str) -> str:
     return axis.rsplit(".", 1)[-1]
 
 
-def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
+def ranking_table(rows: Sequence[Row], axes: Sequence[str], sweeps: Sequence[str] = ()) -> str:
     """The ranking; `=` marks what cannot be told from the best, `*` the Pareto front, `!` a broken constraint,
-    `~` other code.
+    `~` other code. sweeps: the name of each row's sweep, where they are of several.
     """
     shown = [axis for axis in axes if axis != "seed"]
     metric = next((row.metric for row in rows if row.metric), "value")
@@ -135,6 +136,9 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
         ]
         for row in rows
     ]
+    if sweeps:
+        header.insert(2, "sweep")
+        body = [[*line[:2], name, *line[2:]] for line, name in zip(body, sweeps, strict=True)]
     kept = [
         at for at in range(len(header)) if header[at] not in ("again", "status", "needs") or any(r[at] for r in body)
     ]
@@ -148,20 +152,44 @@ def _metric(row: Row, name: str) -> str:
     return number(value, 0 if METRICS[name].is_count else 4)
 
 
-def ranking_csv(rows: list[Row]) -> str:
-    """The rows as comma-separated values under a header, with a column for each axis."""
-    text = io.StringIO()
-    nested = ("params", "metrics")
+def _flat(rows: Sequence[Row], sweeps: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows with a column for each axis and each metric; all have all columns. sweeps: as in `ranking_table`."""
+    nested = ("params", "metrics", "values")
     flat = [
-        {**row.params, **{k: v for k, v in row.as_dict().items() if k not in nested}, **(row.metrics or {})}
+        {**row.params, **{k: v for k, v in row.as_dict().items() if k not in nested}}
+        | {**(row.values or {}), **(row.metrics or {}), "trials": " ".join(row.trials)}
         for row in rows
     ]
-    writer = csv.DictWriter(
-        text, fieldnames=list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n"
-    )
+    flat = [{"sweep": name, **row} for name, row in zip(sweeps, flat, strict=True)] if sweeps else flat
+    names = dict.fromkeys(name for row in flat for name in row)
+    return [{name: row.get(name) for name in names} for row in flat]
+
+
+def ranking_csv(rows: Sequence[Row], sweeps: Sequence[str] = ()) -> str:
+    """The rows as comma-separated values under a header. sweeps: as in `ranking_table`."""
+    text, flat = io.StringIO(), _flat(rows, sweeps)
+    writer = csv.DictWriter(text, fieldnames=list(flat[0]) if flat else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "trials": " ".join(row["trials"])} for row in flat)
+    writer.writerows(flat)
     return text.getvalue()
+
+
+def write_parquet(path: Path, rows: Sequence[Row], sweeps: Sequence[str] = ()) -> None:
+    """Write the rows as a Parquet file, whole or not at all; a column of words and numbers is one of words."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns, flat = {}, _flat(rows, sweeps)
+    for name in flat[0] if flat else ():
+        values = [row[name] for row in flat]
+        try:
+            columns[name] = pyarrow.array(values)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+            columns[name] = pyarrow.array([None if value is None else str(value) for value in values])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    parquet.write_table(pyarrow.table(columns), partial)
+    partial.replace(path)
 
 
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:

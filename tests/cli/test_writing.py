@@ -30,9 +30,11 @@ def prepared_images(folder: Path, count: int) -> Path:
 CODE = Path(main.__code__.co_filename).parent.parent
 
 
-def test_the_schema_beside_the_shipped_sweeps_is_the_code_s(mpdit: Command) -> None:
+def test_the_schema_beside_the_shipped_sweeps_is_the_code_s(mpdit: Command, tmp_path: Path) -> None:
     printed = json.loads(mpdit("schema").stdout)
     assert printed == sweep_schema()
+    assert mpdit("schema", "-o", tmp_path / "schema.json").returncode == 0
+    assert json.loads((tmp_path / "schema.json").read_text()) == printed
     kept = json.loads((SHIPPED / "sweep.schema.json").read_text())
     assert kept == printed, "mpdit schema > sweeps/sweep.schema.json"
 
@@ -106,6 +108,14 @@ def test_a_new_sweep_of_data_that_is_not_there_is_refused(refused: Refused, tmp_
         assert "is not written" in message
         assert "line" not in message.splitlines()[0]  # of a file that is not there
     assert not path.exists()
+
+
+def test_every_command_that_writes_takes_an_output(mpdit: Command, refused: Refused, tmp_path: Path) -> None:
+    assert mpdit("new", "-o", "a.yaml", cwd=tmp_path).returncode == 0
+    assert "two files" in refused("new", "b.yaml", "-o", "c.yaml", cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.yaml"]
+    for command in (["train"], ["sample"], ["best"], ["report"], ["new"], ["schema"], ["doctor"], ["suggest"]):
+        assert "--output" in mpdit(*command, "--help").stdout, command
 
 
 def test_a_new_sweep_file_takes_no_nonsense_and_overwrites_nothing(refused: Refused, tmp_path: Path) -> None:
