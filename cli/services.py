@@ -1,5 +1,6 @@
 """Commands around a storage: MLflow's pages, and a check of the machine."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,11 @@ from typing import Annotated
 import typer
 
 from cli.options import DEFAULT_STORAGE, FAILED, StorageOption
+
+
+def end_on_interrupt() -> None:
+    """Let SIGINT end a server also where a shell has started it in the background (`… &`), which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ui(
@@ -18,6 +24,7 @@ def ui(
     from sweeps.tracking.mlflow_server import served
     from sweeps.tracking.mlflow_view import cells_page
 
+    end_on_interrupt()
     where = open_storage(storage)
     where.check()
     print("starting MLflow …", file=sys.stderr, flush=True)

@@ -132,7 +132,8 @@ def _run_shown(plan: "Plan", where: "Storage", options: "RunOptions", notify: "N
     past = read(where.ledger(plan.spec.name))
     plan = make_plan(plan.spec, past, where.trial_names())
     if options.reuse is Reuse.ANY:
-        _warn_of_other_code(plan, known_events(where, plan))
+        past = known_events(where, plan)  # what other sweeps have done counts as done from the start
+        _warn_of_other_code(plan, past)
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past, notify) as notifier:
             return plan, run(plan, where, call_each(progress, notifier), options)
@@ -256,10 +257,14 @@ def _measured(made: "Plan", trials: "list[Trial]", slots: int) -> "list[TrialEnd
 
 
 def _read_plan(file: str, settings: list[str] | None, known: "Iterable[str]" = ()) -> "Plan":
+    from pipelines.yaml_file import read_yaml
+    from sweeps.planning.faults import located
     from sweeps.planning.plan import make_plan
-    from sweeps.spec.reading import read_spec, sweep_file
+    from sweeps.spec.reading import checked, sweep_file
 
-    return make_plan(read_spec(sweep_file(file), settings), known=known)
+    spec, document = checked(read_yaml(sweep_file(file)), settings or [])
+    with located(document):
+        return make_plan(spec, known=known)
 
 
 def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> None:

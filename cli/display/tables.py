@@ -94,9 +94,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def short(axis: str) -> str:
-    """An axis's last name, for a column: `model.modulation` → `modulation`."""
-    return axis.rsplit(".", 1)[-1]
+def short(axes: Sequence[str]) -> list[str]:
+    """The last names of axes, for columns: `model.modulation` → `modulation`; a whole path where two end alike."""
+    last = [axis.rsplit(".", 1)[-1] for axis in axes]
+    return [axis if last.count(name) > 1 else name for axis, name in zip(axes, last, strict=True)]
 
 
 def ranking_table(rows: Sequence[Row], axes: Sequence[str], sweeps: Sequence[str] = ()) -> str:
@@ -110,7 +111,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str], sweeps: Sequence[str
         "",
         "rank",
         "trial",
-        *[short(axis) for axis in shown],
+        *short(shown),
         metric,
         "±",
         "again",
@@ -143,7 +144,8 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str], sweeps: Sequence[str
         at for at in range(len(header)) if header[at] not in ("again", "status", "needs") or any(r[at] for r in body)
     ]
     table = [[line[at] for at in kept] for line in body]
-    return fitted([header[at] for at in kept], table, terminal_width(), ("needs", "drift"))
+    spare = ("drift", *others, "trial", "rank", "±")  # `needs` says what to do, and stays
+    return fitted([header[at] for at in kept], table, terminal_width(), spare)
 
 
 def _metric(row: Row, name: str) -> str:
@@ -195,15 +197,14 @@ def write_parquet(path: Path, rows: Sequence[Row], sweeps: Sequence[str] = ()) -
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:
     """The trials of a plan and what they will cost. train: those to train. remaining: those that need any work."""
     axes = plan.spec.training_axes
-    header = ["trial", *[short(axis) for axis in axes], "parameters", "steps", "state"]
-    body = plan_lines(plan, train, remaining)
-    body = [[*line[:-3], f"{int(line[-3]):,}", f"{int(line[-2]):,}", line[-1]] for line in body]
+    header = ["trial", *short(axes), *_plan_columns(plan)]
+    body = plan_lines(plan, train, remaining, "{:,}")
     time = "not known yet: nothing like it has been timed in this storage"
     if cost.hours is not None and cost.gpu_hours is not None:
         time = f"about {duration(cost.hours * 3600)}, {cost.gpu_hours:.2f} GPU-hours"
     if plan.open:
         text = f"{plan.open} more as {plan.spec.search.algorithm} suggests them from the results"
-        body.append(["…", *[""] * len(axes), "", "", text])
+        body.append(["…", *[""] * (len(header) - 2), text])
     summary = [
         f"{len(plan.trials) + plan.open} trials ({', '.join(axes) or 'one recipe'}): "
         f"{len(train) + plan.open} to train, {len(remaining) - len(train)} only to score",
@@ -232,15 +233,22 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
     return fitted(header, body, terminal_width(), ("steps", "parameters")) + "\n\n" + "\n".join(summary)
 
 
-def plan_lines(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> list[list[str]]:
-    """A row for each trial: id, value on every training axis, parameters, steps, what is to be done."""
+def _plan_columns(plan: Plan) -> list[str]:
+    """What a plan says of a trial besides its axes: the steps only where they are none of them."""
+    return [name for name in ("parameters", "steps", "state") if name not in plan.spec.training_axes]
+
+
+def plan_lines(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], count: str = "{}") -> list[list[str]]:
+    """A row for each trial: id, value on every training axis, and what `_plan_columns` names. count: how numbers are
+    written.
+    """
     state = {trial.id: "to score" for trial in remaining} | {trial.id: "to train" for trial in train}
     return [
         [
             trial.id,
             *[str(trial.params[axis]) for axis in plan.spec.training_axes],
-            str(trial.parameters),
-            str(trial.recipe.steps),
+            count.format(trial.parameters),
+            *([] if "steps" in plan.spec.training_axes else [count.format(trial.recipe.steps)]),
             state.get(trial.id, "done"),
         ]
         for trial in plan.trials
@@ -251,7 +259,7 @@ def plan_csv(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> 
     """The trials of a plan as comma-separated values, under a header; axes by their paths."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", *plan.spec.training_axes, "parameters", "steps", "state"])
+    writer.writerow(["trial", *plan.spec.training_axes, *_plan_columns(plan)])
     writer.writerows(plan_lines(plan, train, remaining))
     return text.getvalue()
 
@@ -278,7 +286,7 @@ def transfer_table(saved: "TransferCost") -> str:
 def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str], most: int | None = None) -> str:
     """The states of a sweep's trials, at most `most` of them and running ones first; reasons are below the table."""
     shown = rows if most is None or len(rows) <= most else sorted(rows, key=_standing)[:most]
-    header = ["trial", *[short(axis) for axis in axes], "status", "step", "img/s", "loss", "cells", "best", "drift"]
+    header = ["trial", *short(axes), "status", "step", "img/s", "loss", "cells", "best", "drift"]
     body = [
         [
             row["trial"],

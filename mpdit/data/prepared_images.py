@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpdit.data.dataset import Dataset, from_bytes, from_bytes_flipped
-from mpdit.data.image_entry import Unusable
+from mpdit.data.image_entry import Unusable, is_image
 from mpdit.data.registry import DATASETS, DatasetKind
 from mpdit.errors import input_error
 from mpdit.lazy_modules import lazy_module
@@ -35,6 +35,7 @@ MANIFEST, IMAGES, LABELS, FEATURES = "set.json", "images.bin", "labels.bin", "fe
 VERSION = 1
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 10**8  # of one image; more is taken for a decompression bomb
+LARGE = 64  # pixels a side that a small model learns in an hour
 FEWEST = 8  # images; the noise floor compares quarters of a set
 
 
@@ -189,7 +190,8 @@ def read_record(folder: Path) -> ImageSet:
     try:
         fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        hint = f"mpdit data prepare {folder} -o FOLDER --resolution 64" if folder.exists() else "check the path"
+        command = f"mpdit data prepare {folder} -o FOLDER --resolution {_usual_resolution(folder)}"
+        hint = command if folder.exists() else "check the path"
         raise input_error(f"there is no prepared set of images at {folder}", given=folder, hint=hint) from None
     except (OSError, ValueError) as error:
         raise input_error(f"{folder / MANIFEST} cannot be read", reason=error, hint="prepare the set again") from None
@@ -199,6 +201,20 @@ def read_record(folder: Path) -> ImageSet:
         given = f"version {fields.get('version')}"
         raise input_error(f"{folder} was prepared by another mpdit", given=given, allowed=f"version {VERSION}")
     return ImageSet(**fields)
+
+
+def _usual_resolution(folder: Path) -> int:
+    """The smaller side of the first image below a folder, at most LARGE; LARGE where there is none to look at."""
+    from PIL import Image
+
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if is_image(path.name):
+            try:
+                with Image.open(path, formats=FORMATS) as image:
+                    return min(LARGE, *image.size)
+            except (OSError, ValueError):
+                break
+    return LARGE
 
 
 def map_file(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -1,5 +1,6 @@
 """Pictures of samples, and curves."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,15 +63,15 @@ def write_curves(path: Path, panels: Panels, across: str, up: str) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), sharey=True, squeeze=False)
+    size = (5 * len(panels), 4.2)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for label, points in curves.items():
             axis.loglog([x for x, _ in points], [y for _, y in points], marker="o", label=label)
-        axis.set(title=title, xlabel=across)
+        axis.set(title=textwrap.fill(title, 44), xlabel=across)
         axis.grid(alpha=0.3, which="both")
     axes[0][0].set_ylabel(up)
-    axes[0][-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -83,20 +84,20 @@ def write_bands(path: Path, panels: Bands, across: str, up: str) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.4), sharey=True, squeeze=False)
+    size = (4.5 * len(panels), 3.4)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axis, (title, bands) in zip(axes[0], panels.items(), strict=True):
         for label, points in bands.items():
             at, mean = range(len(points)), [mean for mean, _ in points]
             (line,) = axis.plot(at, mean, marker="o", label=label)
             low, high = ([m + side * 3 * std for m, std in points] for side in (-1, 1))
             axis.fill_between(at, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(textwrap.fill(title, 50), fontsize=9)
         axis.set(xlabel=across, xticks=range(max(map(len, bands.values()))))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylim(bottom=0)  # once all are drawn: it ends the scaling of the axis that they share
     axes[0][0].set_ylabel(up, fontsize=9)
     axes[0][-1].legend(fontsize="small", title="band: ± 3 std", title_fontsize="small")
-    figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -20,6 +20,7 @@ from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.training.checkpoint import KEPT
 from pipelines.yaml_file import explained
+from sweeps.planning.faults import PlanError, blamed, of_axis
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.paths import split_path, with_values
 from sweeps.spec.search_algorithm import SEARCHES
@@ -115,7 +116,7 @@ def make_plan(spec: SweepSpec, events: Sequence[Event] = (), known: Iterable[str
             for settings in (spec.recipe, asked)
         )
         cells.append(PlannedCell(Cell(recipe.ema.sigma_rel, evaluation), params))
-    _check_widths(trials, cells)
+    _check_widths(spec, trials, cells)
     return Plan(spec, trials, cells)
 
 
@@ -153,7 +154,8 @@ def trials_of(spec: SweepSpec, point: Point, known: Collection[str] = ()) -> lis
             recipe.architecture(recipe.facts)
         except (InputError, ValidationError) as problem:
             reason = explained(problem) if isinstance(problem, ValidationError) else str(problem)
-            raise InputError(f"{params}: {reason}" if params else reason) from None
+            where = blamed(spec, params)
+            raise PlanError(f"{params}: {reason}" if where == ("axes",) else reason, where) from None
         trials.append(Trial(known_trial_id(recipe, known.__contains__), params, recipe))
     return trials
 
@@ -164,11 +166,14 @@ def _within(owner: type[Recipe] | type[Evaluation], path: str) -> str | None:
     return inner if model is owner else None
 
 
-def _check_widths(trials: list[Trial], cells: list[PlannedCell]) -> None:
+def _check_widths(spec: SweepSpec, trials: list[Trial], cells: list[PlannedCell]) -> None:
     """Raise InputError for an EMA width that the snapshots of some training cannot give."""
     for steps in {trial.recipe.steps for trial in trials}:
         for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
-            known_fact("EMA width", [steps, width], partial(_misfit, steps, width))
+            try:
+                known_fact("EMA width", [steps, width], partial(_misfit, steps, width))
+            except InputError as problem:
+                raise PlanError(str(problem), of_axis(spec, "ema.sigma_rel", width)) from None
 
 
 def _misfit(steps: int, width: float) -> float:

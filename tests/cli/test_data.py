@@ -70,6 +70,39 @@ def test_what_cannot_be_made_is_refused(raw: Path, tmp_path: Path, refused: Refu
     assert "bf16, fp32" in refused(*encode, "--dtype", "int8")
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ("  data: {name: folder, path: nowhere}", 3),
+        ("  data: {name: folder, path: raw}", 3),
+        ("  batch: 20", 4),
+        ("  model: {patch: 3}", 5),
+        ("  data.path: [set, nowhere]", 7),
+        ("  model.patch: [2, 3]", 8),
+        ("  batch: [4, 20]", 9),
+        ("  ema.sigma_rel: [0.05, 0.001]", 10),
+    ],
+)
+def test_what_does_not_fit_the_data_is_told_with_its_line(
+    changes: str, line: int, raw: Path, tmp_path: Path, mpdit: Command, refused: Refused
+) -> None:
+    prepare = ("data", "prepare", raw, "-o", tmp_path / "set", "--resolution", "8", "--skip-bad", "--no-features")
+    assert mpdit(*prepare).returncode == 0
+    lines = ["name: x", "recipe:", "  data: {name: folder, path: set}", "  batch: 4", "  model: {patch: 2}"]
+    lines += ["axes:", "  data.path: [set]", "  model.patch: [2]", "  batch: [4]", "  ema.sigma_rel: [0.05]"]
+    if line < 6:  # the recipe's own value counts where no axis has others
+        lines = lines[:6] + lines[9:]
+    (tmp_path / "x.yaml").write_text("\n".join(changes if at == line - 1 else text for at, text in enumerate(lines)))
+    message = refused("plan", tmp_path / "x.yaml")
+    assert message.startswith(f"{tmp_path / 'x.yaml'}, line {line}: "), message
+    if "path: raw" in changes:
+        assert f"mpdit data prepare {raw} -o FOLDER --resolution 16" in message  # the size of its images
+    if line == 3:
+        (tmp_path / "recipe.yaml").write_text("steps: 2\n" + changes.strip() + "\n")
+        message = refused("train", tmp_path / "recipe.yaml")
+        assert message.startswith(f"{tmp_path / 'recipe.yaml'}, line 2: there is no prepared set"), message
+
+
 def test_what_cannot_be_scored_is_not_trained(raw: Path, tmp_path: Path, mpdit: Command, refused: Refused) -> None:
     prepare = ("data", "prepare", raw, "-o", tmp_path / "set", "--resolution", "8", "--skip-bad", "--no-features")
     assert mpdit(*prepare).returncode == 0

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.storage.events import SweepStarted
+from sweeps.storage.layout import Storage
 from tests.slow.conftest import mpdit
 from tests.slow.mlflow_pages import (
     browser_page,
@@ -15,6 +17,7 @@ from tests.slow.mlflow_pages import (
     runs_page,
     served,
 )
+from tests.sweeps.conftest import ended, made, plan_of, scored
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole"), pytest.mark.filterwarnings("ignore")]
 
@@ -39,6 +42,27 @@ def test_mlflow_shows_the_sweep_and_compares_its_cells(whole_sweep: Path) -> Non
         for name in ("frechet", "ema.sigma_rel", "Scatter Plot", "Contour Plot"):
             assert page.get_by_text(name).count() > 0
         assert errors == []
+
+
+def test_a_reports_maps_are_whole_on_a_screen(tmp_path: Path) -> None:
+    axes = {"model.modulation": ["scale+shift+gate", "scale+rotation+gate", "rotation+gate"]}
+    axes |= {"optimizer.lr": [0.05, 0.1, 0.2], "ema.sigma_rel": [0, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2]}
+    plan, storage = plan_of(axes), Storage(tmp_path)
+    ledger = made(storage, plan)
+    ledger.append(SweepStarted("s", 2))
+    for trial in range(9):
+        for cell in range(9):
+            ledger.append(scored(plan, trial, cell, 102.345 + trial + cell / 8))
+        ledger.append(ended(plan, trial))
+    mpdit("report", "--storage", tmp_path, "-o", tmp_path / "report.html")
+    with browser_page() as (page, _errors):
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.locator("table.map").count() == 3
+        for width in (1000, 1200):
+            page.set_viewport_size({"width": width, "height": 800})
+            clipped = "[...document.querySelectorAll('div.map')].filter(e => e.scrollWidth > e.clientWidth).length"
+            assert page.evaluate(clipped) == 0, width
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_the_report_fits_a_phone_asks_for_nothing_and_is_dark_in_the_dark(whole_sweep: Path) -> None:

@@ -8,6 +8,7 @@ from mpdit.training.ema import snapshot_bytes
 from pipelines.identity import trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import cell_key
+from sweeps.planning.faults import PlanError
 from sweeps.planning.plan import Plan, Workload, estimate, make_plan, packed, scoring_work, training_work
 from sweeps.results.ranking import rank
 from sweeps.storage.events import TrialEnded
@@ -50,8 +51,13 @@ def test_the_same_training_in_two_sweeps_is_one_trial() -> None:
 
 
 def test_a_combination_that_cannot_be_built_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model.patch.*3.*does not divide"):
+    with pytest.raises(PlanError, match=r"^patch 3 does not divide") as refused:
         plan_of({"model.patch": [2, 3]})
+    assert refused.value.where == ("axes", "model.patch", 1)
+    together = {"model.size": ["nano", "XS"], "model.width": [64, 80]}  # 80 is a multiple of nano's heads alone
+    with pytest.raises(PlanError, match=r"^\{'model.size': 'XS', 'model.width': 80\}: width 80") as refused:
+        plan_of(together)
+    assert refused.value.where == ("axes",)
 
 
 def test_the_estimate_follows_the_work() -> None:
