@@ -97,7 +97,7 @@ def test_no_column_is_there_twice() -> None:
     assert header == ["trial", "steps", "parameters", "state"]
     assert plan_csv(plan, [], []).splitlines()[0] == "trial,steps,parameters,state"
     ranked = ranking_table(rank(plan, []), list(plan.spec.axes)).splitlines()[0].split()
-    assert ["steps", "evaluation.steps"] == [name for name in ranked if "steps" in name]
+    assert [name for name in ranked if "steps" in name] == ["steps", "evaluation.steps"]
 
 
 def test_what_another_sweep_has_done_counts_from_the_start(plan: Plan) -> None:
