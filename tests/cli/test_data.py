@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweeps.spec.reading import read_spec
 from tests.cli.conftest import Command, Refused
 
 
@@ -51,11 +52,14 @@ def test_a_folder_is_prepared_and_told_about(raw: Path, tmp_path: Path, mpdit: C
     assert "--skip-bad" in message
     done = mpdit(*arguments, "--skip-bad")
     assert done.returncode == 0, done.stderr
-    for part in ("12 images of 2 classes", "1 left out", "readme.txt is not", "data: {name: folder, path:"):
+    for part in ("12 images of 2 classes", "1 left out", "readme.txt is not", "  data:\n    name: folder\n"):
         assert part in done.stderr
     facts = json.loads(mpdit("data", "info", tmp_path / "set", "--json", cwd=tmp_path).stdout)
     assert facts["counts"] == {"cats": 6, "dogs": 6}
     assert facts["skipped"] == 1
+    block = done.stderr.split("use it:\n")[1].split("or: mpdit new")[0]  # is pasted below `recipe:`
+    (tmp_path / "pasted.yaml").write_text(f"name: x\nrecipe:\n  batch: 4\n{block}axes:\n  seed: [0]\n")
+    assert read_spec(tmp_path / "pasted.yaml").recipe.data.flips is False
     assert mpdit(*arguments).returncode == 0  # it is made already
     assert "is there already" in refused(*arguments[:-2], "16")
 
