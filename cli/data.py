@@ -203,6 +203,8 @@ def _progress(done_word: str) -> "Progress":
         rate = (done - first) / max(now - started, 1e-9)
         of = f" of {total:,}, {duration((total - done) / rate)} left" if total else ""
         end = "\r" if console.is_terminal and not last else "\n"
-        console.print(f"{done:,} {done_word}{of}, {rate:.0f} a second   ", end=end, highlight=False)
+        console.print(
+            f"{done:,} {done_word}{of}, {rate:.{1 if rate < 10 else 0}f} a second   ", end=end, highlight=False
+        )
 
     return show

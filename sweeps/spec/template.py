@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,53 @@ def write_sweep_file(path: Path, answers: Answers) -> SweepSpec:
     return read_spec(path)
 
 
+def quick_document(name: str, data: str, steps: int | None, axes: Sequence[str]) -> Document:
+    """The sweep of a command line without a file: patch, batch, steps and features suit the data.
+
+    axes: each as `PATH=V,V,…`. Raises InputError for data that is not there and for an axis without values.
+    """
+    chosen = named_set(data)
+    facts, answers = _facts(chosen), completed(Answers(data=data, steps=steps))
+    recipe: dict[str, Any] = {"model": {"patch": _patch(facts)}, "data": dict(chosen.fields), "steps": answers.steps}
+    if answers.flips is not None:
+        recipe["data"]["flips"] = answers.flips
+    if facts.count < Recipe().batch:
+        recipe["batch"] = _batch(facts.count)
+    fields: dict[str, Any] = {"name": name, "recipe": recipe, "axes": dict(map(_axis, axes))}
+    if chosen.source and not chosen.features:
+        fields["evaluation"] = {"extractor": "inception"}
+    return Document(fields, "the command line")
+
+
+def _axis(given: str) -> tuple[str, Any]:
+    path, equals, text = given.partition("=")
+    if not equals or not path or not text.strip():
+        raise input_error(
+            f"--axis {given!r} says no values", given=given, allowed="PATH=V,V,…, as optimizer.lr=0.03,0.1"
+        )
+    return path, parse_value(text if text.lstrip()[0] in "[{" else f"[{text}]")
+
+
+def save_sweep_file(path: Path, document: Document) -> None:
+    """Write a sweep of the command line as a file. Raises InputError where another file is there already."""
+    fields = dict(document.data)
+    data = dict(fields["recipe"]["data"])
+    if "path" in data:
+        relative = _path_from(data["path"], path.parent)  # a path with `..` in it would be read as another one
+        data["path"] = str(Path(data["path"]).absolute()) if relative.startswith("..") else relative
+    text = yaml.safe_dump({**fields, "recipe": {**fields["recipe"], "data": data}}, sort_keys=False, allow_unicode=True)
+    text = f"{SCHEMA_LINE}{SCHEMA_FILE}\n{text}"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise input_error(f"{path} is there already, and is another sweep", given=path, hint="give another --save")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _path_from(path: str, folder: Path) -> str:
+    """A path as a file in that folder says it."""
+    return path if Path(path).is_absolute() else os.path.relpath(path, folder)
+
+
 def _facts(chosen: NamedSet) -> DatasetFacts:
     here = {"path": str(Path(chosen.fields["path"]).absolute())} if "path" in chosen.fields else {}
     return Recipe.model_validate({"data": chosen.fields | here}).facts
@@ -124,8 +172,8 @@ def _batch(count: int) -> int:
 
 def _data(chosen: NamedSet, answers: Answers, folder: Path) -> str:
     fields = dict(chosen.fields)
-    if "path" in fields and not Path(fields["path"]).is_absolute():
-        fields["path"] = os.path.relpath(fields["path"], folder)
+    if "path" in fields:
+        fields["path"] = _path_from(fields["path"], folder)
     if answers.flips is not None:
         fields["flips"] = answers.flips
     return "{" + ", ".join(f"{key}: {_scalar(value)}" for key, value in fields.items()) + "}"

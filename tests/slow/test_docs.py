@@ -30,6 +30,7 @@ tracking: {{uri: 'sqlite:///{}/afar.db'}}
 SHORTER = {  # test_whole_sweep trains the winner anew, whole; `whole_sweep` has run the shipped sweep
     ("train",): ("--set", "steps=80"),  # fewer have no EMA as narrow as the winner's
     ("sweep", "conditioning", "--set", "name=small"): ("--set", "recipe.steps=60"),
+    ("sweep", "--data"): ("--set", "recipe.steps=60", "--set", "evaluation.samples=200"),
     ("sweep", "conditioning", "--until"): ("--hours", "0.001"),  # test_advice follows it
 }
 PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
