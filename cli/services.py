@@ -2,12 +2,13 @@
 
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DEFAULT_STORAGE, FAILED, StorageOption
+from cli.options import DEFAULT_STORAGE, FAILED, StorageOption, SweepArgument
 
 
 def end_on_interrupt() -> None:
@@ -35,6 +36,24 @@ def ui(
         if page:
             print(f"the cells of {newest[0]}, best first: http://127.0.0.1:{port}{page}", file=sys.stderr, flush=True)
         server.wait()
+
+
+def watch(
+    name: SweepArgument = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on this machine; 0: any that is free.")] = 5001,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Serve the report of a sweep as it runs, on this machine only; the page follows by itself."""
+    from sweeps.report.live_page import watched
+    from sweeps.storage.open_storage import open_storage
+
+    end_on_interrupt()
+    where = open_storage(storage)
+    where.check()
+    found = where.find_sweep(name)
+    with watched(where, found, port) as address:
+        print(f"{found} is at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        threading.Event().wait()
 
 
 def doctor(

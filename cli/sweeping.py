@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,7 @@ from cli.results import counted, print_answers, print_ranking, situation_in
 from mpdit.errors import input_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pipelines.yaml_file import Document
     from sweeps.execution.driver import RunOptions, SweepEnd
@@ -67,6 +68,7 @@ def sweep(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Without FILE: of each training; as suits the data.")] = None,
     name: Annotated[str | None, typer.Option(help="Without FILE: the sweep's name; quick by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Serve a page that follows it, as `mpdit watch`.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Without FILE: keep the sweep as a file.")] = None,
 ) -> None:
     """Run a sweep, or continue it: what is done is reused, what is new is run. Without a file, --axis says what."""
@@ -85,11 +87,21 @@ def sweep(
         raise input_error(f"{given[0]} is for a sweep without a file", given=f"{file} {given[0]}", hint=hint)
     else:
         made = _read_plan(file, settings)
-    options = RunOptions(max_concurrent, fail_fast, address=address, reuse=Reuse(reuse))
-    if until:
-        _conduct_until_settled(made, open_storage(storage), options, storage)
-    else:
-        conduct(made, open_storage(storage), options, storage, made.spec.notify)
+    options, where = RunOptions(max_concurrent, fail_fast, address=address, reuse=Reuse(reuse)), open_storage(storage)
+    with _watched(where, made.spec.name) if watch else nullcontext():
+        if until:
+            _conduct_until_settled(made, where, options, storage)
+        else:
+            conduct(made, where, options, storage, made.spec.notify)
+
+
+@contextmanager
+def _watched(where: "Storage", name: str) -> "Iterator[None]":
+    from sweeps.report.live_page import watched
+
+    with watched(where, name, port=0) as address:
+        print(f"watch it at {address}", file=sys.stderr, flush=True)
+        yield
 
 
 def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str, notify: "Notify") -> None:

@@ -1,6 +1,7 @@
 """A sweep from the command line alone; the driver is replaced, so that nothing is trained."""
 
 import os
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,20 @@ def test_another_file_is_not_written_over(started: list[Plan], refused: Refused,
     assert "is there already" in refused(*COMMAND, "--save", "mine.yaml", cwd=tmp_path)
     assert (tmp_path / "mine.yaml").read_text() == "name: mine\n"
     assert started == []
+
+
+def test_a_sweep_can_be_watched_as_long_as_it_runs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], mpdit: Command, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    def conduct(*_: Any) -> None:
+        address = capfd.readouterr().err.split("watch it at ")[1].strip()
+        with urllib.request.urlopen(address) as answer:
+            seen.extend([address, answer.read().decode()])
+
+    monkeypatch.setattr("cli.sweeping.conduct", conduct)
+    assert mpdit(*COMMAND, "--watch", "--storage", tmp_path).returncode == 0
+    assert "<title>quick" in seen[1]
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(seen[0])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.report.live_page import watched
 from sweeps.storage.events import SweepStarted
 from sweeps.storage.layout import Storage
 from tests.slow.conftest import mpdit
@@ -63,6 +64,30 @@ def test_a_reports_maps_are_whole_on_a_screen(tmp_path: Path) -> None:
             clipped = "[...document.querySelectorAll('div.map')].filter(e => e.scrollWidth > e.clientWidth).length"
             assert page.evaluate(clipped) == 0, width
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_page_to_watch_follows_the_sweep_by_itself(tmp_path: Path) -> None:
+    plan = plan_of({"model.modulation": ["scale", "rotation"], "optimizer.lr": [0.1, 0.2], "ema.sigma_rel": [0.1]})
+    storage = Storage(tmp_path)
+    ledger = made(storage, plan)
+    ledger.append(SweepStarted("s", 2))
+    with watched(storage, "made", 0) as address, browser_page() as (page, errors):
+        page.goto(address)
+        page.get_by_text("Nothing has been reported yet").wait_for()
+        page.evaluate("window.here = true")
+        ledger.append(scored(plan, 0, 0, 2.5))
+        page.locator("#ranking tbody tr").first.wait_for()
+        for trial in range(1, 4):
+            ledger.append(scored(plan, trial, 0, 2.5 + trial))
+        ledger.append(ended(plan, 0))
+        page.get_by_text("1 completed").first.wait_for()
+        page.locator("details summary").first.click()
+        ledger.append(ended(plan, 1))
+        page.get_by_text("2 completed").first.wait_for()
+        assert page.locator("#ranking tbody tr").count() == 4
+        assert page.locator("details").first.get_attribute("open") is not None  # what was unfolded stays so
+        assert page.evaluate("window.here")  # the page was not loaded anew
+        assert errors == []
 
 
 def test_the_report_fits_a_phone_asks_for_nothing_and_is_dark_in_the_dark(whole_sweep: Path) -> None:
