@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.confirmation import confirming_samples
-from sweeps.planning.plan import Estimate, Plan, Trial
+from sweeps.planning.plan import Estimate, Plan, Trial, axis_factors, largest_saving
 from sweeps.planning.staged_scoring import planned_samples, rounds
 from sweeps.results.ranking import Row
 from sweeps.storage.trial_status import TrialStatus
@@ -211,6 +211,7 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         f"× {len(plan.cells)} cells each ({', '.join(plan.spec.post_hoc_axes) or 'one'}; post-hoc, no training)"
         f" = {(len(plan.trials) + plan.open) * len(plan.cells)} cells",
         f"time: {time}",
+        *_where_time_goes(plan, cost, len(train) == len(plan.trials)),
         f"disk: about {cost.disk_gb:.2f} GB",
     ]
     counts = rounds(plan.spec)
@@ -231,6 +232,20 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
     if len(depths) > 1 and any(trial.recipe.optimizer.parametrization == "mup" for trial in plan.trials):
         summary.append(f"mup covers the width alone, not the depth: {', '.join(map(str, depths))} blocks here")
     return fitted(header, body, terminal_width(), ("steps", "parameters")) + "\n\n" + "\n".join(summary)
+
+
+def _where_time_goes(plan: Plan, cost: Estimate, is_new: bool) -> list[str]:
+    """Training and scoring apart; of a sweep that has not begun, what each axis costs and what would save most."""
+    share = cost.scoring_share
+    if share is None:
+        return []
+    lines = [f"  training {1 - share:.0%}, scoring {share:.0%}"]
+    if is_new:
+        factors = axis_factors(plan.spec, share)
+        setting, saved = largest_saving(plan.spec, share)
+        lines += ["  each axis: " + ", ".join(f"{axis} × {factor:.2g}" for axis, factor in factors.items())]
+        lines += [f"  saves most: --set {setting}: −{saved:.0%}"]
+    return lines
 
 
 def _plan_columns(plan: Plan) -> list[str]:

@@ -133,6 +133,23 @@ T1        ,rotation,236810,600,to train"""
     )
 
 
+def test_a_plan_says_where_the_time_goes(plan: Plan) -> None:
+    cost = Estimate(0.1, 0.0, 0.25, training_hours=0.15, scoring_hours=0.05)
+    new = plan_table(plan, plan.trials, plan.trials, cost)
+    assert (
+        """\
+time: about 6 min 0 s, 0.00 GPU-hours
+  training 75%, scoring 25%
+  each axis: model.modulation × 2, ema.sigma_rel × 1.1
+  saves most: --set recipe.steps=300: −38%
+disk:"""
+        in new
+    )
+    begun = plan_table(plan, plan.trials[1:], plan.trials, cost)  # what remains is of another size than the axes say
+    assert "training 75%" in begun
+    assert "each axis" not in begun
+
+
 def test_a_sweep_on_a_terminal(plan: Plan) -> None:
     text = io.StringIO()
     shown = SweepProgress(plan, begun(plan), console(text, terminal=True), a_minute_later)

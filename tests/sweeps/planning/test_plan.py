@@ -9,7 +9,18 @@ from pipelines.identity import trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import cell_key
 from sweeps.planning.faults import PlanError
-from sweeps.planning.plan import Plan, Workload, estimate, make_plan, packed, scoring_work, training_work
+from sweeps.planning.plan import (
+    Estimate,
+    Plan,
+    Workload,
+    axis_factors,
+    estimate,
+    largest_saving,
+    make_plan,
+    packed,
+    scoring_work,
+    training_work,
+)
 from sweeps.results.ranking import rank
 from sweeps.storage.events import TrialEnded
 from sweeps.storage.trial_status import TrialStatus
@@ -82,6 +93,52 @@ def test_the_estimate_follows_the_work() -> None:
     only_scoring = estimate([seen], Workload([], cells[:1]), concurrent=1, gpus=0)
     assert only_scoring.hours == pytest.approx(2 * 2 / 3600, abs=1e-4)
     assert only_scoring.disk_gb == 0
+
+
+def priced(training: float, scoring: float, axes: dict[str, list[Any]], **fields: Any) -> Estimate:
+    """The cost of a whole sweep where a training of 600 steps takes `training` hours and a cell `scoring` hours."""
+    plan, usual = plan_of(axes, **fields), plan_of({"seed": [0]})
+    trial = usual.trials[0]
+    works = training_work(trial.recipe, trial.parameters), scoring_work(usual.cells[0].cell, trial.parameters)
+    seen = TrialEnded(
+        "another",
+        TrialStatus.COMPLETED,
+        training_seconds=training * 3600,
+        training_work=works[0],
+        scoring_seconds=scoring * 3600,
+        scoring_work=works[1],
+    )
+    cells = [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials]
+    return estimate([seen], Workload(plan.trials, cells), concurrent=1, gpus=0)
+
+
+@pytest.mark.parametrize(("training", "scoring"), [(1.0, 1.0), (5.0, 1.0), (1.0, 3.0)])
+def test_what_an_axis_costs_is_the_cost_with_it_over_the_cost_without(training: float, scoring: float) -> None:
+    axes = {"optimizer.lr": [0.05, 0.1, 0.2], "seed": [0, 1], "ema.sigma_rel": [0, 0.05, 0.1, 0.15]}
+    whole = priced(training, scoring, axes)
+    assert whole.training_hours == pytest.approx(6 * training)
+    assert whole.scoring_hours == pytest.approx(24 * scoring)
+    factors = axis_factors(plan_of(axes).spec, whole.scoring_share or 0.0)
+    assert list(factors) == list(axes)
+    for axis, factor in factors.items():
+        without = priced(training, scoring, {**axes, axis: axes[axis][:1]})
+        assert factor == pytest.approx((whole.hours or 0.0) / (without.hours or 1.0), rel=1e-3)
+    random = plan_of({"optimizer.lr": [0.05, 0.1, 0.2]}, search={"algorithm": "random", "trials": 2}).spec
+    assert axis_factors(random, 0.5) == {}  # its values do not multiply the trials
+
+
+@pytest.mark.parametrize(
+    ("training", "scoring", "setting"), [(5.0, 1.0, "recipe.steps=300"), (1.0, 3.0, "evaluation.samples=1000")]
+)
+def test_what_saves_most_saves_what_is_said(training: float, scoring: float, setting: str) -> None:
+    axes: dict[str, list[Any]] = {"optimizer.lr": [0.05, 0.1]}
+    whole = priced(training, scoring, axes)
+    said, saved = largest_saving(plan_of(axes).spec, whole.scoring_share or 0.0)
+    assert said == setting
+    path, value = setting.split("=")
+    section, field = path.split(".")
+    less = priced(training, scoring, axes, **{section: {field: int(value)}})
+    assert saved == pytest.approx(1 - (less.hours or 0.0) / (whole.hours or 1.0), abs=1e-3)
 
 
 def test_without_anything_timed_the_hours_are_not_known() -> None:
