@@ -102,7 +102,8 @@ def prepare(
     from pipelines.data.prepare import prepare
 
     record = prepare(source, output, resolution, skip_bad, _progress("prepared"), rgb=rgb)
-    typer.echo(f"{record.count:,} images of {len(record.classes)} classes are in {output}", err=True)
+    classes = "1 class" if len(record.classes) == 1 else f"{len(record.classes)} classes"
+    typer.echo(f"{record.count:,} images of {classes} are in {output}", err=True)
     if record.channels == 1:
         typer.echo("  all are grey: they have one channel (--rgb gives them three)", err=True)
     for what, count in record.notes.items():

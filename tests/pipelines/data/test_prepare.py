@@ -312,6 +312,17 @@ def test_a_zip_is_a_folder(images: Path, tmp_path: Path) -> None:
     assert found.fingerprint == wanted.fingerprint
 
 
+def test_a_file_beside_the_class_folders_of_a_zip_does_not_make_them_one_class(images: Path, tmp_path: Path) -> None:
+    wanted = prepare(str(images), tmp_path / "set", 8)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for path in sorted(images.rglob("*.*")):
+            archive.write(path, Path("packed") / path.relative_to(images))
+        archive.writestr("packed/README.txt", "by hand")
+    record = prepare(str(tmp_path / "images.zip"), tmp_path / "zip" / "set", 8, skip_bad=True)
+    assert (record.classes, record.fingerprint) == (wanted.classes, wanted.fingerprint)
+    assert list(record.skipped) == [f"{tmp_path}/images.zip/packed/README.txt"]
+
+
 def test_a_zip_with_its_own_labels_is_edm2s(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "edm.zip", "w") as archive:
         rows = []
