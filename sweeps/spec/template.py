@@ -73,7 +73,10 @@ def sweep_text(answers: Answers, folder: Path) -> str:
         ("objective: {metric: frechet, mode: min}", ""),
         (f"evaluation: {evaluation}", "")
         if not chosen.source or chosen.features
-        else (f"evaluation: {evaluation[:-1]}, extractor: inception}}", "it has no features of its own"),
+        else (
+            f"evaluation: {evaluation[:-1]}, extractor: inception}}",
+            "no features of its own: `mpdit data prepare` trains them",
+        ),
         ("resources: {gpus_per_trial: auto, cpus_per_trial: 1}", "auto: one GPU if there is one"),
         ("# notify: {webhook: $MY_WEBHOOK}", "told when it ends, when a trial fails, when a new best is found"),
     ]
