@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test test-slow soak lint clean-venv
+.PHONY: install sweep test test-slow soak lint clean-venv
 .DEFAULT_GOAL := sweep
 
 .venv/installed: pyproject.toml constraints.txt
@@ -11,8 +11,12 @@ BIN := .venv/bin
 	@echo "installing into .venv (once; a few minutes; 7 GB with torch's CUDA libraries, and 4 GB more in the temporary folder meanwhile)"
 	$(PYTHON) -m venv .venv
 	@# without byte code, which takes more than a minute: a module gets its own when it is first imported
-	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# uv does not read pip's settings: where it cannot install, pip does
+	@{ command -v uv >/dev/null && uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; } || \
+		$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+install: .venv/installed  ## the environment alone; with uv, where it is there, faster than with pip
 
 sweep: .venv/installed  ## run the conditioning sweep on the bundled digits
 	@$(BIN)/mpdit sweep sweeps/conditioning.yaml

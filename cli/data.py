@@ -92,13 +92,20 @@ def prepare(
     output: SourceOutput,
     resolution: Annotated[int, typer.Option(min=1, max=4096, help="Pixels a side, after cropping to a square.")],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be used, and count it.")] = False,
+    rgb: Annotated[bool, typer.Option("--rgb", help="Three channels, also where every image is grey.")] = False,
     features: FeaturesOption = True,
 ) -> None:
-    """Crop, resize and pack images once, so that training reads them as fast as it can."""
+    """Crop, resize and pack images once, so that training reads them as fast as it can.
+
+    Stopped in any way, the same command continues.
+    """
     from pipelines.data.prepare import prepare
 
-    record = prepare(source, output, resolution, skip_bad, _progress("prepared"))
-    typer.echo(f"{record.count:,} images of {len(record.classes)} classes are in {output}", err=True)
+    record = prepare(source, output, resolution, skip_bad, _progress("prepared"), rgb=rgb)
+    classes = "1 class" if len(record.classes) == 1 else f"{len(record.classes)} classes"
+    typer.echo(f"{record.count:,} images of {classes} are in {output}", err=True)
+    if record.channels == 1:
+        typer.echo("  all are grey: they have one channel (--rgb gives them three)", err=True)
     for what, count in record.notes.items():
         typer.echo(f"  {count:,} × {what}", err=True)
     if record.skipped:
@@ -109,7 +116,7 @@ def prepare(
             typer.echo(f"    … all are in {output}/set.json", err=True)
     if features:
         _train_features("folder", output)
-    typer.echo(f"use it: data: {{name: folder, path: {output}}}", err=True)
+    _say_how_to_use(output)
 
 
 @data.command()
@@ -138,7 +145,20 @@ def encode(
     typer.echo(f"{record.count:,} latents of {shape} are in {output}", err=True)
     if features:
         _train_features("latents", output)
-    typer.echo(f"use it: data: {{name: latents, path: {output}}}", err=True)
+    _say_how_to_use(output)
+
+
+def _say_how_to_use(folder: Path) -> None:
+    """Print the data block of a sweep file, whole, and the command that writes such a file."""
+    from pipelines.data.named_set import named_set
+
+    chosen = named_set(str(folder))
+    lines = [f"    {key}: {value}" for key, value in chosen.fields.items()]
+    if chosen.takes_flips:
+        far = chosen.features.get("mirrored")
+        why = f"mirrored images are {far:g} times as far as the set's own; 1 is alike" if far else "not compared"
+        lines.append(f"    flips: {str(chosen.flips).lower()}    # {why}")
+    typer.echo("\n".join(["use it:", "  data:", *lines, f"or: mpdit new FILE --data {folder}"]), err=True)
 
 
 def _train_features(kind: str, folder: Path) -> None:
@@ -154,7 +174,8 @@ def _train_features(kind: str, folder: Path) -> None:
     if not extractor_card(dataset.name, place):
         typer.echo(f"training the features {dataset.name!r}, which samples are scored with …", err=True)
         try:
-            train_extractor(dataset, place, steps=min(STEPS, 2 * len(dataset)))  # a few hundred epochs at most
+            # a few hundred epochs at most
+            train_extractor(dataset, place, steps=min(STEPS, 2 * len(dataset)), progress=_progress("steps"))
         except InputError as problem:
             typer.echo(f"no features of its own: {problem}", err=True)
             return
@@ -170,17 +191,21 @@ def _progress(done_word: str) -> "Progress":
     console = Console(stderr=True)
     started = time.monotonic()
     last_shown = started
+    first: int | None = None  # of this start: what an earlier one has done took it no time
 
     def show(done: int, total: int | None) -> None:
-        nonlocal last_shown
+        nonlocal last_shown, first
+        first = done - 1 if first is None else first
         now = time.monotonic()
         last = done == total
         if now - last_shown < (0.2 if console.is_terminal else LINE_EVERY) and not last:
             return
         last_shown = now
-        rate = done / max(now - started, 1e-9)
+        rate = (done - first) / max(now - started, 1e-9)
         of = f" of {total:,}, {duration((total - done) / rate)} left" if total else ""
         end = "\r" if console.is_terminal and not last else "\n"
-        console.print(f"{done:,} {done_word}{of}, {rate:.0f} a second   ", end=end, highlight=False)
+        console.print(
+            f"{done:,} {done_word}{of}, {rate:.{1 if rate < 10 else 0}f} a second   ", end=end, highlight=False
+        )
 
     return show

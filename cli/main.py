@@ -33,6 +33,7 @@ for command in (
     reporting.report,
     reporting.new,
     reporting.schema,
+    services.watch,
     services.ui,
     services.doctor,
 ):

@@ -3,11 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli.options import DEFAULT_STORAGE, ByOption, StorageOption, SweepArgument
+from mpdit.errors import input_error
 
 
 def report(
@@ -35,17 +36,29 @@ def report(
     print(f"the report of {found} is in {path}", file=sys.stderr)
 
 
-def schema() -> None:
+def schema(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; printed by default.")] = None,
+) -> None:
     """Print the JSON Schema of sweep files, for editors that check and complete them."""
     from sweeps.spec.schema import sweep_schema
 
-    print(json.dumps(sweep_schema(), indent=2, ensure_ascii=False))
+    text = json.dumps(sweep_schema(), indent=2, ensure_ascii=False)
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
 
 
 def new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The sweep file to write.")] = Path("sweep.yaml"),
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The file to write; sweep.yaml.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write, as FILE.")] = None,
     name: Annotated[str | None, typer.Option(help="The sweep's name.")] = None,
-    data: Annotated[str | None, typer.Option(help="The data: digits, shapes.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME|FOLDER", help="digits, shapes, or a prepared set's folder.")
+    ] = None,
+    flips: Annotated[
+        bool | None, typer.Option("--flips/--no-flips", help="Train on mirrored images too; as suits the set.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="The model's size: nano, XS, S, B, L, XL.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each trial.")] = None,
     modulations: Annotated[str | None, typer.Option(metavar="M,M,…", help="Modulations to compare.")] = None,
@@ -54,11 +67,15 @@ def new(
     seeds: Annotated[str | None, typer.Option(metavar="S,S,…", help="Training seeds.")] = None,
 ) -> None:
     """Write a commented sweep file: from options, and on a terminal by asking for the rest."""
-    from sweeps.spec.template import Answers, write_sweep_file
+    from sweeps.spec.template import Answers, completed, write_sweep_file
 
+    if file and output and file != output:
+        raise input_error("two files to write", given=f"{file}, --output {output}", hint="give one of them")
+    file = file or output or Path("sweep.yaml")
     given = {
         "name": name,
         "data": data,
+        "flips": flips,
         "size": size,
         "steps": steps,
         "modulations": modulations,
@@ -66,9 +83,10 @@ def new(
         "widths": widths,
         "seeds": seeds,
     }
-    known = {key: value for key, value in given.items() if value is not None}
-    if sys.stdin.isatty():
-        usual = Answers()
-        known |= {key: typer.prompt(key, default=getattr(usual, key), err=True) for key in given if key not in known}
-    spec = write_sweep_file(file, Answers(**known))  # type: ignore[arg-type]
+    known: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    for key in (key for key in given if key not in known and sys.stdin.isatty()):
+        usual = getattr(completed(Answers(**known)), key)  # what suits the data that is known by now
+        if usual is not None:
+            known[key] = (typer.confirm if isinstance(usual, bool) else typer.prompt)(key, default=usual, err=True)
+    spec = write_sweep_file(file, Answers(**known))
     print(f"the sweep {spec.name} is in {file}; next:\n  mpdit plan {file}\n  mpdit sweep {file}", file=sys.stderr)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sweeps.advice.registry import Situation
     from sweeps.planning.plan import Plan
     from sweeps.results.ranking import Row
+    from sweeps.results.winner import RankedSweep
     from sweeps.storage.events import Event
     from sweeps.storage.layout import Storage
 
@@ -82,38 +83,57 @@ def rank(
     json_: JsonOption = False,
     csv_: CsvOption = False,
     optuna: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a study for optuna-dashboard.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table for pandas, DuckDB …")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Only the best N.")] = None,
     by: ByOption = None,
     columns: Annotated[str | None, typer.Option(metavar="M,M,…", help="Metrics to show besides.")] = None,
 ) -> None:
-    """List the cells of a sweep, best first."""
-    from cli.display.tables import ranking_csv
+    """List the cells of a sweep, best first; of several sweeps in one table, and where the sweeps differ."""
+    from cli.display.tables import ranking_csv, write_parquet
     from sweeps.results.ranking import rank_in
+    from sweeps.results.side_by_side import one_table
+    from sweeps.results.winner import RankedSweep
     from sweeps.storage.open_storage import open_storage
 
     check_metric(by)
     shown = [name for name in (columns or "").split(",") if name]
     where = open_storage(storage)
-    documents = []
-    for name in names or [None]:  # type: ignore[list-item]
-        found, made, events = recorded(where, name)
-        rows = rank_in(where, made, events, by, shown)
-        if optuna:
-            from sweeps.results.importance import write_study
+    found = [recorded(where, name) for name in dict.fromkeys(names or [None])]  # type: ignore[list-item]
+    ranked = [RankedSweep(made, events, rank_in(where, made, events, by, shown)) for _, made, events in found]
+    if optuna:
+        from sweeps.results.importance import write_study
 
-            write_study(
-                made, rows[:top], optuna if len(names or []) < 2 else optuna.with_stem(f"{optuna.stem}-{found}")
-            )
-        if json_:
-            documents += [row.as_dict() for row in rows[:top]]
-        elif csv_:
-            print(ranking_csv(rows[:top]), end="")
-        else:
-            print_ranking(made, events, rows, by, top)
-            if by is None:
-                print_answers(where, made, events, rows, storage)
+        for one in ranked:
+            name = optuna if len(ranked) < 2 else optuna.with_stem(f"{optuna.stem}-{one.plan.spec.name}")
+            write_study(one.plan, one.rows[:top], name)
+    first, several = ranked[0], one_table(ranked)[:top] if len(ranked) > 1 else []
+    sweeps, rows = [name for name, _ in several], [row for _, row in several] or first.rows[:top]
+    if parquet:
+        write_parquet(parquet, rows, sweeps)
     if json_:
-        print(json.dumps(documents, indent=2))
+        documents = [row.as_dict() for row in rows]
+        named = [{"sweep": name, **row} for name, row in zip(sweeps, documents, strict=True)] if sweeps else documents
+        print(json.dumps(named, indent=2))
+    elif csv_:
+        print(ranking_csv(rows, sweeps), end="")
+    elif several:
+        _print_side_by_side(ranked, rows, sweeps)
+    else:
+        print_ranking(first.plan, first.events, first.rows, by, top)
+        if by is None:
+            print_answers(where, first.plan, first.events, first.rows, storage)
+
+
+def _print_side_by_side(ranked: "list[RankedSweep]", rows: "list[Row]", sweeps: list[str]) -> None:
+    from cli.display.tables import ranking_table
+    from sweeps.results.side_by_side import differences, measured_on_other_data
+
+    print(ranking_table(rows, list(dict.fromkeys(axis for one in ranked for axis in one.plan.spec.axes)), sweeps))
+    if rows[0].kind.has_folds:
+        print("±  standard error; another training seed moves a value besides: no smaller gap tells two sweeps apart")
+    if measured_on_other_data(ranked):
+        print("the values are distances to different data: they cannot be compared")
+    print("\n".join(["\nwhere they differ:", *(f"  {line}" for line in differences(ranked))]))
 
 
 def recorded(storage: "Storage", name: str | None) -> "tuple[str, Plan, list[Event]]":

@@ -16,28 +16,45 @@ from cli.options import (
     StorageOption,
     name_inception_weights,
 )
-from mpdit.errors import input_error
+from mpdit.errors import input_error, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipelines.recipe import Recipe
+
+CLASSES_NAMED = 20  # in a message
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A trial's id, or a run's or bundle's folder.")]
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE|BUNDLE", help="A recipe's file, or a bundle's folder.")],
-    output: Annotated[Path | None, typer.Option(help="The run's folder; trained/ID by default.")] = None,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|RUN|BUNDLE", help="A recipe's file, a trial's id, or a folder.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The run's folder; trained/ID by default.")
+    ] = None,
     set_: SetOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
     json_: JsonOption = False,
 ) -> None:
     """Train one recipe, or continue it, and score it at its own EMA width."""
     from cli.display.drawing import drawing
     from pipelines.api import train
 
-    done = train(recipe, output, settings=set_ or [], report=_progress_line, drawing=drawing)
+    done = train(_recipe_of(recipe, storage), output, settings=set_ or [], report=_progress_line, drawing=drawing)
     if done.result is not None:
         _print_results([done.result], json_)
         typer.echo(f"the run is in {done.folder}", err=True)
+
+
+def _recipe_of(given: str, storage: str) -> Path:
+    """The path that was given or, where nothing lies there and it is no file's name, the folder of the trial."""
+    from sweeps.storage.open_storage import open_storage
+
+    path = Path(given)
+    return path if path.exists() or path.suffix or path.name != given else open_storage(storage).find_run(given)
 
 
 def evaluate(
@@ -84,7 +101,7 @@ def sample(
     run: RunArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The PNG to write.")] = Path("grid.png"),
     classes: Annotated[
-        str | None, typer.Option(metavar="C,C,…", help="Classes, a column each; all by default.")
+        str | None, typer.Option(metavar="C,C,…", help="Classes by name or number, a column each; all by default.")
     ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Guidance scale; 1 is none.")] = 1.0,
     set_: EvaluationSetOption = None,
@@ -96,6 +113,7 @@ def sample(
     """Draw a grid of samples, a column for each class. Stopped, the same command continues."""
     from cli.display.drawing import drawing
     from mpdit import load
+    from pipelines.export import class_names
     from pipelines.recipe import Recipe
     from pipelines.scoring.cell import Cell, Evaluation
     from pipelines.scoring.feature_cache import FeatureCache
@@ -111,8 +129,10 @@ def sample(
     options = Document({"guidance": guidance, "seed": seed}, "the options")
     evaluation = validate(Evaluation, apply_settings(options, set_ or []))
     denoiser, recipe = load(folder, ema)
-    known = denoiser.no_class
-    chosen = [_class(text, known) for text in classes.split(",")] if classes else list(range(known))
+    known = class_names(folder)
+    named = len(known) == denoiser.no_class  # else they are another set's, which lies where the data was
+    names = known if named else tuple(str(number) for number in range(denoiser.no_class))
+    chosen = [_class(text.strip(), names) for text in classes.split(",")] if classes else list(range(len(names)))
     pixels = Recipe.model_validate(recipe).dataset.to_pixels if recipe["data"]["name"] == "latents" else identity
     asked = Recipe.model_validate(recipe)
     check_networks(asked, evaluation)
@@ -127,15 +147,26 @@ def sample(
     cache = FeatureCache(output.parent / f".{output.name}.unfinished", facts)
     with drawing(rows * len(chosen), "drawing") as drawn:
         images = SampleGrid(evaluation, chosen, rows).draw(generator, cache, drawn)
-    write_grid(output, images, len(chosen))
+    write_grid(output, images, len(chosen), [names[number] for number in chosen] if named else ())
     cache.remove()
     typer.echo(f"{rows} samples of each of {len(chosen)} classes are in {output}", err=True)
 
 
-def _class(text: str, known: int) -> int:
-    if not text.strip().isdigit() or int(text) >= known:
-        raise input_error(f"there is no class {text!r}", given=text, allowed=f"0 to {known - 1}, separated by commas")
-    return int(text)
+def _class(text: str, names: "Sequence[str]") -> int:
+    """The number of the class of that name or, where none is called so, of that number."""
+    if text in names:
+        return list(names).index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    numbers = f"0 to {len(names) - 1}"
+    plain = all(name.isdecimal() for name in names)
+    shown = [*names[:CLASSES_NAMED], *(["…"] if len(names) > CLASSES_NAMED else [])]
+    raise input_error(
+        f"there is no class {text!r}",
+        given=text,
+        nearest=nearest(text, names),
+        allowed=f"{numbers if plain else ', '.join(shown)}, separated by commas",
+    )
 
 
 def _widths(text: str | None) -> list[float] | None:

@@ -1,12 +1,19 @@
 """Commands around a storage: MLflow's pages, and a check of the machine."""
 
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DEFAULT_STORAGE, FAILED, StorageOption
+from cli.options import DEFAULT_STORAGE, FAILED, StorageOption, SweepArgument
+
+
+def end_on_interrupt() -> None:
+    """Let SIGINT end a server also where a shell has started it in the background (`… &`), which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ui(
@@ -18,6 +25,7 @@ def ui(
     from sweeps.tracking.mlflow_server import served
     from sweeps.tracking.mlflow_view import cells_page
 
+    end_on_interrupt()
     where = open_storage(storage)
     where.check()
     print("starting MLflow …", file=sys.stderr, flush=True)
@@ -30,10 +38,31 @@ def ui(
         server.wait()
 
 
+def watch(
+    name: SweepArgument = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on this machine; 0: any that is free.")] = 5001,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Serve the report of a sweep as it runs, on this machine only; the page follows by itself."""
+    from sweeps.report.live_page import watched
+    from sweeps.storage.open_storage import open_storage
+
+    end_on_interrupt()
+    where = open_storage(storage)
+    where.check()
+    found = where.find_sweep(name)
+    with watched(where, found, port) as address:
+        print(f"{found} is at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        threading.Event().wait()
+
+
 def doctor(
     storage: StorageOption = DEFAULT_STORAGE,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it to a file for a bug report, without secrets.")
+        Path | None,
+        typer.Option(
+            "--bundle", "-o", "--output", metavar="FILE", help="Write it to a file for a bug report, without secrets."
+        ),
     ] = None,
 ) -> None:
     """Check that a sweep could run here; every line says ok, warn or fail, and what to do."""

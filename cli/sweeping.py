@@ -3,6 +3,8 @@
 import json
 import shutil
 import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,8 +32,9 @@ from cli.results import counted, print_answers, print_ranking, situation_in
 from mpdit.errors import input_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from pipelines.yaml_file import Document
     from sweeps.execution.driver import RunOptions, SweepEnd
     from sweeps.planning.plan import Estimate, Plan, Trial
     from sweeps.spec.model import Notify
@@ -43,7 +46,9 @@ LAST_LINES = 6  # of a failing trial's log
 
 
 def sweep(
-    file: SweepFile,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE|NAME]", help="A sweep file, or one that comes with mpdit.")
+    ] = None,
     storage: StorageOption = DEFAULT_STORAGE,
     max_concurrent: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time; the machine's own number by default.")
@@ -55,20 +60,48 @@ def sweep(
     reuse: ReuseOption = "any",
     until: UntilOption = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="budget.hours: how long all starts may take.")] = None,
+    axis: Annotated[
+        list[str] | None, typer.Option(metavar="PATH=V,V,…", help="Without FILE: an axis; may be repeated.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME|FOLDER", help="Without FILE: the data; digits by default.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Without FILE: of each training; as suits the data.")] = None,
+    name: Annotated[str | None, typer.Option(help="Without FILE: the sweep's name; quick by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Serve a page that follows it, as `mpdit watch`.")] = False,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Without FILE: keep the sweep as a file.")] = None,
 ) -> None:
-    """Run a sweep, or continue it: what is done is reused, what is new is run."""
+    """Run a sweep, or continue it: what is done is reused, what is new is run. Without a file, --axis says what."""
     from sweeps.execution.driver import RunOptions
     from sweeps.planning.reuse import Reuse
     from sweeps.storage.open_storage import open_storage
 
     name_inception_weights(inception_weights)
     check_until(until)
-    made = _read_plan(file, [*(set_ or []), *([f"budget.hours={hours}"] if hours else [])])
-    options = RunOptions(max_concurrent, fail_fast, address=address, reuse=Reuse(reuse))
-    if until:
-        _conduct_until_settled(made, open_storage(storage), options, storage)
+    settings = [*(set_ or []), *([f"budget.hours={hours}"] if hours else [])]
+    quick = {"--axis": axis, "--data": data, "--steps": steps, "--name": name, "--save": save}
+    if file is None:
+        made = _planned(_of_command_line(quick), settings)
+    elif given := [option for option, value in quick.items() if value]:
+        hint = "--set changes a file: --set axes.optimizer.lr=[0.03,0.1] --set recipe.steps=450 --set name=NAME"
+        raise input_error(f"{given[0]} is for a sweep without a file", given=f"{file} {given[0]}", hint=hint)
     else:
-        conduct(made, open_storage(storage), options, storage, made.spec.notify)
+        made = _read_plan(file, settings)
+    options, where = RunOptions(max_concurrent, fail_fast, address=address, reuse=Reuse(reuse)), open_storage(storage)
+    with _watched(where, made.spec.name) if watch else nullcontext():
+        if until:
+            _conduct_until_settled(made, where, options, storage)
+        else:
+            conduct(made, where, options, storage, made.spec.notify)
+
+
+@contextmanager
+def _watched(where: "Storage", name: str) -> "Iterator[None]":
+    from sweeps.report.live_page import watched
+
+    with watched(where, name, port=0) as address:
+        print(f"watch it at {address}", file=sys.stderr, flush=True)
+        yield
 
 
 def conduct(plan: "Plan", where: "Storage", options: "RunOptions", storage: str, notify: "Notify") -> None:
@@ -133,7 +166,8 @@ def _run_shown(plan: "Plan", where: "Storage", options: "RunOptions", notify: "N
     past = read(where.ledger(plan.spec.name))
     plan = make_plan(plan.spec, past, where.trial_names())
     if options.reuse is Reuse.ANY:
-        _warn_of_other_code(plan, known_events(where, plan))
+        past = known_events(where, plan)  # what other sweeps have done counts as done from the start
+        _warn_of_other_code(plan, past)
     try:
         with SweepProgress(plan, past, Console(stderr=True)) as progress, Notifier(plan, past, notify) as notifier:
             return plan, run(plan, where, call_each(progress, notifier), options)
@@ -256,11 +290,40 @@ def _measured(made: "Plan", trials: "list[Trial]", slots: int) -> "list[TrialEnd
     return measure(made, trials, slots)
 
 
-def _read_plan(file: str, settings: list[str] | None, known: "Iterable[str]" = ()) -> "Plan":
-    from sweeps.planning.plan import make_plan
-    from sweeps.spec.reading import read_spec, sweep_file
+def _of_command_line(given: dict[str, Any]) -> "Document":
+    """The sweep that the options say, kept as a file where that is asked for."""
+    from sweeps.spec.template import quick_document, save_sweep_file
 
-    return make_plan(read_spec(sweep_file(file), settings), known=known)
+    if not given["--axis"]:
+        raise input_error(
+            "Missing argument: which sweep?",
+            allowed="a sweep file, one that comes with mpdit, or --axis PATH=V,V,…",
+            hint="mpdit sweep conditioning, or mpdit sweep --axis optimizer.lr=0.03,0.1",
+        )
+    document = quick_document(
+        given["--name"] or "quick", given["--data"] or "digits", given["--steps"], given["--axis"]
+    )
+    if given["--save"]:
+        _planned(document)  # what cannot be run is not kept
+        save_sweep_file(given["--save"], document)
+    return document
+
+
+def _read_plan(file: str, settings: list[str] | None, known: "Iterable[str]" = ()) -> "Plan":
+    from pipelines.yaml_file import read_yaml
+    from sweeps.spec.reading import sweep_file
+
+    return _planned(read_yaml(sweep_file(file)), settings or [], known)
+
+
+def _planned(document: "Document", settings: "Sequence[str]" = (), known: "Iterable[str]" = ()) -> "Plan":
+    from sweeps.planning.faults import located
+    from sweeps.planning.plan import make_plan
+    from sweeps.spec.reading import checked
+
+    spec, document = checked(document, list(settings))
+    with located(document):
+        return make_plan(spec, known=known)
 
 
 def _print_failures(made: "Plan", events: "list[Event]", storage: "Storage") -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpdit.errors import input_error
+from mpdit.errors import InputError, input_error
 from mpdit.model.old_designs import current_recipe
 from mpdit.run_folder import RECIPE, check_weights, is_bundle
 from pipelines.export import bundle_compiled, bundle_evaluation
@@ -105,7 +105,13 @@ def _read(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[st
     else:
         source, data = None, recipe.model_dump() if isinstance(recipe, Recipe) else dict(recipe)
         document = Document(data, "the recipe", {})
-    return validate(Recipe, apply_settings(document, list(settings))), source
+    document = apply_settings(document, list(settings))
+    asked = validate(Recipe, document)
+    try:
+        asked.facts  # noqa: B018  (the data is opened)
+    except InputError as problem:
+        raise InputError(f"{document.place(('data', 'path'))}: {problem}") from None
+    return asked, source
 
 
 def evaluate(  # noqa: PLR0913  (public: its options are named)

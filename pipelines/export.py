@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mpdit.errors import InputError
 from mpdit.run_folder import (
     BUNDLE_WEIGHTS,
     EMA,
@@ -16,6 +17,7 @@ from mpdit.run_folder import (
 )
 from mpdit.training.ema import reconstruct
 from pipelines.provenance import git_state, machine, versions
+from pipelines.recipe import Recipe
 from pipelines.scoring.cell import Evaluation, evaluation_of
 from pipelines.training.training_folder import read_code, read_recipe
 from pipelines.yaml_file import write_yaml
@@ -47,6 +49,7 @@ def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, An
         **source,
         "result": result,
         "seed": recipe.seed,
+        "class_names": _class_names(recipe),
         "training_code": read_code(run),
         "git": git_state(),
         "versions": versions(),
@@ -54,7 +57,7 @@ def export(run: Path, result: dict[str, Any], output: Path, source: dict[str, An
     }
     (output / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in denoiser.parameters())
-    (output / CARD).write_text(_card(recipe.model_dump(), result, parameters, str(output), source), encoding="utf-8")
+    (output / CARD).write_text(_card(recipe, result, parameters, str(output), source), encoding="utf-8")
     return output
 
 
@@ -89,9 +92,24 @@ def _guided_by(facts: dict[str, Any]) -> str:
     return f" by the weights of its own training {weights}, which are not in this bundle"
 
 
-def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:
+def _class_names(recipe: Recipe) -> tuple[str, ...]:
+    """The names of the data's classes: none where it has none, or is not here any more."""
+    try:
+        return recipe.dataset.class_names
+    except InputError:
+        return ()
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The names of the classes that the model in a run or a bundle knows, by number; empty where they have none."""
+    path = folder / PROVENANCE
+    kept = json.loads(path.read_text(encoding="utf-8")).get("class_names") if path.exists() else None
+    return _class_names(read_recipe(folder)) if kept is None else tuple(kept)
+
+
+def _card(recipe: Recipe, result: dict[str, Any], parameters: int, name: str, source: dict[str, Any]) -> str:
     p, facts = result["params"], result["provenance"]
-    model, runtime = recipe["model"], recipe["runtime"]
+    model, runtime = recipe.model, recipe.runtime
     accuracy = facts.get("extractor_accuracy")
     classifier = f" classifier (held-out accuracy {accuracy:.1%})" if accuracy else " network"
     error = result["stderr"]
@@ -108,8 +126,8 @@ def _card(recipe: dict[str, Any], result: dict[str, Any], parameters: int, name:
     doubt = f" {tied} other cells of the sweep cannot be told from it at these errors." if tied else ""
     return f"""# {Path(name).name}
 
-An MP-DiT ({model["size"]}, patch {model["patch"]}, {model["modulation"]}, {parameters:,} parameters) trained on \
-`{recipe["data"]["name"]}` for {recipe["steps"]} steps of {recipe["batch"]} images,
+An MP-DiT ({model.size}, patch {model.patch}, {model.modulation}, {parameters:,} parameters) trained on \
+`{recipe.data.title}` for {recipe.steps} steps of {recipe.batch} images,
 chosen in the sweep `{source["sweep"]}` (trial `{source["trial"]}`).{doubt}{changed}
 
 ## Figures
@@ -140,8 +158,8 @@ model, recipe = mpdit.load("{name}")
 
 ```
 mpdit sample {name} -o grid.png
-mpdit train {name}                        # trains it again: {runtime["threads"]} thread(s), \
-{runtime["precision"]}, compile {str(runtime["compile"]).lower()}, on {runtime["device"]}
+mpdit train {name}                        # trains it again: {runtime.threads} thread(s), \
+{runtime.precision}, compile {str(runtime.compile).lower()}, on {runtime.device}
 mpdit train {name} --set seed=1           # a sibling
 ```
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpdit.data.registry import load_dataset
 from mpdit.errors import input_error, nearest
 from mpdit.model.architecture import SIZES
 from mpdit.model.mup import rule
@@ -55,7 +54,7 @@ def transfer(source: Recipe, size: str | None, patch: int | None) -> Transfer:
         fields["model"]["patch"] = patch
     fields["runtime"] = {}
     target = validate(Recipe, Document(fields, f"--size {fields['model']['size']} --patch {fields['model']['patch']}"))
-    target.architecture(load_dataset(target.data.name))
+    target.architecture(target.facts)
     _check_rates_transfer(source, target)
     return Transfer(source, target, _warnings(source, target))
 
@@ -112,7 +111,7 @@ def export_transfer(moved: Transfer, result: dict[str, Any], output: Path, sourc
 
 def _card(moved: Transfer, result: dict[str, Any], output: Path, source: dict[str, Any]) -> str:
     target, o = moved.target, moved.target.optimizer
-    dataset = load_dataset(target.data.name)
+    dataset = target.dataset
     sizes = [f"{parameter_count(recipe.architecture(dataset)):,}" for recipe in (moved.source, target)]
     rates = "\n".join(f"| hidden matrices in {name} | {rate:g} |" for name, rate in moved.hidden_lr.items())
     rules = "its width is the source's, so no rate changes"

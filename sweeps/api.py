@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.yaml_file import Document
+from pipelines.yaml_file import Document, read_yaml
 from sweeps.execution import driver
 from sweeps.execution.driver import RunOptions, SweepEnd
 from sweeps.execution.notify import Notifier, call_each
 from sweeps.execution.recorder import Listener
+from sweeps.planning.faults import located
 from sweeps.planning.plan import make_plan
 from sweeps.planning.reuse import Reuse
 from sweeps.results import ranking
 from sweeps.results.ranking import Row
 from sweeps.spec.model import SweepSpec
-from sweeps.spec.reading import checked_spec, read_spec, sweep_file
+from sweeps.spec.reading import checked, read_spec, sweep_file
 from sweeps.storage.ledger import read
 from sweeps.storage.open_storage import open_storage
 
@@ -38,13 +39,14 @@ def run(  # noqa: PLR0913  (public: its options are named)
     or none. listener: called with each ledger event. Raises InputError for what must not start.
     """
     if isinstance(sweep, (str, Path)):
-        spec = read_spec(sweep_file(str(sweep)), list(settings))
+        document = read_yaml(sweep_file(str(sweep)))
     else:
-        data = sweep.model_dump() if isinstance(sweep, SweepSpec) else dict(sweep)
-        spec = checked_spec(Document(data, "the sweep", {}), list(settings))
+        document = Document(sweep.model_dump() if isinstance(sweep, SweepSpec) else dict(sweep), "the sweep", {})
+    spec, document = checked(document, list(settings))
     where = open_storage(storage)
     past = read(where.ledger(spec.name))
-    plan = make_plan(spec, past, where.trial_names())
+    with located(document):
+        plan = make_plan(spec, past, where.trial_names())
     with Notifier(plan, past, spec.notify) as notifier:
         listeners = call_each(notifier, listener) if listener else notifier
         return driver.run(plan, where, listeners, RunOptions(max_concurrent, fail_fast, reuse=Reuse(reuse)))

@@ -92,7 +92,9 @@ class SweepProgress:
             if state.status is TrialStatus.DIVERGED:
                 done += whole
             else:
-                done += training * state.step / recipe.steps + self.scoring * state.scored / len(self.plan.cells)
+                # the reports of a training that another sweep has done are in that sweep's ledger
+                trained = 1.0 if state.status is TrialStatus.COMPLETED else state.step / recipe.steps
+                done += training * trained + self.scoring * state.scored / len(self.plan.cells)
         return done / total
 
     @property

@@ -5,12 +5,13 @@ import io
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.confirmation import confirming_samples
 from sweeps.planning.continuation import lengths_said
-from sweeps.planning.plan import Estimate, Plan, Trial
+from sweeps.planning.plan import Estimate, Plan, Trial, axis_factors, largest_saving
 from sweeps.planning.staged_scoring import planned_samples, rounds
 from sweeps.results.ranking import Row
 from sweeps.spec.paths import short_name, value_text
@@ -95,9 +96,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
+def short(axes: Sequence[str]) -> list[str]:
+    """The last names of axes, for columns: `model.modulation` → `modulation`; a whole path where two end alike."""
+    last = [short_name(axis) for axis in axes]
+    return [axis if last.count(name) > 1 else name for axis, name in zip(axes, last, strict=True)]
+
+
+def ranking_table(rows: Sequence[Row], axes: Sequence[str], sweeps: Sequence[str] = ()) -> str:
     """The ranking; `=` marks what cannot be told from the best, `*` the Pareto front, `!` a broken constraint,
-    `~` other code.
+    `~` other code. sweeps: the name of each row's sweep, where they are of several.
     """
     shown = [axis for axis in axes if axis != "seed"]
     metric = next((row.metric for row in rows if row.metric), "value")
@@ -106,7 +113,7 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
         "",
         "rank",
         "trial",
-        *[short_name(axis) for axis in shown],
+        *short(shown),
         metric,
         "±",
         "again",
@@ -132,11 +139,15 @@ def ranking_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
         ]
         for row in rows
     ]
+    if sweeps:
+        header.insert(2, "sweep")
+        body = [[*line[:2], name, *line[2:]] for line, name in zip(body, sweeps, strict=True)]
     kept = [
         at for at in range(len(header)) if header[at] not in ("again", "status", "needs") or any(r[at] for r in body)
     ]
     table = [[line[at] for at in kept] for line in body]
-    return fitted([header[at] for at in kept], table, terminal_width(), ("needs", "drift"))
+    spare = ("drift", *others, "trial", "rank", "±")  # `needs` says what to do, and stays
+    return fitted([header[at] for at in kept], table, terminal_width(), spare)
 
 
 def _metric(row: Row, name: str) -> str:
@@ -145,28 +156,51 @@ def _metric(row: Row, name: str) -> str:
     return number(value, 0 if METRICS[name].is_count else 4)
 
 
-def ranking_csv(rows: list[Row]) -> str:
-    """The rows as comma-separated values under a header, with a column for each axis."""
-    text = io.StringIO()
-    nested = ("params", "metrics")
+def _flat(rows: Sequence[Row], sweeps: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows with a column for each axis and each metric; all have all columns. sweeps: as in `ranking_table`."""
+    nested = ("params", "metrics", "values")
     flat = [
-        {**row.params, **{k: v for k, v in row.as_dict().items() if k not in nested}, **(row.metrics or {})}
+        {**row.params, **{k: v for k, v in row.as_dict().items() if k not in nested}}
+        | {**(row.values or {}), **(row.metrics or {}), "trials": " ".join(row.trials)}
         for row in rows
     ]
-    writer = csv.DictWriter(
-        text, fieldnames=list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n"
-    )
+    flat = [{"sweep": name, **row} for name, row in zip(sweeps, flat, strict=True)] if sweeps else flat
+    names = dict.fromkeys(name for row in flat for name in row)
+    return [{name: row.get(name) for name in names} for row in flat]
+
+
+def ranking_csv(rows: Sequence[Row], sweeps: Sequence[str] = ()) -> str:
+    """The rows as comma-separated values under a header. sweeps: as in `ranking_table`."""
+    text, flat = io.StringIO(), _flat(rows, sweeps)
+    writer = csv.DictWriter(text, fieldnames=list(flat[0]) if flat else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "trials": " ".join(row["trials"])} for row in flat)
+    writer.writerows(flat)
     return text.getvalue()
+
+
+def write_parquet(path: Path, rows: Sequence[Row], sweeps: Sequence[str] = ()) -> None:
+    """Write the rows as a Parquet file, whole or not at all; a column of words and numbers is one of words."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns, flat = {}, _flat(rows, sweeps)
+    for name in flat[0] if flat else ():
+        values = [row[name] for row in flat]
+        try:
+            columns[name] = pyarrow.array(values)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+            columns[name] = pyarrow.array([None if value is None else str(value) for value in values])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    parquet.write_table(pyarrow.table(columns), partial)
+    partial.replace(path)
 
 
 def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], cost: Estimate) -> str:
     """The trials of a plan and what they will cost. train: those to train. remaining: those that need any work."""
     axes = plan.spec.training_axes
-    header = ["trial", *[short_name(axis) for axis in axes], "parameters", "steps", "state"]
-    body = plan_lines(plan, train, remaining)
-    body = [[*line[:-3], f"{int(line[-3]):,}", f"{int(line[-2]):,}", line[-1]] for line in body]
+    header = ["trial", *short(axes), *_plan_columns(plan)]
+    body = plan_lines(plan, train, remaining, "{:,}")
     time = "not known yet: nothing like it has been timed in this storage"
     if cost.hours is not None and cost.gpu_hours is not None:
         time = f"about {duration(cost.hours * 3600)}, {cost.gpu_hours:.2f} GPU-hours"
@@ -174,13 +208,14 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
         scheduler, search = plan.spec.scheduler, plan.spec.search
         who = f"{scheduler.kind} promotes" if scheduler.promotes else f"{search.algorithm} suggests"
         text = f"{plan.open} more as {who} them from the results"
-        body.append(["…", *[""] * len(axes), "", "", text])
+        body.append(["…", *[""] * (len(header) - 2), text])
     summary = [
         f"{len(plan.trials) + plan.open} trials ({', '.join(axes) or 'one recipe'}): "
         f"{len(train) + plan.open} to train, {len(remaining) - len(train)} only to score",
         f"× {len(plan.cells)} cells each ({', '.join(plan.spec.post_hoc_axes) or 'one'}; post-hoc, no training)"
         f" = {(len(plan.trials) + plan.open) * len(plan.cells)} cells",
         f"time: {time}",
+        *_where_time_goes(plan, cost, len(train) == len(plan.trials)),
         f"disk: about {cost.disk_gb:.2f} GB",
     ]
     counts = rounds(plan.spec)
@@ -205,15 +240,36 @@ def plan_table(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], c
     return fitted(header, body, terminal_width(), ("steps", "parameters")) + "\n\n" + "\n".join(summary)
 
 
-def plan_lines(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> list[list[str]]:
-    """A row for each trial: id, value on every training axis, parameters, steps, what is to be done."""
+def _where_time_goes(plan: Plan, cost: Estimate, is_new: bool) -> list[str]:
+    """Training and scoring apart; of a sweep that has not begun, what each axis costs and what would save most."""
+    share = cost.scoring_share
+    if share is None:
+        return []
+    lines = [f"  training {1 - share:.0%}, scoring {share:.0%}"]
+    if is_new:
+        factors = axis_factors(plan.spec, share)
+        setting, saved = largest_saving(plan.spec, share)
+        lines += ["  each axis: " + ", ".join(f"{axis} × {factor:.2g}" for axis, factor in factors.items())]
+        lines += [f"  saves most: --set {setting}: −{saved:.0%}"]
+    return lines
+
+
+def _plan_columns(plan: Plan) -> list[str]:
+    """What a plan says of a trial besides its axes: the steps only where they are none of them."""
+    return [name for name in ("parameters", "steps", "state") if name not in plan.spec.training_axes]
+
+
+def plan_lines(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial], count: str = "{}") -> list[list[str]]:
+    """A row for each trial: id, value on every training axis, and what `_plan_columns` names. count: how numbers are
+    written.
+    """
     state = {trial.id: "to score" for trial in remaining} | {trial.id: "to train" for trial in train}
     return [
         [
             trial.id,
             *[str(trial.params[axis]) for axis in plan.spec.training_axes],
-            str(trial.parameters),
-            str(trial.recipe.steps),
+            count.format(trial.parameters),
+            *([] if "steps" in plan.spec.training_axes else [count.format(trial.recipe.steps)]),
             state.get(trial.id, "done"),
         ]
         for trial in plan.trials
@@ -224,7 +280,7 @@ def plan_csv(plan: Plan, train: Sequence[Trial], remaining: Sequence[Trial]) -> 
     """The trials of a plan as comma-separated values, under a header; axes by their paths."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", *plan.spec.training_axes, "parameters", "steps", "state"])
+    writer.writerow(["trial", *plan.spec.training_axes, *_plan_columns(plan)])
     writer.writerows(plan_lines(plan, train, remaining))
     return text.getvalue()
 
@@ -251,17 +307,7 @@ def transfer_table(saved: "TransferCost") -> str:
 def trials_table(rows: Sequence[dict[str, Any]], axes: Sequence[str], most: int | None = None) -> str:
     """The states of a sweep's trials, at most `most` of them and running ones first; reasons are below the table."""
     shown = rows if most is None or len(rows) <= most else sorted(rows, key=_standing)[:most]
-    header = [
-        "trial",
-        *[short_name(axis) for axis in axes],
-        "status",
-        "step",
-        "img/s",
-        "loss",
-        "cells",
-        "best",
-        "drift",
-    ]
+    header = ["trial", *short(axes), "status", "step", "img/s", "loss", "cells", "best", "drift"]
     body = [
         [
             row["trial"],

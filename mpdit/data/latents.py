@@ -253,7 +253,7 @@ def load_latent_set(path: str) -> Dataset:
         read=read,
         finish=finish,
         to_pixels=to_pixels,
-        real=None if record.images is None else lambda index: _images(folder).pixels(index),
+        real=None if record.images is None else lambda index: _images(folder).pixels(index).expand(-1, 3, -1, -1),
         class_names=tuple(record.classes),
         folder=folder / FEATURES,
     )

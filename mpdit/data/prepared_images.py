@@ -1,6 +1,6 @@
 """A prepared set of images: bytes in one file that is mapped into memory, with labels and a fingerprint.
 
-images.bin   uint8 (count, 3, resolution, resolution)       labels.bin   int64 (count,)       set.json
+images.bin   uint8 (count, 1 or 3, resolution, resolution)       labels.bin   int64 (count,)       set.json
     features/    the extractor trained for it
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpdit.data.dataset import Dataset, from_bytes, from_bytes_flipped
-from mpdit.data.image_entry import Unusable
+from mpdit.data.image_entry import Unusable, is_image
 from mpdit.data.registry import DATASETS, DatasetKind
 from mpdit.errors import input_error
 from mpdit.lazy_modules import lazy_module
@@ -35,6 +35,7 @@ MANIFEST, IMAGES, LABELS, FEATURES = "set.json", "images.bin", "labels.bin", "fe
 VERSION = 1
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 10**8  # of one image; more is taken for a decompression bomb
+LARGE = 64  # pixels a side that a small model learns in an hour
 FEWEST = 8  # images; the noise floor compares quarters of a set
 
 
@@ -123,15 +124,36 @@ def decode(data: bytes, resolution: int) -> tuple[np.ndarray, list[str]]:
 
 
 class ImageWriter:
-    """Writes images one after another into a folder, and their record at the end. A context manager."""
+    """Writes images one after another into a folder, and their record at the end. A context manager.
 
-    def __init__(self, folder: Path, name: str, resolution: int) -> None:
+    As long as all are grey, they have one channel; the first coloured one turns those before it to three.
+
+    Args:
+        folder: of the set.
+        name: of the set.
+        resolution: of the images.
+        rgb: whether images have three channels also where all are grey.
+        kept: how many images, and of how many channels, an earlier writer has left that are to stay.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, resolution: int, *, rgb: bool = False, kept: tuple[int, int] = (0, 1)
+    ) -> None:
         self.folder, self.name, self.resolution = folder, name, resolution
-        folder.mkdir(parents=True)
-        self.file = (folder / IMAGES).open("wb")
-        self.digest = hashlib.sha256()
-        self.count = 0
-        self.sums, self.squares = np.zeros(3, np.int64), np.zeros(3, np.int64)
+        count, channels = kept
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / IMAGES
+        self._begin(3 if rgb else channels)
+        if count:
+            with self.path.open("r+b") as file:
+                file.truncate(count * channels * resolution**2)
+            for image in _images_in(self.path, (channels, resolution, resolution)):
+                self._count(image)
+        self.file = self.path.open("ab" if count else "wb")
+
+    def _begin(self, channels: int) -> None:
+        self.channels, self.count, self.digest = channels, 0, hashlib.sha256()
+        self.sums, self.squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
 
     def __enter__(self) -> ImageWriter:
         return self
@@ -140,14 +162,33 @@ class ImageWriter:
         self.file.close()
 
     def add(self, image: np.ndarray) -> None:
-        """Write one uint8 image (3, resolution, resolution)."""
-        data = np.ascontiguousarray(image).tobytes()
-        self.file.write(data)
-        self.digest.update(data)
-        pixels = image.reshape(3, -1).astype(np.int64)
+        """Write one uint8 image (1 or 3 channels, resolution, resolution)."""
+        if self.channels == 1 and len(image) == 3:
+            if (image == image[:1]).all():
+                image = image[:1]
+            else:
+                self._turn_to_three()
+        if len(image) < self.channels:
+            image = image.repeat(self.channels, 0)
+        self.file.write(np.ascontiguousarray(image).tobytes())
+        self._count(image)
+
+    def _count(self, image: np.ndarray) -> None:
+        self.digest.update(np.ascontiguousarray(image).tobytes())
+        pixels = image.reshape(self.channels, -1).astype(np.int64)
         self.sums += pixels.sum(1)
         self.squares += (pixels * pixels).sum(1)
         self.count += 1
+
+    def _turn_to_three(self) -> None:
+        self.file.close()
+        grey = self.path.with_suffix(".grey")
+        self.path.replace(grey)
+        self._begin(3)
+        self.file = self.path.open("wb")
+        for image in _images_in(grey, (1, self.resolution, self.resolution)):
+            self.add(image)
+        grey.unlink()
 
     def finish(
         self, labels: list[int], classes: list[str], source: str, skipped: dict[str, str], notes: dict[str, int]
@@ -179,9 +220,17 @@ class ImageWriter:
             source=source,
             skipped=skipped,
             notes=notes,
+            channels=self.channels,
         )
         (self.folder / MANIFEST).write_text(json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n", "utf-8")
         return record
+
+
+def _images_in(path: Path, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    """Read the uint8 images of a file one after another."""
+    with path.open("rb") as file:
+        while data := file.read(math.prod(shape)):
+            yield np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def read_record(folder: Path) -> ImageSet:
@@ -189,7 +238,8 @@ def read_record(folder: Path) -> ImageSet:
     try:
         fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        hint = f"mpdit data prepare {folder} -o FOLDER --resolution 64" if folder.exists() else "check the path"
+        command = f"mpdit data prepare {folder} -o FOLDER --resolution {_usual_resolution(folder)}"
+        hint = command if folder.exists() else "check the path"
         raise input_error(f"there is no prepared set of images at {folder}", given=folder, hint=hint) from None
     except (OSError, ValueError) as error:
         raise input_error(f"{folder / MANIFEST} cannot be read", reason=error, hint="prepare the set again") from None
@@ -199,6 +249,20 @@ def read_record(folder: Path) -> ImageSet:
         given = f"version {fields.get('version')}"
         raise input_error(f"{folder} was prepared by another mpdit", given=given, allowed=f"version {VERSION}")
     return ImageSet(**fields)
+
+
+def _usual_resolution(folder: Path) -> int:
+    """The smaller side of the first image below a folder, at most LARGE; LARGE where there is none to look at."""
+    from PIL import Image
+
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if is_image(path.name):
+            try:
+                with Image.open(path, formats=FORMATS) as image:
+                    return min(LARGE, *image.size)
+            except (OSError, ValueError):
+                break
+    return LARGE
 
 
 def map_file(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

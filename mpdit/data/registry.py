@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Lt
@@ -23,6 +24,12 @@ class DatasetKind:
     name: ClassVar[str]
     doc: ClassVar[str]
     holdout: Annotated[float, Ge(0), Lt(1)] = 0.0
+
+    @property
+    def title(self) -> str:
+        """What people call the set: the name of its folder; of its kind, where it has none."""
+        path: str | None = getattr(self, "path", None)
+        return Path(path).resolve().name if path else self.name
 
     def load(self) -> Dataset:
         """Load all of the data, with a fingerprint of its content. Raises InputError where it is missing."""

@@ -84,7 +84,7 @@ def _encoded(path: Path, coder: Any, flip: bool, device: str) -> Ready:
     mirrored = uniform((len(images),), 0, 0, "flip before encoding") < 0.5 if flip else torch.zeros(len(images)).bool()
 
     def coded(index: Tensor) -> Tensor:
-        pixels = images.plain(index).to(device, non_blocking=True)
+        pixels = images.plain(index).to(device, non_blocking=True).expand(-1, 3, -1, -1)  # grey: as VAEs take it
         turn = mirrored[index].to(device).reshape(-1, 1, 1, 1)
         return latents.encode(coder, torch.where(turn, pixels.flip(-1), pixels))
 
@@ -213,7 +213,7 @@ def _written(ready: Ready, output: Path, started: dict[str, Any], coder: Any, pr
         _check_statistics(output, record, *ready.statistics)
     if ready.images:
         features = Path(ready.images["path"]) / FEATURES
-        if features.is_dir():
+        if features.is_dir() and read_record(features.parent).channels == 3:  # what the VAE decodes has three
             shutil.copytree(features, output / FEATURES, dirs_exist_ok=True)
     latents.write_record(output, record)
     (output / latents.STARTED).unlink()

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from mpdit.data.dataset import READ_AT_ONCE, Dataset
 from mpdit.data.prepared_images import MANIFEST
-from mpdit.data.registry import DATASETS, load_dataset
-from mpdit.errors import input_error, nearest
+from mpdit.data.registry import load_dataset
 from mpdit.randomness import generator
-from mpdit.registry import needed_settings
+from pipelines.data.named_set import named_set
 from pipelines.scoring.pictures import write_grid
 
 MEASURED = 10_000  # samples at most, where no figures are recorded
@@ -21,25 +20,11 @@ COLUMNS, ROWS = 10, 8  # of the contact sheet: classes, samples of each
 
 def open_set(name: str, resolution: int | None = None) -> Dataset:
     """The data set of a name, or of a prepared set's folder. Raises InputError where there is none."""
-    folder = Path(name)
-    settings = {} if resolution is None else {"resolution": resolution}
-    if folder.is_dir() and name not in DATASETS:
-        try:
-            kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("kind")
-        except (OSError, ValueError):
-            kind = "latents" if (folder / "encoding.json").exists() else "images"
-        if kind == "latents":
-            return load_dataset("latents", path=name, **settings)
-        return load_dataset("folder", path=name, flips=False, **settings)
-    if name in DATASETS and not needed_settings(DATASETS[name]):
-        return load_dataset(name, **settings)
-    known = [kind.name for kind in DATASETS if not needed_settings(kind)]
-    raise input_error(
-        f"there is no data set {name!r}",
-        given=name,
-        nearest=nearest(name, known),
-        allowed=", ".join(known) + ", or the folder of a prepared set",
-    )
+    chosen = named_set(name)
+    settings: dict[str, Any] = {"flips": False} if chosen.takes_flips else {}
+    if resolution is not None:
+        settings["resolution"] = resolution
+    return load_dataset(**chosen.fields, **settings)
 
 
 def inventory(dataset: Dataset) -> dict[str, Any]:
@@ -88,8 +73,9 @@ def _recorded(dataset: Dataset) -> dict[str, Any]:
 
 def contact_sheet(dataset: Dataset, path: Path) -> None:
     """A PNG of real images, a column for each of the first classes."""
-    columns = [(dataset.labels == label).nonzero()[:ROWS, 0] for label in range(min(COLUMNS, dataset.classes))]
-    full = [column for column in columns if len(column)]
+    shown = [label for label in range(min(COLUMNS, dataset.classes)) if (dataset.labels == label).any()]
+    full = [(dataset.labels == label).nonzero()[:ROWS, 0] for label in shown]
     rows = min(len(column) for column in full)
     index = torch.stack([column[:rows] for column in full], dim=1).flatten()
-    write_grid(path, dataset.pixels(index), len(full))
+    names = dataset.class_names
+    write_grid(path, dataset.pixels(index), len(full), [names[label] for label in shown] if names else ())

@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -331,18 +331,19 @@ def _batch_features(scoring: CellScoring, first: int, count: int) -> Tensor:
     except FloatingPointError:
         return torch.full((count, extractor.dimensions), math.nan, device=generator.device)
     if first == 0 and not is_bundle(scoring.run):
-        _write_picture(scoring.run / PICTURES / scoring.picture, images, labels)
+        _write_picture(scoring.run / PICTURES / scoring.picture, images, labels, scoring.dataset.class_names)
     return extractor.features(images)
 
 
-def _write_picture(path: Path, images: Tensor, labels: Tensor) -> None:
+def _write_picture(path: Path, images: Tensor, labels: Tensor, names: Sequence[str]) -> None:
     """Write a picture with a column for each of the first classes; as many rows as all of them have."""
     sizes = labels.bincount()
     shown = sizes.nonzero()[:PICTURED, 0].tolist()
     rows = min(8, int(sizes[shown].min()))
     of_class = [(labels == label).nonzero()[:rows, 0].tolist() for label in shown]
+    chosen = images[[column[row] for row in range(rows) for column in of_class]]
     try:
-        write_grid(path, images[[column[row] for row in range(rows) for column in of_class]], len(shown))
+        write_grid(path, chosen, len(shown), [names[label] for label in shown] if names else ())
     except OSError as problem:
         if problem.errno in READ_ONLY:  # another person's storage, which we only read
             log.warning("the samples of the cell are not shown in %s: %s", path.parent, problem.strerror)

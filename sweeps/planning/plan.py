@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from mpdit.errors import InputError
 from mpdit.model.architecture import Architecture
+from mpdit.scoring.intervals import FOLDS
 from mpdit.training.cadence import kept_snapshots
 from mpdit.training.ema import TRACKED_SIGMA_RELS, fit_snapshots, snapshot_bytes
 from pipelines.identity import name_at_any_length, plugins
@@ -23,10 +24,11 @@ from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.networks.asked import check_networks, guide_weights
 from pipelines.training.checkpoint import KEPT
 from pipelines.yaml_file import explained
+from sweeps.planning.faults import PlanError, blamed, of_axis
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.paths import split_path, with_values
 from sweeps.spec.search_algorithm import SEARCHES
-from sweeps.spec.space import SEED, STEPS, Point, unique
+from sweeps.spec.space import SEED, STEPS, Domain, Point, unique
 from sweeps.storage.events import CellScored, Event, Suggested, TrialEnded
 from sweeps.storage.ledger import only
 
@@ -147,7 +149,7 @@ def make_plan(spec: SweepSpec, events: Sequence[Event] = (), known: Iterable[str
         width = recipe.ema.sigma_rel
         cells.setdefault(Cell(width, evaluation.as_drawn).key, PlannedCell(Cell(width, evaluation), params))
     planned = list(cells.values())  # what draws the same samples is one cell: without guidance, guides do not differ
-    _check_cells(trials, planned)
+    _check_cells(spec, trials, planned)
     return Plan(spec, trials, planned)
 
 
@@ -184,7 +186,8 @@ def trials_of(spec: SweepSpec, point: Point, known: Collection[str] = ()) -> lis
             recipe.architecture(recipe.facts)
         except (InputError, ValidationError) as problem:
             reason = explained(problem) if isinstance(problem, ValidationError) else str(problem)
-            raise InputError(f"{params}: {reason}" if params else reason) from None
+            where = blamed(spec, params)
+            raise PlanError(f"{params}: {reason}" if where == ("axes",) else reason, where) from None
         trials.append(Trial(known_trial_id(recipe, known.__contains__), params, recipe))
     return trials
 
@@ -195,7 +198,7 @@ def _within(owner: type[Recipe] | type[Evaluation], path: str) -> str | None:
     return inner if model is owner else None
 
 
-def _check_cells(trials: list[Trial], cells: list[PlannedCell]) -> None:
+def _check_cells(spec: SweepSpec, trials: list[Trial], cells: list[PlannedCell]) -> None:
     """Raise InputError for networks that some training cannot have, and for an EMA width that it cannot give."""
     evaluations = {(e.guidance_rule, e.blocks): e for e in (planned.cell.evaluation for planned in cells)}
     for recipe in {(r.objective.name, r.model): r for r in (trial.recipe for trial in trials)}.values():
@@ -206,7 +209,10 @@ def _check_cells(trials: list[Trial], cells: list[PlannedCell]) -> None:
         for guide, cell in guided.items():
             known_fact("guide", [steps, *guide], partial(_guide, steps, cell))
         for width in {planned.cell.sigma_rel for planned in cells} - {0.0}:
-            known_fact("EMA width", [steps, width], partial(_misfit, steps, width))
+            try:
+                known_fact("EMA width", [steps, width], partial(_misfit, steps, width))
+            except InputError as problem:
+                raise PlanError(str(problem), of_axis(spec, "ema.sigma_rel", width)) from None
 
 
 def _guide_of(cell: Cell) -> tuple[float, float | None]:
@@ -230,15 +236,53 @@ def _combinations(spec: SweepSpec, paths: list[str]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan will cost; the hours are None while nothing has been timed in this storage."""
+    """What a plan will cost; the hours are None while nothing has been timed in this storage.
+
+    training_hours, scoring_hours: the two parts, one trial after another.
+    """
 
     hours: float | None
     gpu_hours: float | None
     disk_gb: float
+    training_hours: float | None = None
+    scoring_hours: float | None = None
 
     def as_dict(self) -> dict[str, float | None]:
         """As `plan --json` shows it."""
-        return {"hours": self.hours, "gpu_hours": self.gpu_hours, "disk_gb": self.disk_gb}
+        return dict(vars(self))
+
+    @property
+    def scoring_share(self) -> float | None:
+        """The part of the work that is scoring; None where it is not known, or there is no work."""
+        if self.training_hours is None or self.scoring_hours is None:
+            return None
+        whole = self.training_hours + self.scoring_hours
+        return self.scoring_hours / whole if whole else None
+
+
+def axis_factors(spec: SweepSpec, scoring_share: float) -> dict[str, float]:
+    """By how much each axis multiplies the time of a sweep of which nothing is done.
+
+    A training axis of a grid by the number of its values; a post-hoc axis of k values scores k times as many cells of
+    the same trainings: 1/(1 − s + s/k) for the part s of the time that is scoring.
+    """
+    listed = {path: len(values) for path, values in spec.axes.items() if not isinstance(values, Domain)}
+    return {
+        path: 1 / (1 - scoring_share + scoring_share / count) if path in spec.post_hoc_axes else float(count)
+        for path, count in listed.items()
+        if path in spec.post_hoc_axes or path == SEED or SEARCHES[spec.search.algorithm].exhaustive
+    }
+
+
+def largest_saving(spec: SweepSpec, scoring_share: float) -> tuple[str, float]:
+    """The setting that saves most when it is halved, as --set takes it, and the part of the time that it saves.
+
+    The steps of the training, or the samples that a cell is scored with: nearly all of the time follows them.
+    """
+    by_setting = {f"evaluation.samples={max(FOLDS, spec.evaluation.samples // 2)}": scoring_share / 2}
+    if "steps" not in spec.axes and spec.recipe.steps > 1:
+        by_setting[f"recipe.steps={spec.recipe.steps // 2}"] = (1 - scoring_share) / 2
+    return max(by_setting.items(), key=lambda pair: pair[1])
 
 
 @dataclass(frozen=True)
@@ -272,19 +316,24 @@ def estimate(finished: list[TrialEnded], work: Workload, *, concurrent: int, gpu
     disk = _disk([(trial, parameters[trial.id]) for trial in work.train], concurrent, work.kept)
     training = [end.training_pace for end in finished if end.training_pace is not None]
     scoring = [end.scoring_pace for end in finished if end.scoring_pace is not None]
-    hours = gpu_hours = None
+    hours = gpu_hours = training_hours = scoring_hours = None
     if training and scoring:
         pace, each = median(training), median(scoring)
         more = work.more_scoring / len(work.cells) if work.cells else 0.0
-        seconds = [
+        trained = [
             pace * training_work(trial.recipe, parameters[trial.id], work.steps.get(trial.id, 0))
-            + each * (sum(scoring_work(cell, parameters[trial.id]) for cell in cells) + more)
+            for trial, _ in work.cells
+        ]
+        scored = [
+            each * (sum(scoring_work(cell, parameters[trial.id]) for cell in cells) + more)
             for trial, cells in work.cells
         ]
+        seconds = [sum(both) for both in zip(trained, scored, strict=True)]
+        training_hours, scoring_hours = (round(sum(part) / 3600, 4) for part in (trained, scored))
         start = max((end.start_seconds for end in finished), default=0.0) if work.cells else 0.0
         hours = round((packed(seconds, concurrent) + start) / 3600, 4)
         gpu_hours = round(sum(seconds) / 3600 * gpus, 4)
-    return Estimate(hours, gpu_hours, round(disk / 1e9, 3))
+    return Estimate(hours, gpu_hours, round(disk / 1e9, 3), training_hours, scoring_hours)
 
 
 def _disk(trials: list[tuple[Trial, int]], concurrent: int, kept: int | None) -> int:

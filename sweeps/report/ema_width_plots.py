@@ -4,6 +4,7 @@ The first is Figure 4 of arXiv 2312.02696 for the sweep at hand; both are drawn 
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sweeps.spec.paths import short_name, value_text
 
 WIDTH = "ema.sigma_rel"
 CURVES, MAP = "ema_width.png", "ema_width_map.png"
+CHARACTER = 0.085  # inches, of a tick's name
 MOST_CURVES = 12  # more make a picture unreadable
 
 
@@ -101,7 +103,9 @@ def _map(rows: Sequence[Row], axis: str, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     values, widths, table = grid(rows, axis)
-    figure = Figure(figsize=(1.5 + 0.75 * len(widths), 1.5 + 0.5 * len(values)), layout="constrained")
+    names = [str(value) for value in values]
+    wide = 2.2 + 0.75 * len(widths) + CHARACTER * max(map(len, names))  # else long names leave the map no room
+    figure = Figure(figsize=(wide, 1.5 + 0.5 * len(values)), layout="constrained")
     plot = figure.add_subplot()
     shown = [[float("nan") if value is None else value for value in line] for line in table]
     known = [row.value for row in rows if row.value is not None]
@@ -119,10 +123,11 @@ def _map(rows: Sequence[Row], axis: str, path: Path) -> Path:
                 color = "white" if (found > middle) != rows[0].kind.larger_is_better else "black"
                 plot.text(x, y, text, ha="center", va="center", color=color, fontsize=8)
     plot.set_xticks(range(len(widths)), [f"{width:g}" for width in widths])
-    plot.set_yticks(range(len(values)), [str(value) for value in values])
+    plot.set_yticks(range(len(values)), names)
     plot.set_xlabel("EMA width σ_rel")
     plot.set_ylabel(axis)
-    plot.set_title(f"{rows[0].metric}; = cannot be told from the best", fontsize=9)
+    title = f"{rows[0].metric}; = cannot be told from the best"
+    plot.set_title(textwrap.fill(title, int(0.75 * len(widths) / CHARACTER) + 12), fontsize=9)
     figure.colorbar(image)
     figure.savefig(path, dpi=130)
     return path

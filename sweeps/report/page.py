@@ -124,7 +124,7 @@ def question(data: SweepData) -> str:
     names = [data.metric if kind.has_folds else kind.label for kind in kinds]
     aim = _listed([f"the {_superlative(kind)} {name}" for kind, name in zip(kinds, names, strict=True)])
     steps = "" if "steps" in spec.axes else f" after {recipe.steps:,} steps of {recipe.batch} images"
-    return f"Which {what} give {model}trained on {recipe.data.name} {aim}{steps}?"
+    return f"Which {what} give {model}trained on {recipe.data.title} {aim}{steps}?"
 
 
 def _superlative(kind: Metric) -> str:

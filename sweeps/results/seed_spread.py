@@ -93,10 +93,15 @@ def storage_spread(storage: Storage, plan: Plan) -> SeedSpread:
     found: list[dict[Point, dict[int, float]]] = []
     for name in storage.sweep_names():
         spec = _spec_with_seeds(storage, name) if name != plan.spec.name else None
-        if spec and spec.recipe.data.name == plan.spec.recipe.data.name:
+        if spec and _place(spec) == _place(plan.spec):
             events = read(storage.ledger(name))
             found += _values(make_plan(spec, events), only(events, CellScored))
     return pooled(found, PRIOR, "storage") or PRIOR
+
+
+def _place(spec: SweepSpec) -> tuple[str, str | None]:
+    """Which data set a sweep is on: its kind, and its folder where it has one."""
+    return spec.recipe.data.name, getattr(spec.recipe.data, "path", None)
 
 
 def _spec_with_seeds(storage: Storage, name: str) -> SweepSpec | None:

@@ -70,6 +70,11 @@ def read_spec(path: Path, settings: list[str] | None = None) -> SweepSpec:
 
 def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
     """The sweep in a document that has been read. Raises InputError for anything wrong."""
+    return checked(document, settings)[0]
+
+
+def checked(document: Document, settings: list[str]) -> tuple[SweepSpec, Document]:
+    """The sweep in a document, and the document with the settings, whose lines tell where a value was written."""
     document = apply_settings(replace(document, data=current_sweep(document.data)), settings)
     for where in (("recipe", "data", "path"), ("axes", "data.path"), ("evaluation", "reference")):
         document = anchored(document, where)
@@ -79,7 +84,7 @@ def checked_spec(document: Document, settings: list[str]) -> SweepSpec:
     axes = {name: _checked_axis(document, spec, name, values) for name, values in spec.axes.items()}
     spec = spec.model_copy(update={"axes": axes})
     check_consistency(document, spec)
-    return _with_needed_metrics(spec)
+    return _with_needed_metrics(spec), document
 
 
 def _with_needed_metrics(spec: SweepSpec) -> SweepSpec:

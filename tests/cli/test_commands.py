@@ -1,5 +1,7 @@
 """The command line as a person meets it: what it prints and how it ends."""
 
+import csv
+import io
 import json
 import socket
 import subprocess
@@ -8,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.yaml_file import write_yaml
+from sweeps.planning.plan import Plan
 from sweeps.spec.reading import read_spec
 from sweeps.storage.events import SweepStarted
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
 from tests.cli.conftest import Command, Refused
 from tests.pipelines.scoring.test_reference import digits_file
-from tests.sweeps.conftest import ended, plan_of, scored
+from tests.sweeps.conftest import ended, made, plan_of, scored
 
 CODE = Path(__file__).resolve().parents[2]
 
@@ -33,8 +37,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = Storage(tmp_path_factory.mktemp("storage"))
     storage.prepare()
     plan = plan_of({"model.modulation": ["scale", "rotation"], "ema.sigma_rel": [0.05, 0.1]})
-    from pipelines.yaml_file import write_yaml
-
     storage.sweep("made").mkdir()
     write_yaml(storage.sweep("made") / "sweep.yaml", plan.spec.model_dump())
     ledger = Ledger(storage.ledger("made"))
@@ -159,6 +161,71 @@ def test_rank_by_another_metric(finished: Path, mpdit: Command, refused: Refused
     assert "nearest" in refused("rank", "--storage", finished, "--by", "magnitude_drif")
 
 
+@pytest.fixture
+def two_sweeps(tmp_path: Path) -> Path:
+    """A storage with `made` and `longer`, of twice the steps and a further axis."""
+    storage = Storage(tmp_path)
+    ledger = made(storage, plan_of({"model.modulation": ["scale"], "ema.sigma_rel": [0, 0.05]}))
+    longer = plan_of({"optimizer.lr": [0.1], "ema.sigma_rel": [0.05]}, recipe={"steps": 1200})
+    for name, plan, values in (
+        ("made", plan_of({"model.modulation": ["scale"], "ema.sigma_rel": [0, 0.05]}), (3.0, 5.0)),
+        ("longer", longer, (4.0,)),
+    ):
+        if name != "made":
+            write_longer(storage, plan)
+            ledger = Ledger(storage.ledger(name))
+        ledger.append(SweepStarted("s", 2))
+        for cell, value in enumerate(values):
+            ledger.append(scored(plan, 0, cell, value))
+        ledger.append(ended(plan, 0))
+    return tmp_path
+
+
+def write_longer(storage: Storage, plan: Plan) -> None:
+    storage.sweep("longer").mkdir()
+    write_yaml(storage.spec("longer"), plan.spec.model_copy(update={"name": "longer"}).model_dump())
+
+
+def test_two_sweeps_are_ranked_in_one_table(two_sweeps: Path, mpdit: Command, tmp_path: Path) -> None:
+    command = ("rank", "made", "longer", "--storage", two_sweeps)
+    text = mpdit(*command).stdout
+    table, differ = text.split("where they differ:")
+    assert [line.split()[:2] for line in table.splitlines()[1:4]] == [["1", "made"], ["2", "longer"], ["3", "made"]]
+    assert "recipe.steps: 600 in made, 1200 in longer" in differ
+    assert "axes.optimizer.lr: none in made, [0.1] in longer" in differ
+    assert "different data" not in text
+    rows = json.loads(mpdit(*command, "--json", "--top", "2").stdout)
+    assert [(row["sweep"], row["value"]) for row in rows] == [("made", 3.0), ("longer", 4.0)]
+    assert mpdit(*command, "--csv").stdout.splitlines()[0].startswith("sweep,model.modulation,ema.sigma_rel")
+    assert mpdit("rank", "made", "made", "--storage", two_sweeps, "--json").stdout.count('"rank"') == 2  # named twice
+
+
+def test_a_ranking_as_parquet_is_the_comma_separated_one(two_sweeps: Path, mpdit: Command, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    path = tmp_path / "new" / "table.parquet"
+    text = mpdit("rank", "made", "longer", "--storage", two_sweeps, "--csv", "--parquet", path).stdout
+    table = parquet.read_table(path).to_pylist()
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [{key: "" if value is None else str(value) for key, value in row.items()} for row in table] == lines
+    assert [row["value"] for row in table] == [3.0, 4.0, 5.0]  # numbers stay numbers
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_sweeps_of_different_metrics_or_data_are_not_compared(
+    two_sweeps: Path, mpdit: Command, refused: Refused
+) -> None:
+    ledger, path = Storage(two_sweeps).ledger("longer"), Storage(two_sweeps).spec("longer")
+    text = ledger.read_text()
+    ledger.write_text(text.replace("fd_digits_2k", "fd_digits_500"))
+    message = refused("rank", "made", "longer", "--storage", two_sweeps)
+    assert "longer:  fd_digits_500" in message
+    assert "made:    fd_digits_2k" in message
+    ledger.write_text(text)
+    path.write_text(path.read_text().replace("name: digits", "name: digits\n    holdout: 0.1"))
+    assert "cannot be compared" in mpdit("rank", "made", "longer", "--storage", two_sweeps).stdout
+
+
 def test_rank_as_comma_separated_values(finished: Path, mpdit: Command) -> None:
     lines = mpdit("rank", "--storage", finished, "--csv").stdout.splitlines()
     assert lines[0].startswith("model.modulation,ema.sigma_rel,rank,trial")
@@ -222,7 +289,7 @@ def test_set_changes_one_field(tmp_path: Path, mpdit: Command) -> None:
 
 def test_train_evaluate_and_sample_one_run(tmp_path: Path, mpdit: Command, refused: Refused) -> None:
     (tmp_path / "recipe.yaml").write_text("steps: 4\nbatch: 16\nruntime: {device: cpu, threads: 1}\n")
-    done = mpdit("train", "recipe.yaml", "--output", "run", "--json", cwd=tmp_path)
+    done = mpdit("train", "recipe.yaml", "-o", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["metric"] == "fd_digits_2k"
     scores = mpdit("evaluate", "run", "--ema", "0,0.05", "--samples", "50", "--json", cwd=tmp_path)
@@ -231,8 +298,14 @@ def test_train_evaluate_and_sample_one_run(tmp_path: Path, mpdit: Command, refus
     from PIL import Image
 
     with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.size == (2 * 64 + 8, 2 * 64 + 8)
+        assert picture.size == (2 * 64 + 8, 2 * 64 + 8 + 20)  # 20: the classes' names
+    assert "0 to 9" in refused("sample", "run", "--classes", "3,x", cwd=tmp_path)
     assert "no class '12'" in refused("sample", "run", "--classes", "12", cwd=tmp_path)
+    (tmp_path / "runs" / "trials").mkdir(parents=True)
+    (tmp_path / "runs" / "trials" / "abc").symlink_to(tmp_path / "run")  # as a sweep leaves a trial
+    done = mpdit("train", "abc", "-o", "run", "--json", cwd=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)[0]["metric"]) == (0, "fd_digits_2k"), done.stderr
+    assert "nearest:  abc" in refused("train", "abcd", cwd=tmp_path)
     more = mpdit(
         "evaluate", "run", "--samples", "60", "--metrics", "kid,precision_recall,frechet_by_class", cwd=tmp_path
     )

@@ -1,9 +1,11 @@
 """What is printed, to the letter, in 80 columns; T0, T1 … stand for the trials' ids."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -68,13 +70,46 @@ def test_the_ranking(plan: Plan) -> None:
     rows = rank(plan, [*events, ended(plan, 0), ended(plan, 1)])
     assert plain(ranking_table(rows, list(plan.spec.axes)), plan) == (
         """\
-  rank trial      modulation          sigma_rel fd_digits_2k     ± status
-     1 T0         scale+rotation+gate      0.05        2.500 0.100
-=    2 T0         scale+rotation+gate       0.1        2.600 0.100
-     3 T1         rotation                 0.05        4.500 0.100
-     – T1         rotation                  0.1            –     – diverged
-(no room at 80 columns: needs, drift)"""
+  rank modulation          sigma_rel fd_digits_2k     ± status   needs
+     1 scale+rotation+gate      0.05        2.500 0.100
+=    2 scale+rotation+gate       0.1        2.600 0.100          18,000 samples
+     3 rotation                 0.05        4.500 0.100
+     – rotation                  0.1            –     – diverged
+(no room at 80 columns: drift, trial)"""
     )
+
+
+def test_what_would_tell_two_rows_stays_where_there_is_little_room() -> None:
+    plan = plan_of({"model.modulation": ["scale+rotation+gate", "rotation"], "ema.sigma_rel": [0.05, 0.1]})
+    cells = {"left_out": [2.5 + at / 10 for at in range(10)]}
+    events = [scored(plan, trial, cell, 2.5 + trial / 100, **cells) for trial in (0, 1) for cell in (0, 1)]
+    rows = [replace(row, confirmed=2.5) for row in rank(plan, [*events, ended(plan, 0), ended(plan, 1)])]
+    text = ranking_table(rows, list(plan.spec.axes))
+    assert "more seeds" in text
+    assert "needs" in text.splitlines()[0]
+    assert "(no room at 80 columns: drift, trial" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_no_column_is_there_twice() -> None:
+    plan = plan_of({"steps": [100, 200], "evaluation.steps": [2, 4], "ema.sigma_rel": [0.1]})
+    header = plan_table(plan, [], [], Estimate(None, None, 0.1)).splitlines()[0].split()
+    assert header == ["trial", "steps", "parameters", "state"]
+    assert plan_csv(plan, [], []).splitlines()[0] == "trial,steps,parameters,state"
+    ranked = ranking_table(rank(plan, []), list(plan.spec.axes)).splitlines()[0].split()
+    assert [name for name in ranked if "steps" in name] == ["steps", "evaluation.steps"]
+
+
+def test_what_another_sweep_has_done_counts_from_the_start(plan: Plan) -> None:
+    taken_over = [replace_origin(event) for event in (scored(plan, 0, 0, 2.5), scored(plan, 0, 1, 3.5), ended(plan, 0))]
+    text = io.StringIO()
+    with SweepProgress(plan, taken_over, console(text, terminal=False), a_minute_later) as shown:
+        shown(SweepStarted("s", 2, time=BEGAN.isoformat()))
+    assert text.getvalue().startswith("1/2 trials, 50% done")
+
+
+def replace_origin(event: Event) -> Event:
+    return msgspec.structs.replace(event, origin="another")
 
 
 def test_the_plan(plan: Plan) -> None:
@@ -96,6 +131,23 @@ trial,model.modulation,parameters,steps,state
 T0        ,scale+rotation+gate,306459,600,to score
 T1        ,rotation,236810,600,to train"""
     )
+
+
+def test_a_plan_says_where_the_time_goes(plan: Plan) -> None:
+    cost = Estimate(0.1, 0.0, 0.25, training_hours=0.15, scoring_hours=0.05)
+    new = plan_table(plan, plan.trials, plan.trials, cost)
+    assert (
+        """\
+time: about 6 min 0 s, 0.00 GPU-hours
+  training 75%, scoring 25%
+  each axis: model.modulation × 2, ema.sigma_rel × 1.1
+  saves most: --set recipe.steps=300: −38%
+disk:"""
+        in new
+    )
+    begun = plan_table(plan, plan.trials[1:], plan.trials, cost)  # what remains is of another size than the axes say
+    assert "training 75%" in begun
+    assert "each axis" not in begun
 
 
 def test_a_sweep_on_a_terminal(plan: Plan) -> None:

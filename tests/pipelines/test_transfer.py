@@ -3,9 +3,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mpdit
+from mpdit.data.prepared_images import ImageWriter
 from mpdit.errors import InputError
 from pipelines.recipe import Recipe
 from pipelines.training.trainer import train
@@ -93,3 +95,13 @@ def test_a_transferred_bundle_has_no_weights_says_so_and_trains(tmp_path: Path) 
     train(read_recipe(bundle), tmp_path / "run", lambda _line: None)
     assert is_trained(tmp_path / "run")
     assert mpdit.load(tmp_path / "run")[0].network.architecture.base_width == 64
+
+
+def test_a_recipe_of_ones_own_images_is_carried_over(tmp_path: Path) -> None:
+    with ImageWriter(tmp_path / "set", "set", 8) as writer:
+        for _ in range(128):
+            writer.add(np.full((3, 8, 8), 7, np.uint8))
+        writer.finish([0] * 128, ["all"], "raw", {}, {})
+    moved = transfer(source(data={"name": "folder", "path": str(tmp_path / "set")}), "XS", None)
+    export_transfer(moved, RESULT, tmp_path / "bundle", SOURCE)
+    assert "No weights yet" in (tmp_path / "bundle" / "README.md").read_text()

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ tracking: {{uri: 'sqlite:///{}/afar.db'}}
 SHORTER = {  # test_whole_sweep trains the winner anew, whole; `whole_sweep` has run the shipped sweep
     ("train",): ("--set", "steps=80"),  # fewer have no EMA as narrow as the winner's
     ("sweep", "conditioning", "--set", "name=small"): ("--set", "recipe.steps=60", "--set", "evaluation.samples=500"),
+    ("sweep", "--data"): ("--set", "recipe.steps=60", "--set", "evaluation.samples=200"),
     ("sweep", "conditioning", "--until"): ("--hours", "0.001"),  # test_advice follows it
 }
 PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
@@ -55,6 +58,17 @@ def assert_complete(words: list[str]) -> None:
     assert "complete" in out
 
 
+def assert_served_until_interrupted(words: list[str], folder: Path) -> None:
+    process = start(*words, cwd=folder)
+    assert process.stderr is not None
+    address = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())
+    assert address
+    with urllib.request.urlopen(address[0]) as answer:
+        assert b'<section id="ranking">' in answer.read()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+
+
 def make_what_the_docs_assume(folder: Path, server: Server) -> None:
     """`photos`, 24 pictures in three classes; `vae`, a tiny one with random weights; `s3://bucket`; `sweep.yaml`."""
     server.make("bucket")
@@ -78,6 +92,9 @@ def test_every_command_runs(whole_sweep: Path, s3_server: Server, bucket_url: st
         if words[0] == "ui":
             with served(whole_sweep / "runs"):
                 continue
+        if words[0] == "watch":
+            assert_served_until_interrupted(words, whole_sweep)
+            continue
         if words[0] == "--show-completion":
             assert_complete(words)
             continue
@@ -100,6 +117,7 @@ def test_every_command_runs(whole_sweep: Path, s3_server: Server, bucket_url: st
         "new",
         "schema",
         "suggest",
+        "watch",
     }
 
 

@@ -63,9 +63,15 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> Iterator[Entry | Problem]:
 
 
 def _common_folder(names: list[str]) -> int:
-    """Count the leading folders that all names have in common, while each still has a class folder below them."""
+    """Count the leading folders that all names have in common and that are no class themselves.
+
+    Such a folder has a folder below it for every name, or several: a file beside those, as a README, makes it no class.
+    """
     depth, parts = 0, [PurePosixPath(name).parts for name in names]
-    while parts and all(len(part) > depth + 2 for part in parts) and len({part[depth] for part in parts}) == 1:
+    while parts and all(len(part) > depth + 1 for part in parts) and len({part[depth] for part in parts}) == 1:
+        below = {part[depth + 1] for part in parts if len(part) > depth + 2}
+        if len(below) < 2 and not all(len(part) > depth + 2 for part in parts):
+            break
         depth += 1
     return depth
 

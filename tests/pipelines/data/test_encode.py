@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mpdit.data import latents
-from mpdit.data.prepared_images import load_image_folder
+from mpdit.data.prepared_images import ImageWriter, load_image_folder
 from mpdit.data.registry import load_dataset
 from mpdit.errors import InputError
 from mpdit.randomness import Draws
@@ -266,3 +266,18 @@ def test_a_changed_vae_or_missing_images_are_refused(images: Path, vae: Path, tm
         file.write(b"\x00\x00\x80\x3f")
     with pytest.raises(InputError, match="is not the VAE of these latents"):
         data.to_pixels(data.plain(torch.arange(2)))
+
+
+def test_grey_images_are_encoded_as_three_channels(vae: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    with ImageWriter(tmp_path / "grey", "grey", 16) as writer:
+        for _ in range(12):
+            writer.add(random.integers(0, 256, (1, 16, 16)).astype(np.uint8))
+        writer.finish([0] * 12, ["all"], "raw", {}, {})
+    (tmp_path / "grey" / "features").mkdir()  # of one channel: they cannot see what the VAE decodes
+    encoded(tmp_path / "grey", vae, tmp_path / "set")
+    data = load_dataset("latents", path=str(tmp_path / "set"))
+    pixels = data.pixels(torch.arange(12))
+    assert pixels.shape == (12, 3, 16, 16)
+    assert data.to_pixels(data.plain(torch.arange(2))).shape == (2, 3, 16, 16)
+    assert not (tmp_path / "set" / "features").exists()

@@ -22,7 +22,7 @@ from mpdit.data.prepared_images import read_record
 from mpdit.data.registry import load_dataset
 from mpdit.errors import InputError
 from mpdit.randomness import Draws
-from pipelines.data.prepare import prepare
+from pipelines.data.prepare import Progress, prepare
 
 
 def picture(number: int, size: tuple[int, int] = (20, 16), mode: str = "RGB") -> Image.Image:
@@ -178,6 +178,115 @@ def test_all_bad_files_together_leave_the_good_ones(images: Path, tmp_path: Path
     assert (record.count, len(record.skipped)) == (18, len(BAD) - 1)
 
 
+def test_every_bad_file_is_named_at_once(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in BAD:
+        if kind != "case":
+            spoil(images, kind)
+    with pytest.raises(InputError) as refused:
+        prepare(str(images), tmp_path / "set", 8)
+    message = str(refused.value)
+    assert message.startswith(f"{len(BAD) - 1} files cannot be used")
+    assert all(part in message for kind, parts in BAD.items() if kind != "case" for part in parts)
+    monkeypatch.setattr("pipelines.data.prepare.MOST_NAMED", 3)
+    with pytest.raises(InputError, match=r"bad-files\.txt") as refused:
+        prepare(str(images), tmp_path / "set", 8)
+    assert len(str(refused.value).splitlines()) == 1 + 3 + 1 + 1
+    assert len((tmp_path / "set.partial" / "bad-files.txt").read_text().splitlines()) == len(BAD) - 1
+    assert prepare(str(images), tmp_path / "set", 8, skip_bad=True).count == 18
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["images.bin", "labels.bin", "set.json"]
+
+
+def grey_images(root: Path) -> Path:
+    """Twelve grey pictures in two classes: files with one channel, and files with three that are alike."""
+    for number in range(12):
+        (root / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        shown = picture(number, mode="L") if number % 3 else picture(number, mode="L").convert("RGB")
+        shown.save(root / "ab"[number % 2] / f"{number}.png")
+    return root
+
+
+def test_grey_images_stay_one_channel(tmp_path: Path) -> None:
+    root = str(grey_images(tmp_path / "grey"))
+    one, three = prepare(root, tmp_path / "one", 8), prepare(root, tmp_path / "three", 8, rgb=True)
+    assert (one.channels, three.channels) == (1, 3)
+    assert (one.mean, one.overall_std) == (three.mean[:1], three.overall_std)
+    grey, coloured = (load_dataset("folder", path=str(tmp_path / name)) for name in ("one", "three"))
+    assert torch.equal(grey.images.expand(-1, 3, -1, -1), coloured.images)
+    assert prepare(root, tmp_path / "three", 8).channels == 3  # it is there, and has more than was asked for
+    with pytest.raises(InputError, match="is there already"):
+        prepare(root, tmp_path / "one", 8, rgb=True)
+
+
+def test_one_coloured_image_makes_three_channels_of_all(tmp_path: Path) -> None:
+    root = grey_images(tmp_path / "mixed")
+    picture(99).save(root / "a" / "colour.png")
+    mixed, forced = prepare(str(root), tmp_path / "one", 8), prepare(str(root), tmp_path / "three", 8, rgb=True)
+    assert (mixed.channels, mixed.fingerprint, mixed.std) == (3, forced.fingerprint, forced.std)
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["images.bin", "labels.bin", "set.json"]
+
+
+class Stop(BaseException):
+    """As Ctrl-C."""
+
+
+def stop_at(count: int) -> Progress:
+    def progress(done: int, _total: int | None) -> None:
+        if done == count:
+            raise Stop
+
+    return progress
+
+
+@pytest.mark.parametrize("at", [1, 5, 11, 18])
+@pytest.mark.parametrize("kind", ["folder", "grey", "tar"])
+def test_a_stopped_preparation_goes_on_and_is_the_undisturbed_one(
+    at: int, kind: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = images
+    if kind == "grey":
+        source = grey_images(tmp_path / "grey")
+        (source / "a" / "0.png").write_bytes(encoded(picture(99)))  # somewhere, three channels begin
+    if kind == "tar":
+        source = tmp_path / "shards"
+        source.mkdir()
+        samples = [{"png": encoded(picture(number)), "cls": b"1"} for number in range(18)]
+        shard(source / "0.tar", samples)
+    wanted = prepare(str(source), tmp_path / "whole" / "set", 8)
+    with pytest.raises(Stop):
+        prepare(str(source), tmp_path / "set", 8, progress=stop_at(min(at, wanted.count)))
+    assert not (tmp_path / "set").exists()
+    looked_at: list[int] = []
+    prepare(str(source), tmp_path / "set", 8, progress=lambda done, _total: looked_at.append(done))
+    assert looked_at == list(range(min(at, wanted.count) + 1, wanted.count + 1))  # none twice
+    for name in ("images.bin", "labels.bin", "set.json"):
+        assert (tmp_path / "set" / name).read_bytes() == (tmp_path / "whole" / "set" / name).read_bytes()
+
+
+@pytest.mark.parametrize("change", ["mended", "more", "resolution", "lost", "damaged"])
+def test_what_a_stopped_preparation_left_is_not_taken_for_something_else(
+    change: str, images: Path, tmp_path: Path
+) -> None:
+    bad = images / "cat" / "bad.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"bad\.png cannot be read"):
+        prepare(str(images), tmp_path / "set", 8)
+    resolution = 8
+    if change == "mended":
+        bad.write_bytes(encoded(picture(77)))
+    elif change == "more":
+        bad.rename(images / "cat" / "00.png")
+        (images / "cat" / "00.png").write_bytes(encoded(picture(78)))
+    elif change == "resolution":
+        bad.unlink()
+        resolution = 4
+    elif change == "lost":
+        (tmp_path / "set.partial" / "images.bin").write_bytes(b"")
+    else:
+        (tmp_path / "set.partial" / "preparation.json").write_text("{")
+    made = prepare(str(images), tmp_path / "set", resolution, skip_bad=True)
+    assert made == prepare(str(images), tmp_path / "whole" / "set", resolution, skip_bad=True)
+
+
 def test_a_cmyk_jpeg_is_turned_to_rgb_and_counted(images: Path, tmp_path: Path) -> None:
     (images / "cat" / "print.jpg").write_bytes(encoded(picture(56, mode="CMYK"), "JPEG"))
     (images / "cat" / "tiny.png").write_bytes(encoded(picture(57, size=(4, 5))))
@@ -201,6 +310,17 @@ def test_a_zip_is_a_folder(images: Path, tmp_path: Path) -> None:
     found = prepare(str(tmp_path / "images.zip"), tmp_path / "zipped", 8)
     assert (found.count, found.classes) == (18, wanted.classes)
     assert found.fingerprint == wanted.fingerprint
+
+
+def test_a_file_beside_the_class_folders_of_a_zip_does_not_make_them_one_class(images: Path, tmp_path: Path) -> None:
+    wanted = prepare(str(images), tmp_path / "set", 8)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for path in sorted(images.rglob("*.*")):
+            archive.write(path, Path("packed") / path.relative_to(images))
+        archive.writestr("packed/README.txt", "by hand")
+    record = prepare(str(tmp_path / "images.zip"), tmp_path / "zip" / "set", 8, skip_bad=True)
+    assert (record.classes, record.fingerprint) == (wanted.classes, wanted.fingerprint)
+    assert list(record.skipped) == [f"{tmp_path}/images.zip/packed/README.txt"]
 
 
 def test_a_zip_with_its_own_labels_is_edm2s(tmp_path: Path) -> None:

@@ -8,7 +8,20 @@ from mpdit.training.ema import snapshot_bytes
 from pipelines.identity import trial_id
 from pipelines.recipe import Recipe
 from pipelines.scoring.cell import cell_key
-from sweeps.planning.plan import Plan, Trial, Workload, estimate, make_plan, packed, scoring_work, training_work
+from sweeps.planning.faults import PlanError
+from sweeps.planning.plan import (
+    Estimate,
+    Plan,
+    Trial,
+    Workload,
+    axis_factors,
+    estimate,
+    largest_saving,
+    make_plan,
+    packed,
+    scoring_work,
+    training_work,
+)
 from sweeps.planning.staged_scoring import rounds
 from sweeps.results.ranking import rank
 from sweeps.spec.reading import read_spec, sweep_file
@@ -93,8 +106,13 @@ def test_the_same_training_in_two_sweeps_is_one_trial() -> None:
 
 
 def test_a_combination_that_cannot_be_built_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model.patch.*3.*does not divide"):
+    with pytest.raises(PlanError, match=r"^patch 3 does not divide") as refused:
         plan_of({"model.patch": [2, 3]})
+    assert refused.value.where == ("axes", "model.patch", 1)
+    together = {"model.size": ["nano", "XS"], "model.width": [64, 80]}  # 80 is a multiple of nano's heads alone
+    with pytest.raises(PlanError, match=r"^\{'model.size': 'XS', 'model.width': 80\}: width 80") as refused:
+        plan_of(together)
+    assert refused.value.where == ("axes",)
 
 
 def test_the_estimate_follows_the_work() -> None:
@@ -119,6 +137,52 @@ def test_the_estimate_follows_the_work() -> None:
     only_scoring = estimate([seen], Workload([], cells[:1], {}), concurrent=1, gpus=0)
     assert only_scoring.hours == pytest.approx(2 * 2 / 3600, abs=1e-4)
     assert only_scoring.disk_gb == 0
+
+
+def priced(training: float, scoring: float, axes: dict[str, list[Any]], **fields: Any) -> Estimate:
+    """The cost of a whole sweep where a training of 600 steps takes `training` hours and a cell `scoring` hours."""
+    plan, usual = plan_of(axes, **fields), plan_of({"seed": [0]})
+    trial = usual.trials[0]
+    works = training_work(trial.recipe, trial.parameters), scoring_work(usual.cells[0].cell, trial.parameters)
+    seen = TrialEnded(
+        "another",
+        TrialStatus.COMPLETED,
+        training_seconds=training * 3600,
+        training_work=works[0],
+        scoring_seconds=scoring * 3600,
+        scoring_work=works[1],
+    )
+    cells = [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials]
+    return estimate([seen], Workload(plan.trials, cells), concurrent=1, gpus=0)
+
+
+@pytest.mark.parametrize(("training", "scoring"), [(1.0, 1.0), (5.0, 1.0), (1.0, 3.0)])
+def test_what_an_axis_costs_is_the_cost_with_it_over_the_cost_without(training: float, scoring: float) -> None:
+    axes = {"optimizer.lr": [0.05, 0.1, 0.2], "seed": [0, 1], "ema.sigma_rel": [0, 0.05, 0.1, 0.15]}
+    whole = priced(training, scoring, axes)
+    assert whole.training_hours == pytest.approx(6 * training)
+    assert whole.scoring_hours == pytest.approx(24 * scoring)
+    factors = axis_factors(plan_of(axes).spec, whole.scoring_share or 0.0)
+    assert list(factors) == list(axes)
+    for axis, factor in factors.items():
+        without = priced(training, scoring, {**axes, axis: axes[axis][:1]})
+        assert factor == pytest.approx((whole.hours or 0.0) / (without.hours or 1.0), rel=1e-3)
+    random = plan_of({"optimizer.lr": [0.05, 0.1, 0.2]}, search={"algorithm": "random", "trials": 2}).spec
+    assert axis_factors(random, 0.5) == {}  # its values do not multiply the trials
+
+
+@pytest.mark.parametrize(
+    ("training", "scoring", "setting"), [(5.0, 1.0, "recipe.steps=300"), (1.0, 3.0, "evaluation.samples=1000")]
+)
+def test_what_saves_most_saves_what_is_said(training: float, scoring: float, setting: str) -> None:
+    axes: dict[str, list[Any]] = {"optimizer.lr": [0.05, 0.1]}
+    whole = priced(training, scoring, axes)
+    said, saved = largest_saving(plan_of(axes).spec, whole.scoring_share or 0.0)
+    assert said == setting
+    path, value = setting.split("=")
+    section, field = path.split(".")
+    less = priced(training, scoring, axes, **{section: {field: int(value)}})
+    assert saved == pytest.approx(1 - (less.hours or 0.0) / (whole.hours or 1.0), abs=1e-3)
 
 
 def test_without_anything_timed_the_hours_are_not_known() -> None:

@@ -12,6 +12,7 @@ from mpdit.scoring.intervals import jackknife_error
 from pipelines.yaml_file import write_yaml
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.results.ranking import noise_floor, rank, rank_in
+from sweeps.results.seed_spread import PRIOR, storage_spread
 from sweeps.spec.model import SweepSpec
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import Ledger
@@ -154,6 +155,16 @@ def test_the_spread_of_seeds_is_the_sweeps_own_before_the_storages_before_the_pr
     own = plan_of({"model.modulation": ["scale", "rotation"], "seed": [0, 1]})
     events = finished(own, {(0, 0): 3.0, (1, 0): 3.0, (2, 0): 4.0, (3, 0): 4.1})
     assert rank_in(storage, own, events)[0].seed_spread_from == "sweep"
+
+
+def test_the_spread_of_seeds_is_not_that_of_another_folder_of_images(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.prepare()
+    storage.sweep("other").mkdir()
+    fields = {"axes": {"seed": [0, 1, 2]}, "recipe": {"data": {"name": "folder", "path": "/there/faces"}}}
+    write_yaml(storage.spec("other"), {"name": "other", **fields})
+    fields = {"name": "mine", "recipe": {"data": {"name": "folder", "path": "/there/letters"}}}
+    assert storage_spread(storage, Plan(SweepSpec.model_validate(fields), [], [])) == PRIOR
 
 
 def test_the_spread_of_seeds_does_not_shrink_with_more_samples() -> None:
