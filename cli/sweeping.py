@@ -285,7 +285,7 @@ def _plan_document(made: "Plan", waiting: set[str], cost: "Estimate") -> dict[st
 
 
 def _measured(made: "Plan", trials: "list[Trial]", slots: int) -> "list[TrialEnded]":
-    from sweeps.planning.timing_probe import measure
+    from sweeps.execution.timing_probe import measure
 
     return measure(made, trials, slots)
 

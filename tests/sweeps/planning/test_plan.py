@@ -153,7 +153,7 @@ def priced(training: float, scoring: float, axes: dict[str, list[Any]], **fields
         scoring_work=works[1],
     )
     cells = [(trial, [planned.cell for planned in plan.cells]) for trial in plan.trials]
-    return estimate([seen], Workload(plan.trials, cells), concurrent=1, gpus=0)
+    return estimate([seen], Workload(plan.trials, cells, all_steps(plan.trials)), concurrent=1, gpus=0)
 
 
 @pytest.mark.parametrize(("training", "scoring"), [(1.0, 1.0), (5.0, 1.0), (1.0, 3.0)])
