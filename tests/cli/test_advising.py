@@ -63,7 +63,8 @@ def test_best_rank_and_suggest_say_the_same(mpdit: Command, runs: Path) -> None:
 
 def test_the_advice_beside_the_best_weights_is_of_the_whole_sweep(mpdit: Command, tmp_path: Path) -> None:
     """Two tied points of two seeds; the best weights, one training by itself, would seem to be of one seed."""
-    storage, axes = Storage(tmp_path / "runs"), {"model.modulation": ["scale", "shift"], "seed": [0, 1]}
+    axes: dict[str, list[Any]] = {"model.modulation": ["scale", "shift"], "seed": [0, 1]}
+    storage = Storage(tmp_path / "runs")
     plan = plan_of(axes, confirm={"best": 2})
     ledger, cell = made(storage, plan), confirming_cell(plan, plan.cells[0])
     for trial, value in enumerate([1.0, 1.2, 1.1, 1.12]):

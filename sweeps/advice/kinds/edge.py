@@ -44,7 +44,7 @@ def _edges(situation: Situation) -> list[Advice]:
     open_ends = [answer for answer in situation.answers if answer.verdict is Verdict.EDGE and answer.axis != STEPS]
     found = [edge for answer in open_ends if (edge := _edge(situation, answer)) and edge.is_worth_it]
     found.sort(key=lambda edge: -edge.gain / edge.cost)
-    return [_advice(situation, edge) for edge in found]
+    return [advice for edge in found if (advice := _advice(situation, edge))]
 
 
 def _edge(situation: Situation, answer: AxisAnswer) -> Edge | None:
@@ -54,15 +54,18 @@ def _edge(situation: Situation, answer: AxisAnswer) -> Edge | None:
     if found is None:
         return None
     value, axis = found
-    gain = expected_gain(situation, answer) / abs(situation.best.value or 1.0)
-    cost = 1.0
+    gain, cost = expected_gain(situation, answer) / abs(situation.best.value or 1.0), 1.0
     if answer.axis in situation.plan.spec.post_hoc_axes:
-        alone = situation.changed(as_settings({f"axes.{answer.axis}": [value]}))
+        alone = situation.changed(_alone(answer.axis, value))
         if alone is None:
             return None
         cost = _scoring_share(situation, alone)
-    edge = Edge(answer, value, axis, gain, cost)
-    return None if situation.changed(_settings(situation, edge)) is None else edge
+    return Edge(answer, value, axis, gain, cost)
+
+
+def _alone(axis: str, value: Any) -> tuple[str, ...]:
+    """The settings of a sweep that has the new value alone: what a grid is extended by."""
+    return as_settings({f"axes.{axis}": [value]})
 
 
 def _scoring_share(situation: Situation, alone: Plan) -> float:
@@ -121,19 +124,29 @@ def _more_points(situation: Situation) -> int:
     return max(1, trials // 3)
 
 
-def _new_trainings(situation: Situation, edge: Edge) -> int:
-    """How many trainings the extension adds."""
-    settings = _settings(situation, edge)
-    changed = situation.changed(settings)
-    assert changed
+def _new_trainings(situation: Situation, edge: Edge) -> int | None:
+    """How many trainings the extension adds; None where it cannot be planned.
+
+    A grid adds those of the new value alone, which are fewer to plan than all.
+    """
+    spec, axis = situation.plan.spec, edge.answer.axis
+    is_grid = not spec.search.trials
+    changed = situation.changed(_alone(axis, edge.value) if is_grid else _settings(situation, edge))
+    if changed is None:
+        return None
+    if axis not in spec.training_axes:
+        return 0
     known = {trial.id for trial in situation.plan.trials}
-    return len({trial.id for trial in changed.trials} - known) + changed.open
+    return len({trial.id for trial in changed.trials} - known) + changed.open - situation.plan.open
 
 
-def _advice(situation: Situation, edge: Edge) -> Advice:
+def _advice(situation: Situation, edge: Edge) -> Advice | None:
+    """The advice; None where the extension cannot be planned."""
+    new = _new_trainings(situation, edge)
+    if new is None:
+        return None
     answer, settings = edge.answer, _settings(situation, edge)
     which = "smallest" if answer.end == "lower" else "largest"
-    new = _new_trainings(situation, edge)
     cost = f"{new} new training{'s' if new > 1 else ''}" if new else "no new training"
     text = f"the best {answer.axis}, {answer.best}, is the {which} of its axis: try {_shown(edge)} ({cost})"
     return Advice("edge", answer.axis, text, situation.sweep_command(settings), settings)

@@ -81,6 +81,25 @@ def test_an_ema_width_is_extended_without_a_training() -> None:
     assert "try 0.025 too (no new training)" in found.text
 
 
+def test_a_free_axis_of_a_search_needs_no_more_points() -> None:
+    axes: dict[str, Any] = {"optimizer.lr": {"log_uniform": [0.01, 0.08]}, "ema.sigma_rel": [0.05, 0.1, 0.2]}
+    plan = plan_of(axes, search={"algorithm": "random", "trials": 3})
+    found = advise(situation_of(plan, events_of(plan, lambda params: 1 + 5 * params["ema.sigma_rel"])))
+    edge = next(advice for advice in found if advice.axis == "ema.sigma_rel")
+    assert edge.settings == ("axes.ema.sigma_rel=[0.025, 0.05, 0.1, 0.2]",)
+    assert "(no new training)" in edge.text
+
+
+def test_a_learning_search_counts_the_points_that_it_is_to_suggest() -> None:
+    axes: dict[str, Any] = {"optimizer.lr": {"log_uniform": [0.01, 0.08]}, "seed": [0, 1]}
+    first = [{"optimizer.lr": rate} for rate in (0.011, 0.04, 0.075)]
+    plan = plan_of(axes, search={"algorithm": "tpe", "trials": 4, "first": first})
+    found = advise(situation_of(plan, events_of(plan, parabola(0.4))))
+    edge = next(advice for advice in found if advice.kind == "edge")
+    assert edge.settings[-1] == "search.trials=5"
+    assert "(2 new trainings)" in edge.text
+
+
 def test_an_axis_is_not_extended_beyond_what_there_is() -> None:
     """No EMA is wider than σ_rel 0.288, and of raw weights (0) there is nothing below."""
     for values, slope in (([0.05, 0.1, 0.27], -2), ([0, 0.1, 0.2], 2)):
@@ -112,7 +131,7 @@ def test_tied_modulations_want_more_seeds_and_settled_ones_do_not() -> None:
     """Two modulations 0.01 apart are tied at one seed, 5 apart they are not."""
     for apart, kind in ((0.01, "seeds"), (5.0, "settled")):
         plan = plan_of({"model.modulation": ["scale", "shift"]})
-        events = [
+        events: list[Event] = [
             scored(plan, trial, 0, 1 + trial * apart, stderr=0.1, left_out=[1.0 + 0.03 * (at % 2) for at in range(10)])
             for trial in (0, 1)
         ]
@@ -144,7 +163,7 @@ def test_finalists_whose_seeds_spread_far_are_unsettled() -> None:
     for name, kind in (("made-confirm", "unsettled"), ("made", "settled")):
         plan = plan_of({"model.modulation": ["scale", "shift"], "seed": [0, 1, 2, 3]}, name=name)
         values = [0.5, 1.0, 0.6, 1.4, 20.0, 23.0, 40.0, 30.0]
-        events = [scored(plan, at, 0, value, left_out=[value] * 10) for at, value in enumerate(values)]
+        events: list[Event] = [scored(plan, at, 0, value, left_out=[value] * 10) for at, value in enumerate(values)]
         events += [ended(plan, at) for at in range(8)]
         assert [advice.kind for advice in advise(situation_of(plan, events))] == [kind]
 
@@ -193,7 +212,7 @@ def test_an_end_of_a_free_axis_is_told_by_its_gain_for_its_cost(
 
 
 def test_finalists_at_an_end_get_the_best_of_them_with_the_next_value() -> None:
-    axes = {"model.modulation": ["scale", "shift"], "optimizer.lr": RATES, "seed": [0, 1, 2]}
+    axes: dict[str, Any] = {"model.modulation": ["scale", "shift"], "optimizer.lr": RATES, "seed": [0, 1, 2]}
     first = [{"model.modulation": m, "optimizer.lr": r} for m, r in (("shift", 0.08), ("scale", 0.04))]
     plan = plan_of(axes, search={"algorithm": "random", "trials": 2, "first": first})
     situation = situation_of(plan, events_of(plan, parabola(0.16)))
