@@ -4,7 +4,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import yaml
@@ -166,6 +166,7 @@ def _inline(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+@lru_cache(maxsize=1 << 14)
 def chance_below(limit: float, gap: float, error: StandardError) -> float:
     """The probability that a difference is below a limit, where it was measured as `gap`: Student's t."""
     if error.error <= 0:

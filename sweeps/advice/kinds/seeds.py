@@ -1,5 +1,7 @@
 """Advice to train the finalists with more seeds, where the best may be a wrong choice."""
 
+from bisect import bisect_left
+
 from sweeps.advice.finalists import confirming_settings, more_seeds, points
 from sweeps.advice.registry import ADVICE, Advice, AdviceKind, Situation
 from sweeps.results.ranking import Row
@@ -13,7 +15,7 @@ LEFT_BEHIND = 0.5  # of the loss and of the risk that are taken: what points tha
 
 def _seeds(situation: Situation) -> list[Advice]:
     best, spec, rivals = situation.best, situation.plan.spec, points(situation)[1:]
-    finalists = [row for at, row in enumerate(rivals) if _is_finalist(situation, rivals[at:])]
+    finalists = _finalists(situation, rivals)
     if best.seeds >= MOST or not finalists or not (best.seeds < FEWEST or situation.is_undecided(rivals)):
         return []
     top = min(1 + len(finalists), MOST_FINALISTS)
@@ -31,13 +33,16 @@ def _seeds(situation: Situation) -> list[Advice]:
     return [Advice("seeds", None, text, command, settings)]
 
 
-def _is_finalist(situation: Situation, rest: list[Row]) -> bool:
-    """Whether the first of these rows, the best first, must be trained with more seeds for the rest to be left behind.
+def _finalists(situation: Situation, rivals: list[Row]) -> list[Row]:
+    """The rivals, the best first, that must be trained with more seeds for the rest to be left behind.
 
     Below FEWEST seeds so are all that are tied with the best: the best is expected to fall back.
     """
-    is_tied = situation.best.seeds < FEWEST and rest[0].tied_with_best
-    return is_tied or situation.is_undecided(rest, LEFT_BEHIND)
+    open_ones = bisect_left(
+        range(len(rivals)), True, key=lambda at: not situation.is_undecided(rivals[at:], LEFT_BEHIND)
+    )
+    is_early = situation.best.seeds < FEWEST
+    return [row for at, row in enumerate(rivals) if at < open_ones or (is_early and row.tied_with_best)]
 
 
 def _seeds_text(count: int) -> str:
