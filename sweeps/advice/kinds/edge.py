@@ -48,13 +48,15 @@ def _edges(situation: Situation) -> list[Advice]:
 
 
 def _edge(situation: Situation, answer: AxisAnswer) -> Edge | None:
-    """The extension of an axis; None where the end of the axis is the end of what there is."""
+    """The extension of an axis; None where there is nothing beyond its end, or nothing that could be seen."""
     assert answer.end
     found = wider(situation.plan.spec.axes[answer.axis], answer.end)
     if found is None:
         return None
     value, axis = found
     gain, cost = expected_gain(situation, answer) / abs(situation.best.value or 1.0), 1.0
+    if gain <= LEAST:
+        return None  # nothing needs to be planned
     if answer.axis in situation.plan.spec.post_hoc_axes:
         alone = situation.changed(_alone(answer.axis, value))
         if alone is None:
