@@ -77,6 +77,7 @@ def search(run: Path, steps: int, evaluation: Evaluation, width: float | None = 
         )
     recipe = read_recipe(run)
     check_networks(recipe, evaluation)
+    torch.set_num_threads(int(recipe.runtime.threads))
     denoiser, _ = load(run, width)
     cell = Cell(recipe.ema.sigma_rel if width is None else width, evaluation)
     generator, guide = SampleGenerator(denoiser), Guides(run, [cell]).of(cell)
