@@ -249,7 +249,8 @@ def _where_time_goes(plan: Plan, cost: Estimate, is_new: bool) -> list[str]:
     if is_new:
         factors = axis_factors(plan.spec, share)
         setting, saved = largest_saving(plan.spec, share)
-        lines += ["  each axis: " + ", ".join(f"{axis} × {factor:.2g}" for axis, factor in factors.items())]
+        text = ", ".join(f"{axis} × {factor:.2g}" for axis, factor in factors.items())
+        lines += [f"  each axis: {text}"] if text else []
         lines += [f"  saves most: --set {setting}: −{saved:.0%}"]
     return lines
 

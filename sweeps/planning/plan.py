@@ -264,9 +264,11 @@ def axis_factors(spec: SweepSpec, scoring_share: float) -> dict[str, float]:
     """By how much each axis multiplies the time of a sweep of which nothing is done.
 
     A training axis of a grid by the number of its values; a post-hoc axis of k values scores k times as many cells of
-    the same trainings: 1/(1 − s + s/k) for the part s of the time that is scoring.
+    the same trainings: 1/(1 − s + s/k) for the part s of the time that is scoring. `steps` is left out: a longer
+    training goes on from a shorter one.
     """
-    listed = {path: len(values) for path, values in spec.axes.items() if not isinstance(values, Domain)}
+    axes = ((path, values) for path, values in spec.axes.items() if path != "steps")
+    listed = {path: len(values) for path, values in axes if not isinstance(values, Domain)}
     return {
         path: 1 / (1 - scoring_share + scoring_share / count) if path in spec.post_hoc_axes else float(count)
         for path, count in listed.items()

@@ -167,6 +167,7 @@ def test_what_an_axis_costs_is_the_cost_with_it_over_the_cost_without(training: 
     for axis, factor in factors.items():
         without = priced(training, scoring, {**axes, axis: axes[axis][:1]})
         assert factor == pytest.approx((whole.hours or 0.0) / (without.hours or 1.0), rel=1e-3)
+    assert axis_factors(plan_of({"steps": [100, 200]}).spec, 0.5) == {}  # the longer training goes on from the shorter
     random = plan_of({"optimizer.lr": [0.05, 0.1, 0.2]}, search={"algorithm": "random", "trials": 2}).spec
     assert axis_factors(random, 0.5) == {}  # its values do not multiply the trials
 
