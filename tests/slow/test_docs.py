@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from sweeps.spec.reading import read_spec
@@ -39,14 +40,21 @@ PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").g
 
 
 def blocks(language: str) -> list[str]:
-    pattern = rf"^```{language}\n(.*?)^```$"
-    return [block for page in PAGES for block in re.findall(pattern, page.read_text(), flags=re.MULTILINE | re.DOTALL)]
+    """The fenced blocks of a language; each fence that opens is matched with the one that closes it."""
+    pages = "\n".join(page.read_text() for page in PAGES)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", pages, flags=re.MULTILINE | re.DOTALL)
+    return [block for named, block in found if named == language]
 
 
 def commands() -> list[list[str]]:
     """The commands of all pages; one that is indented is what another has printed (test_advice pastes those)."""
     lines = [line.split(" #")[0].split() for block in blocks("") for line in block.splitlines() if line[:1] != " "]
     return [words[1:] for words in lines if words and words[0] == "mpdit"]
+
+
+def heads(words: int) -> list[list[str]]:
+    """The first words of each command."""
+    return [command[:words] for command in commands()]
 
 
 def assert_complete(words: list[str]) -> None:
@@ -70,9 +78,13 @@ def assert_served_until_interrupted(words: list[str], folder: Path) -> None:
 
 
 def make_what_the_docs_assume(folder: Path, server: Server) -> None:
-    """`photos`, 24 pictures in three classes; `vae`, a tiny one with random weights; `s3://bucket`; `sweep.yaml`."""
+    """`photos`, 24 pictures in three classes; `vae`, a tiny one; `s3://bucket`; sweep files."""
     server.make("bucket")
     (folder / "sweep.yaml").write_text(SWEEP.format(folder))
+    for text in blocks("yaml"):
+        name = yaml.safe_load(text).get("name")
+        if any(f"{name}.yaml" in words for words in commands()) and ["new", f"{name}.yaml"] not in heads(2):
+            (folder / f"{name}.yaml").write_text(text)
     random = np.random.default_rng(0)
     for number in range(24):
         place = folder / "photos" / ("birds", "cats", "dogs")[number % 3]
