@@ -121,8 +121,11 @@ def one_of(field: FieldInfo) -> OneOf | None:
     return next((mark for mark in field.metadata if isinstance(mark, OneOf)), None)
 
 
+NOTHING = "none"  # where several kinds may be joined: none of them
+
+
 class KindNames:
-    """Marks a field that names kinds of a registry in a way of its own: several in a list, or joined by +."""
+    """Marks a field that names kinds of a registry in a way of its own: several in a list, or joined by +, or none."""
 
     def __init__(self, registry: Registry[Any]) -> None:
         self.registry = registry
@@ -135,7 +138,7 @@ def kinds_of(field: FieldInfo, value: Any) -> list[tuple[Registry[Any], str]]:
             return [(mark.registry, value.name)]
         if isinstance(mark, (KindName, KindNames)):
             names = str(value).split("+") if isinstance(value, str) else list(value)
-            return [(mark.registry, name) for name in names]
+            return [(mark.registry, name) for name in names if name != NOTHING or name in mark.registry]
     return []
 
 

@@ -103,7 +103,7 @@ def update_magnitudes(module: nn.Module, before: list[Tensor]) -> dict[str, floa
     a matrix that was zero has no size to compare with and is left out.
     """
     after = matrices(module)
-    norms = [torch.stack([(new - old).norm(), old.norm()]) for new, old in zip(after.values(), before, strict=True)]
+    norms = [torch.stack([_norm(new - old), _norm(old)]) for new, old in zip(after.values(), before, strict=True)]
     names = [name.removeprefix("network.").removesuffix(".weight") for name in after]
     return {name: moved / size for name, (moved, size) in zip(names, torch.stack(norms).tolist(), strict=True) if size}
 
@@ -121,5 +121,10 @@ def gradient_magnitude(module: nn.Module, norm: Tensor | None = None) -> float:
 
 
 def _root_mean_square(tensors: list[Tensor]) -> float:
-    squares = torch.stack([tensor.float().square().sum() for tensor in tensors]).sum()
-    return float((squares / sum(tensor.numel() for tensor in tensors)).sqrt())
+    norm = torch.stack([_norm(tensor) for tensor in tensors]).norm()
+    return float(norm) / math.sqrt(sum(tensor.numel() for tensor in tensors))
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """The root of the sum of squares, () float64: squares of large fp32 numbers would be infinite."""
+    return torch.linalg.vector_norm(tensor, dtype=torch.float64)

@@ -58,7 +58,7 @@ def test_weights_snapshots_and_checkpoints_of_release_0_1_0_are_read(design: str
     averaged = tracked_ema(tmp_path, 0.05, 7)
     for name, parameter in read.named_parameters():
         assert torch.equal(parameter, weights[name])
-        assert torch.equal(averaged[name], weights[name])
+        assert (averaged[name] - weights[name]).abs().max() <= weights[name].abs().max() / 65_000  # kept in 16 bits
     assert step == 7
 
 
