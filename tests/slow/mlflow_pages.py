@@ -151,7 +151,7 @@ def main(storage: Path, folder: Path) -> None:
         keep("mlflow-sweep.png")
         run_page(page, address, experiment, runs_of_kind(storage, name, "trial")[0], "gradients", "/model-metrics")
         page.get_by_placeholder("Search metric charts").fill("loss|magnitude_drift|as they grow")
-        for step in (0, 38, 75):
+        for step in (0, 32, 64):
             picture_then_next(page, step)
         keep("mlflow-trial.png")
         compare_page(page, address, experiment, cells)
