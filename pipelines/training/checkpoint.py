@@ -60,6 +60,14 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.parent.name.removeprefix("step-")) for path in folder.glob(f"step-*/{STATE}"))
 
 
+def is_sound(path: Path) -> bool:
+    """Whether a checkpoint's tensors are as they were written."""
+    try:
+        return bool(_sha256(path / STATE) == json.loads((path / MANIFEST).read_text())["sha256"][STATE])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and remove all but the newest two."""
     from safetensors.torch import save_file

@@ -38,6 +38,8 @@ def continue_shorter(recipe: Recipe, folder: Path, shorter: Sequence[Path]) -> N
         (step, other) for other in shorter for step in checkpoint.steps(other / CHECKPOINTS) if step < recipe.steps
     ]
     for step, other in sorted(found, reverse=True):
+        if not checkpoint.is_sound(checkpoint.path_of(other / CHECKPOINTS, step)):
+            continue
         try:
             _take_over(recipe, folder, other, step)
         except FileNotFoundError:  # removed meanwhile

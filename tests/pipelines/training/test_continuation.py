@@ -94,10 +94,12 @@ def test_what_has_no_state_left_is_trained_from_the_first_step(recipe: Recipe, t
 
 def test_a_damaged_state_is_trained_from_the_first_step(recipe: Recipe, tmp_path: Path) -> None:
     trained(recipe, tmp_path / "short")
+    checkpoint.drop_tensors(tmp_path / "short" / CHECKPOINTS, keep=STEPS)
     newest = checkpoint.path_of(tmp_path / "short" / CHECKPOINTS, STEPS) / checkpoint.STATE
     newest.write_bytes(newest.read_bytes()[:-3])
     reports = continued(at(recipe, 22), tmp_path / "long", tmp_path / "short")
     assert reports[0]["step"] == 0
+    assert steps_taken(tmp_path / "long", 22) == 22
     trained(at(recipe, 22), tmp_path / "undisturbed")
     assert same(tmp_path / "long", tmp_path / "undisturbed")
 
