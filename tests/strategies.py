@@ -1,9 +1,10 @@
 """What hypothesis draws for several tests. All kinds come from the registries, so that new ones are drawn too."""
 
 import copy
+import operator
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from hypothesis import assume
 from hypothesis import strategies as st
@@ -108,15 +109,25 @@ OF_RECIPES: dict[str, Sequence[Any]] = {  # values that are quick to train; fiel
 FIXED = {"data": {"name": "digits"}, "runtime": {"device": "cpu", "threads": 1, "compile": False}}
 
 
+def _is_within(value: Any, bound: Any) -> bool:
+    """Whether a value keeps a bound of `annotated_types`."""
+    rules = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
+    limits = {name: limit for name in rules if (limit := getattr(bound, name, None)) is not None}
+    return all(rules[name](value, limit) for name, limit in limits.items())
+
+
 @st.composite
 def chosen_kind(draw: Callable[..., Any], registry: Registry[Any]) -> dict[str, Any]:
     """A kind of a registry with some of its settings."""
     kind = registry[draw(st.sampled_from(kind_names(registry)))]
     fields = {"name": kind.name}
-    hints = get_type_hints(kind) if isinstance(kind, type) else {}
+    hints = get_type_hints(kind, include_extras=True) if isinstance(kind, type) else {}
     for name in settings_of(kind):
-        hint = hints[name]
+        hint, bounds = hints[name], list[Any]()
+        if get_origin(hint) is Annotated:
+            hint, *bounds = get_args(hint)
         values = get_args(hint) if get_origin(hint) is Literal else NUMBERS_OF_SETTINGS.get(hint, [])
+        values = [value for value in values if all(_is_within(value, bound) for bound in bounds)]
         if values and (name in needed_settings(kind) or draw(st.booleans())):
             fields[name] = draw(st.sampled_from(list(values)))
     return fields
