@@ -73,12 +73,6 @@ def is_sampled(step: int) -> bool:
     return step == 0 or (step >= FIRST_SAMPLES and step == _power_of_two(step))
 
 
-def sampled_steps(steps: int) -> list[int]:
-    """All steps of a training at which a grid of samples is drawn."""
-    powers = (2**power for power in range(int(math.log2(FIRST_SAMPLES)), steps.bit_length()))
-    return sorted({0, *(step for step in powers if step <= steps), steps})
-
-
 def first_snapshot(fraction: float, steps: int) -> int:
     """The first step with a snapshot at this fraction of a training of `steps` steps, or after it."""
     return next((s for s in range(max(1, math.ceil(fraction * steps)), steps) if is_snapshot(s)), steps)

@@ -118,6 +118,11 @@ def _prepared(asked: Preparation, output: Path, skip_bad: bool, progress: Progre
     return record
 
 
+def _mark(entry: Entry) -> bytes:
+    """What the hash of the names takes in of an image."""
+    return f"{entry.name}\0{entry.label}\0".encode()
+
+
 def _begun(asked: Preparation, partial: Path, found: Listing) -> Preparation | None:
     """What an earlier call has left of the same work; None where the source or a bad file is not what it was."""
     try:
@@ -131,7 +136,7 @@ def _begun(asked: Preparation, partial: Path, found: Listing) -> Preparation | N
         return None  # the disk lost what had been written
     names = hashlib.sha256()
     for entry in itertools.islice(_usable(found, {})[0], state.passed):
-        names.update(f"{entry.name}\0{entry.label}\0".encode())
+        names.update(_mark(entry))
         if entry.name in state.bad and not isinstance(_decode(entry, asked.resolution), Unusable):
             return None  # it was mended: its place is between the others
     return state if names.hexdigest() == state.names else None
@@ -148,7 +153,7 @@ def _written(
     entries, total = _usable(found, skipped)
     before = list(itertools.islice(entries, work.passed))
     for entry in before:
-        names.update(f"{entry.name}\0{entry.label}\0".encode())
+        names.update(_mark(entry))
     labels += [entry.label for entry in before if entry.name not in work.bad]
     last_kept = time.monotonic()
     try:
@@ -160,7 +165,7 @@ def _written(
                 writer.add(pixels)
                 labels.append(entry.label)
                 notes.update(done)
-            names.update(f"{entry.name}\0{entry.label}\0".encode())
+            names.update(_mark(entry))
             work.passed, work.names, work.notes = work.passed + 1, names.hexdigest(), dict(notes)
             work.count, work.channels = writer.count, writer.channels
             if progress:

@@ -10,7 +10,7 @@ from typing import Any
 from mpdit.errors import disk_is_full, no_space
 from mpdit.model.transformer import parameter_count
 from mpdit.run_folder import PICTURES
-from mpdit.training.cadence import sampled_steps
+from mpdit.training.cadence import is_sampled
 from pipelines.provenance import machine
 from pipelines.recipe import Recipe
 from pipelines.scoring.evaluation import ScoringOptions, evaluate
@@ -105,7 +105,6 @@ class TrialRun:
         self.job, self.send, self.folder = job, send, job.folder
         self.bucket: Bucket | None = None
         self.meter = Meter(job.folder, energy_counters)
-        self.grid_steps = sampled_steps(job.recipe.steps)
         fractions = job.rungs.fractions if job.rungs else ()
         self.rung_fractions = dict(zip(rung_steps(job.recipe.steps, fractions), fractions, strict=True))
         self.scoring_seconds = self.scoring_work = 0.0
@@ -191,7 +190,7 @@ class TrialRun:
         """Score a rung and draw a grid of samples, where the step has them."""
         if step in self.rung_fractions:
             self._score_rung(step)
-        if step in self.grid_steps:
+        if is_sampled(step) or step == self.job.recipe.steps:
             self._draw_samples(step)
 
     def _score_rung(self, step: int) -> None:

@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -100,7 +99,7 @@ class Plan:
             return 0
         expected = points = sum(trial.recipe.steps == first for trial in self.trials) // len(self.spec.seeds)
         for _ in further:
-            points = math.ceil(points / self.spec.scheduler.factor)
+            points = self.spec.scheduler.places(points)
             expected += points
         return max(1, expected * len(self.spec.seeds) - len(self.trials))
 
@@ -121,7 +120,7 @@ class Plan:
         promoted = list(unique([point | {STEPS: self.spec.lengths[0]} for point in points]))
         trials = {trial.id: trial for trial in self.trials}
         for steps in self.spec.lengths[1:]:
-            promoted = promoted[: math.ceil(len(promoted) / self.spec.scheduler.factor)]
+            promoted = promoted[: self.spec.scheduler.places(len(promoted))]
             new = (trial for point in promoted for trial in trials_of(self.spec, point | {STEPS: steps}))
             trials |= {trial.id: trial for trial in new}
         return Plan(self.spec, list(trials.values()), self.cells)

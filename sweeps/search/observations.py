@@ -1,6 +1,6 @@
 """Observations, from which a search learns: each point that was tried, and its values in the ledger."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
@@ -71,6 +71,20 @@ def _rungs(spec: SweepSpec, events: list[list[Event]]) -> list[tuple[int, float]
     return [(number, mean(values)) for number, (_, values) in enumerate(sorted(found.items()), start=1)]
 
 
+def first_round(
+    spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]], asked: Collection[str]
+) -> Iterator[tuple[CellScored, dict[str, float | None]]]:
+    """Yield the cells of a point's first round of scoring, which all points have, with the metrics that are asked for.
+
+    trials, events: one for each seed.
+    """
+    fewest = min((cell.samples for own in events for cell in only(own, CellScored)), default=0)
+    for trial, own in zip(trials, events, strict=True):
+        for cell in only(own, CellScored):
+            if cell.samples == fewest and not is_of_fresh_noise(spec, cell):
+                yield cell, metrics_of(trial, cell, own, asked)
+
+
 def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]]) -> dict[str, float] | None:
     """Every metric of a point's best cell, each the mean over its seeds.
 
@@ -79,14 +93,10 @@ def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequenc
     """
     asked = {*spec.metrics, *(limit.metric for limit in spec.limits)}
     cells: dict[str, list[dict[str, float]]] = {}
-    fewest = min((cell.samples for own in events for cell in only(own, CellScored)), default=0)
-    for trial, own in zip(trials, events, strict=True):
-        for cell in only(own, CellScored):
-            if cell.samples == fewest and not is_of_fresh_noise(spec, cell):
-                found = metrics_of(trial, cell, own, asked)
-                known = {metric: value for metric, value in found.items() if value is not None}
-                if len(known) == len(asked):
-                    cells.setdefault(cell.key, []).append(known)
+    for cell, found in first_round(spec, trials, events, asked):
+        known = {metric: value for metric, value in found.items() if value is not None}
+        if len(known) == len(asked):
+            cells.setdefault(cell.key, []).append(known)
     means = [
         {metric: mean(one[metric] for one in seeds) for metric in seeds[0]}
         for seeds in cells.values()

@@ -1,21 +1,18 @@
 """Which points are trained on: a function of the cells that the ledger holds, so that a restart changes nothing."""
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from mpdit.scoring.intervals import FOLDS, jackknife_error
-from mpdit.scoring.student_t import t_critical
+from mpdit.scoring.intervals import error_over_samples
 from pipelines.scoring.metrics.registry import METRICS
-from sweeps.planning.cell_metrics import metrics_of
-from sweeps.planning.confirmation import is_of_fresh_noise
 from sweeps.planning.plan import Plan, Trial
+from sweeps.search.observations import first_round
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.space import STEPS, Point, identity
-from sweeps.storage.events import CellScored, Event
-from sweeps.storage.ledger import by_trial, only
+from sweeps.storage.events import Event
+from sweeps.storage.ledger import by_trial
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,7 @@ def promoted(plan: Plan, events: Iterable[Event]) -> list[Point]:
     for here, further in itertools.pairwise(spec.lengths):
         found = (_standing(spec, trials, [events_of[t.id] for t in trials]) for trials in groups[here].values())
         ranked = sorted((standing for standing in found if standing), key=lambda standing: standing.cost)
-        places = math.ceil(len(groups[here]) / spec.scheduler.factor)
-        going = [standing.point for standing in _with_ties(ranked, places)]
+        going = [standing.point for standing in _with_ties(ranked, spec.scheduler.places(len(groups[here])))]
         new = [point for point in going if identity(point | {STEPS: 0}) not in groups[further]]
         if new:
             return [point | {STEPS: further} for point in new]
@@ -64,20 +60,17 @@ def _is_tie(one: Standing, other: Standing) -> bool:
     """Whether a paired difference, on the same noise and folds, is within its error at 95 %."""
     if one.left_out is None or other.left_out is None:
         return one.cost == other.cost
-    error = jackknife_error([a - b for a, b in zip(one.left_out, other.left_out, strict=True)])
-    return abs(one.cost - other.cost) <= t_critical(FOLDS - 1) * error
+    error = error_over_samples([a - b for a, b in zip(one.left_out, other.left_out, strict=True)])
+    return abs(one.cost - other.cost) <= error.interval
 
 
 def _standing(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]]) -> Standing | None:
     """A point's standing by its first round of scoring; None where a seed has no value."""
     metric = METRICS[spec.metrics[0]]
-    fewest = min((cell.samples for own in events for cell in only(own, CellScored)), default=0)
     cells: dict[str, list[tuple[float, list[float] | None]]] = {}
-    for trial, own in zip(trials, events, strict=True):
-        for cell in only(own, CellScored):
-            value = metrics_of(trial, cell, own, [metric.name])[metric.name]
-            if cell.samples == fewest and not is_of_fresh_noise(spec, cell) and value is not None:
-                cells.setdefault(cell.key, []).append((metric.cost(value), cell.left_out if metric.has_folds else None))
+    for cell, found in first_round(spec, trials, events, [metric.name]):
+        if (value := found[metric.name]) is not None:
+            cells.setdefault(cell.key, []).append((metric.cost(value), cell.left_out if metric.has_folds else None))
     whole = [seeds for seeds in cells.values() if len(seeds) == len(trials)]
     if not whole:
         return None

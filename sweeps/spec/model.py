@@ -1,6 +1,7 @@
 """The sweep file: a recipe, an evaluation, their axes, and how to run them; checked before anything starts."""
 
 import itertools
+import math
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -81,6 +82,10 @@ class Scheduler(Settings):
     def promotes(self) -> bool:
         """Whether it promotes points to more steps."""
         return SCHEDULERS[self.kind].promotes
+
+    def places(self, points: int) -> int:
+        """How many of so many points are promoted, without those that tie."""
+        return math.ceil(points / self.factor)
 
     def lengths(self, steps: int) -> list[int]:
         """The numbers of steps that points are trained for, up to `steps`."""

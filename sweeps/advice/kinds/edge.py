@@ -7,11 +7,10 @@ from sweeps.advice.axis_answers import AxisAnswer, Verdict, profile
 from sweeps.advice.registry import ADVICE, MARGIN, Advice, AdviceKind, Situation, as_settings, expected_loss
 from sweeps.advice.wider_axis import wider
 from sweeps.planning.plan import Plan, scoring_work
-from sweeps.spec.space import Axis, Domain
+from sweeps.spec.space import STEPS, Axis, Domain
 from sweeps.storage.events import TrialEnded
 from sweeps.storage.ledger import only
 
-STEPS = "steps"  # more of them are better nearly always: that is the advice `short`
 LEAST = 0.01  # of the best value: a gain that is expected to be smaller is not worth a sample
 
 
@@ -40,7 +39,10 @@ class Edge:
 
 
 def _edges(situation: Situation) -> list[Advice]:
-    """One advice for each open end that is worth it, the one that gains most for its cost first."""
+    """One advice for each open end that is worth it, the one that gains most for its cost first.
+
+    More steps are better nearly always: that is the advice `short`.
+    """
     open_ends = [answer for answer in situation.answers if answer.verdict is Verdict.EDGE and answer.axis != STEPS]
     found = [edge for answer in open_ends if (edge := _edge(situation, answer)) and edge.is_worth_it]
     found.sort(key=lambda edge: -edge.gain / edge.cost)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.advice.axis_answers import Verdict
-from sweeps.advice.kinds.edge import STEPS
 from sweeps.advice.registry import ADVICE, Advice, AdviceKind, Situation, as_settings
 from sweeps.advice.wider_axis import next_value
 from sweeps.results.ranking import Row, noise_floor
+from sweeps.spec.space import STEPS
 from sweeps.storage.events import CellScored, RungScored
 from sweeps.storage.ledger import only
 
