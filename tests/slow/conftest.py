@@ -113,20 +113,21 @@ def run_here(*arguments: str | Path, cwd: Path | None = None) -> str:
 
 
 def sweep_text(name: str, steps: int = SHORT) -> str:
-    """The sweep that most tests share: three trainings of a small network with 21 reports each, two widths."""
+    """The sweep that most tests share: three trainings of a small network reported at steps 1, 2, 4, …, two widths."""
     return SWEEP.replace("NAME", name).replace("STEPS", str(steps))
 
 
-def count_of(ledger: Path, kind: str) -> int:
-    """How many events of a kind the ledger holds."""
-    return ledger.read_text().count(f'"event": "{kind}"') if ledger.exists() else 0
+def count_of(ledger: Path, kind: str, trial: str = "") -> int:
+    """How many events of a kind the ledger holds, of one trial if it is named."""
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
+    return sum(f'"event": "{kind}"' in line and trial in line for line in lines)
 
 
-def wait_for(ledger: Path, kind: str, count: int, process: subprocess.Popen[str]) -> None:
-    """Until the ledger tells of `count` events of a kind; fails when the process ends first."""
+def wait_for(ledger: Path, kind: str, count: int, process: subprocess.Popen[str], trial: str = "") -> None:
+    """Until the ledger tells of `count` events of a kind (of one trial); fails when the process ends first."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if count_of(ledger, kind) >= count:
+        if count_of(ledger, kind, trial) >= count:
             return
         if process.poll() is not None:
             raise AssertionError(f"ended before {count} × {kind}: {process.communicate()}")

@@ -52,8 +52,8 @@ def test_a_sweep_is_run_extended_and_reused(tmp_path: Path) -> None:
     assert kinds == {
         "sweep_started": 1,
         "trial_started": 2,
-        "progress": 18,
-        "growth": 10,
+        "progress": 2 * 5,  # at the steps 0, 1, 2, 4 and 8
+        "growth": 2 * 2,  # before the first step and after the last
         "cell": 4,
         "trial_ended": 2,
         "sweep_ended": 1,
