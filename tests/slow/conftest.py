@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from tests.slow.ray_cluster import cluster, nodes
 
 CODE = Path(__file__).resolve().parents[2]
 PATIENCE = 420  # seconds after which a process is taken to hang
-ELSEWHERE = ("sweep", "retry", "ui", "doctor")  # these get a process of their own, which imports for seconds
 SWEEP = """\
 name: NAME
 recipe: {model: {width: 16}, optimizer: {lr: 0.02}, steps: STEPS, batch: 16, runtime: {device: cpu}}
@@ -36,7 +36,8 @@ axes:
 evaluation: {samples: 100, steps: 2}
 """
 TRIALS, CELLS = 3, 3 * 2 + 3  # of that sweep: the best three are scored again on fresh noise
-SHORT, LONG = 100, 1000  # steps: to be killed in; long enough for commands from another terminal
+SHORT, LONG = 100, 400  # steps: to be killed in; long enough for commands from another terminal
+SMALLER = {"steps: 300": "steps: 90", "warmup: 9, decay_from: 120": "warmup: 3, decay_from: 36", "2000": "500"}
 
 STARTED: list[subprocess.Popen[str]] = []
 
@@ -74,15 +75,21 @@ def start(*arguments: str | Path, cwd: Path | None = None, inside: Sequence[str]
     return process
 
 
-def mpdit(*arguments: str | Path, cwd: Path | None = None, expect: int = 0, patience: float = PATIENCE) -> str:
-    """What a command prints; one that succeeds without Ray runs in this process, which has imported everything."""
-    if expect == 0 and arguments[0] not in ELSEWHERE:
-        return run_here(*arguments, cwd=cwd)
-    process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=patience)
-    assert process.returncode == expect, f"{arguments}: exit {process.returncode}\n{out}\n{err}"
-    assert "Traceback" not in err, err
-    return out
+@dataclass(frozen=True)
+class Told:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def mpdit(*arguments: str | Path, cwd: Path | None = None, expect: int = 0, patience: int = PATIENCE) -> str:
+    """What a command prints, run to its end in this process, which has imported everything."""
+    told = run_here(*arguments, cwd=cwd, patience=patience)
+    assert told.code == expect, f"{arguments}: exit {told.code}\n{told.out}\n{told.err}"
+    assert "Traceback" not in told.err, told.err
+    return told.out
 
 
 def mpdit_json(*arguments: str | Path, cwd: Path | None = None) -> Any:
@@ -90,9 +97,23 @@ def mpdit_json(*arguments: str | Path, cwd: Path | None = None) -> Any:
     return json.loads(mpdit(*arguments, "--json", cwd=cwd))
 
 
-def run_here(*arguments: str | Path, cwd: Path | None = None) -> str:
-    """What a command prints that is run in this process; it must succeed."""
-    printed, told, on_termination = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """What a command tells that is refused as bad input."""
+    told = run_here(*arguments, cwd=cwd)
+    assert told.code == 2, (told.out, told.err)
+    assert "Traceback" not in told.err
+    return told.err
+
+
+def run_here(*arguments: str | Path, cwd: Path | None = None, patience: int = PATIENCE) -> Told:
+    """Run a command in this process; it fails when it takes longer than `patience`, in seconds."""
+    printed, told, code = io.StringIO(), io.StringIO(), 0
+
+    def too_long(*_: object) -> None:
+        raise AssertionError(f"{arguments} took more than {patience} s\n{printed.getvalue()}\n{told.getvalue()}")
+
+    handled = signal.SIGTERM, signal.SIGINT, signal.SIGALRM
+    before = [signal.getsignal(number) for number in handled]
     with (
         pytest.MonkeyPatch.context() as patch,
         chdir(cwd or Path.cwd()),
@@ -102,14 +123,17 @@ def run_here(*arguments: str | Path, cwd: Path | None = None) -> str:
         patch.setattr(sys, "argv", ["mpdit", *map(str, arguments)])
         patch.setenv("COLUMNS", "120")
         patch.delenv("MPDIT_STORAGE", raising=False)
+        signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(patience)
         try:
             main()
         except SystemExit as done:
-            assert not done.code, f"{arguments}: exit {done.code}\n{printed.getvalue()}\n{told.getvalue()}"
+            code = int(done.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, on_termination)
-    assert "Traceback" not in told.getvalue(), told.getvalue()
-    return printed.getvalue()
+            signal.alarm(0)
+            for number, handler in zip(handled, before, strict=True):
+                signal.signal(number, handler)
+    return Told(code, printed.getvalue(), told.getvalue())
 
 
 def sweep_text(name: str, steps: int = SHORT) -> str:
@@ -174,7 +198,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Cal
             if not result.exists():
                 (folder / "sweep.yaml").write_text(sweep_text("undisturbed", steps))
                 mpdit("sweep", "sweep.yaml", "--max-concurrent", "1", cwd=folder)  # one worker's start less
-                result.write_text(run_here("rank", "--json", cwd=folder))
+                result.write_text(mpdit("rank", "--json", cwd=folder))
             return json.loads(result.read_text())
 
     return ranking
@@ -182,7 +206,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Cal
 
 @pytest.fixture(scope="session")
 def whole_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped sweep, run to its end in a storage of its own. Takes minutes."""
+    """The shipped sweep, all of it smaller, run to its end in a storage of its own; its file is `conditioning`."""
     folder = tmp_path_factory.mktemp("whole")
-    mpdit("sweep", "conditioning", "--storage", folder / "runs", cwd=folder, patience=4 * PATIENCE)
+    text = (CODE / "sweeps" / "conditioning.yaml").read_text()
+    for whole, smaller in SMALLER.items():
+        assert text.count(whole) == 1, whole
+        text = text.replace(whole, smaller)
+    (folder / "conditioning").write_text(text)
+    mpdit("sweep", "conditioning", cwd=folder)
     return folder

@@ -30,13 +30,11 @@ from tests.slow.conftest import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-STOPS = [  # what is stopped how, and after how many more events; 63 reports, 6 cells and 3 ends are to come in all
+STOPS = [  # what is stopped how, and after how many more events; 36 reports and 9 cells are to come in all
     ("driver", signal.SIGINT, "progress", 5),
-    ("driver", signal.SIGTERM, "progress", 6),
     ("driver", signal.SIGKILL, "progress", 6),
     ("raylet", signal.SIGKILL, "progress", 5),
-    ("driver", signal.SIGKILL, "cell", 1),
-    ("driver", signal.SIGKILL, "trial_ended", 1),
+    ("driver", signal.SIGTERM, "cell", 1),
 ]
 
 

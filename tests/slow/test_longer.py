@@ -8,7 +8,7 @@ import pytest
 
 from tests.slow.conftest import mpdit, mpdit_json
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 SWEEP = """\
 name: {name}

@@ -11,7 +11,7 @@ from mpdit.training.cadence import is_sampled
 from sweeps.spec.reading import read_spec
 from sweeps.storage.layout import Storage
 from sweeps.tracking.mlflow_view import CELLS, TRIAL, tracking_uri
-from tests.slow.conftest import CODE, mpdit_json
+from tests.slow.conftest import mpdit_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole"), pytest.mark.filterwarnings("ignore")]
 
@@ -31,7 +31,7 @@ def test_every_cell_has_one_picture_in_its_trial_s_viewer(whole_sweep: Path) -> 
     assert experiment is not None
     trials = client.search_runs([experiment.experiment_id], "tags.`mpdit.kind` = 'trial'")
     assert len(trials) == 9
-    steps = read_spec(CODE / "sweeps" / "conditioning.yaml").recipe.steps
+    steps = read_spec(whole_sweep / "conditioning").recipe.steps
     grids = sum(is_sampled(step) or step == steps for step in range(steps + 1))
     for trial in trials:
         files = [file.path for file in client.list_artifacts(trial.info.run_id, "images")]

@@ -13,7 +13,19 @@ from sweeps.spec.reading import read_spec
 from sweeps.storage.events import RungScored
 from sweeps.storage.layout import Storage
 from sweeps.storage.ledger import read, trial_statuses
-from tests.slow.conftest import CELLS, LONG, SHORT, TRIALS, mpdit, mpdit_json, settled, start, sweep_text, wait_for
+from tests.slow.conftest import (
+    CELLS,
+    LONG,
+    SHORT,
+    TRIALS,
+    mpdit,
+    mpdit_json,
+    refused,
+    settled,
+    start,
+    sweep_text,
+    wait_for,
+)
 from tests.slow.mlflow_server import Server, assert_whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -38,14 +50,6 @@ def written(folder: Path, steps: int, more: str = "") -> Path:
 
 def statuses(storage: Path) -> dict[str, str]:
     return {row["trial"]: row["status"] for row in mpdit_json("status", "--storage", storage)["trials"]}
-
-
-def refused(*arguments: str | Path) -> str:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 2, (out, err)
-    assert "Traceback" not in err
-    return err
 
 
 def test_a_trial_and_a_sweep_are_stopped_from_another_terminal_and_retried(

@@ -1,4 +1,4 @@
-"""The shipped sweep, end to end on real digits: does it learn, can its winner be used and made again?"""
+"""The shipped sweep, smaller, end to end on real digits: does it learn, can its winner be used and made again?"""
 
 import json
 from pathlib import Path
@@ -9,13 +9,13 @@ import torch
 
 import mpdit
 from pipelines.export import bundle_evaluation
-from pipelines.scoring.cell import Cell
+from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import ScoringOptions, evaluate
 from pipelines.training.training_folder import read_recipe
 from tests.slow.conftest import mpdit as run
 from tests.slow.conftest import mpdit_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole"), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_every_cell_is_scored_and_ranked(whole_sweep: Path) -> None:
     values = [row["value"] for row in rows]
     assert values[3:] == sorted(values[3:])  # the first three are in the order of fresh noise
     assert [row["confirmed"] for row in rows[:3]] == sorted(row["confirmed"] for row in rows[:3])
-    assert rows[0]["metric"] == "fd_digits_2k"
+    assert rows[0]["metric"] == "fd_digits_500"
 
 
 def test_running_it_again_trains_nothing(whole_sweep: Path) -> None:
@@ -52,11 +52,9 @@ def test_learning_is_real(whole_sweep: Path) -> None:
     )
     assert tenth >= recipe.steps / 10 * 0.8
     early: list[dict[str, Any]] = []
-    from pipelines.scoring.cell import Evaluation
-
     cell = Cell(max(0.05, best["params"]["ema.sigma_rel"]), Evaluation())  # so early there is no narrower width
     evaluate(folder, recipe, [cell], early.append, ScoringOptions(step=tenth))
-    assert best["value"] <= early[0]["value"] / 4
+    assert best["value"] <= early[0]["value"] / 2
 
 
 def test_the_bundle_is_the_winner(bundle: Path, whole_sweep: Path) -> None:
@@ -74,14 +72,14 @@ def test_training_the_bundle_again_gives_it_bit_for_bit(bundle: Path, whole_swee
     assert (found[0]["value"], found[0]["stderr"]) == (told["value"], told["stderr"])
     one, two = mpdit.load(bundle)[0], mpdit.load(whole_sweep / "again")[0]
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert bundle_evaluation(bundle).samples == 2000
+    assert bundle_evaluation(bundle).samples == 500
 
 
 def test_a_sibling_differs_by_its_seed_alone(bundle: Path, whole_sweep: Path) -> None:
-    settings = ["--set", "seed=1", "--set", "steps=80"]
+    settings = ["--set", "seed=1", "--set", "steps=60"]
     mpdit_json("train", bundle, "--output", "sibling", *settings, cwd=whole_sweep)
     own, sibling = read_recipe(bundle), read_recipe(whole_sweep / "sibling")
-    assert sibling == own.model_copy(update={"seed": 1, "steps": 80})
+    assert sibling == own.model_copy(update={"seed": 1, "steps": 60})
 
 
 def test_the_plan_of_a_finished_sweep_reuses_everything(whole_sweep: Path) -> None:
