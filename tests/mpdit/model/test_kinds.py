@@ -31,6 +31,13 @@ CHANGES: dict[str, dict[str, Any]] = {  # each kind in the default network, and 
     "skips": {"skips": True},
     **{f"positions: {name}": {"positions": kind} for name, kind in POSITION_KINDS.items()},
 }
+IN_COMPANY: dict[str, dict[str, Any]] = {  # each attention once, each other kind in one of them
+    "softmax": {"mlp": MLP_KINDS["swiglu"], "positions": POSITION_KINDS["rope2d"], "skips": True},
+    "window, 1.5, 3": {"mlp": MLP_KINDS["silu"]},
+    "linear, 3": {"positions": POSITION_KINDS["table"]},
+    "conv, 5": {"skips": True},
+    "delta": {},
+}
 PAIRS = list(itertools.product(ATTENTION_KINDS, MLP_KINDS))
 changes = pytest.mark.parametrize("change", CHANGES)
 
@@ -162,14 +169,25 @@ def test_a_norm_trains_where_there_is_a_place_for_it_and_is_refused_elsewhere(no
     assert all(0 < loss < 10 for loss in trained(chosen, lr=0.002)[1])
 
 
-@pytest.mark.slow
-@changes
-@pytest.mark.parametrize("design", [pytest.param("A", marks=pytest.mark.soak), "F"])
-def test_compiled_it_gives_the_same(change: str, design: str, tmp_path: Path) -> None:
-    """Adds to CI: every kind of layer compiled in design A; CI has F."""
-    denoiser, _ = trained(architecture(change, design))
+def assert_compiled_gives_the_same(chosen: Architecture, folder: Path, *, stays_plain: bool) -> None:
+    denoiser, _ = trained(chosen)
     with torch.inference_mode():
         plain, compiled = fold(denoiser), fold(denoiser)
         compiled(*inputs(1))
-        assert compile_ahead_of_time(compiled.network, tmp_path) != ("delta" in change)  # see Delta: it stays plain
+        assert compile_ahead_of_time(compiled.network, folder) != stays_plain
         torch.testing.assert_close(compiled(*inputs()), plain(*inputs()), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", IN_COMPANY)
+def test_compiled_kinds_in_one_network_give_the_same(attention: str, tmp_path: Path) -> None:
+    chosen = small_architecture(attention=ATTENTION_KINDS[attention], **IN_COMPANY[attention])
+    assert_compiled_gives_the_same(chosen, tmp_path, stays_plain=attention == "delta")  # see Delta
+
+
+@pytest.mark.soak
+@changes
+@pytest.mark.parametrize("design", ["A", "F"])
+def test_compiled_it_gives_the_same(change: str, design: str, tmp_path: Path) -> None:
+    """Adds to CI: every kind of layer compiled by itself, in designs A and F; CI has some together, in F."""
+    assert_compiled_gives_the_same(architecture(change, design), tmp_path, stays_plain="delta" in change)

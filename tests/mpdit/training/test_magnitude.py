@@ -58,9 +58,10 @@ def test_a_new_network_keeps_magnitude_at_every_size(size: str) -> None:
     assert new_drift(size, "+".join(part_names()), 16) < 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("size", ["B", "L", "XL"])
 def test_a_large_new_network_keeps_magnitude(size: str) -> None:
+    """Adds to CI: the magnitudes of new networks of the sizes B, L and XL."""
     assert new_drift(size, "+".join(part_names()), 4) < 0.05
 
 

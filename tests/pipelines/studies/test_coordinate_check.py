@@ -40,10 +40,10 @@ def test_under_mup_muon_changes_no_more_at_a_larger_width(design: str) -> None:
     assert max(flat.values()) < 1.5, flat
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("design", ["F", pytest.param("A", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("design", "FA")
 def test_the_same_from_width_64_to_1024(design: str) -> None:
-    """Adds to CI: a coordinate check up to width 1024 in design A; CI has F."""
+    """Adds to CI: a coordinate check up to width 1024; CI goes to 256."""
     found = coordinates.check(recipe(design), (64, 256, 1024))
     for kind in ("activation", "change"):
         flat = spreads(found, "mup", kind)

@@ -200,6 +200,7 @@ def test_a_search_learns_stops_trials_at_a_rung_and_keeps_to_its_budget(tmp_path
     assert ran(plan(), storage) == (SweepEnd("completed", worked=0), [])
 
 
+@pytest.mark.slow
 def test_the_first_cells_are_scored_again_on_fresh_noise_by_the_same_start(tmp_path: Path) -> None:
     """Nothing is trained for it, in the same worker; the next start has nothing to do. Ray starts what is needed."""
     storage, plan = Storage(tmp_path), small(confirm={"best": 2})
