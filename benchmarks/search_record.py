@@ -1,13 +1,13 @@
 """Train and score the grid that benchmarks/search.py replays: `python benchmarks/search_record.py [--limit N]`.
 
-Each trial of benchmarks/search_grid.yaml is really trained; a line of benchmarks/search_grid.jsonl keeps its scores at
-the rungs (few samples, three widths), its cells in full and its seconds. What is recorded is not trained again.
+Each trial of benchmarks/search_grid.yaml is really trained, in legs: at each of `LENGTHS` all cells are scored, then
+the training goes on from there. A line of benchmarks/search_grid.jsonl keeps the scores. What is recorded is not
+trained again.
 """
 
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -15,9 +15,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pipelines.scoring.cell import Evaluation
 from pipelines.scoring.evaluation import evaluate
-from pipelines.scoring.rungs import rung_sigma_rels, rung_steps, score_rung
+from pipelines.training.continuation import continue_shorter
 from pipelines.training.measurements import Diverged
 from pipelines.training.trainer import train
 from pipelines.training.training_folder import training_seconds
@@ -26,8 +25,8 @@ from sweeps.spec.reading import read_spec
 
 HERE = Path(__file__).parent
 GRID, RECORDED = HERE / "search_grid.yaml", HERE / "search_grid.jsonl"
-SHARES = (1 / 8, 1 / 4, 1 / 2)
-RUNG = Evaluation(samples=250, sampler="dpm++2m", steps=5)
+LENGTHS = (10, 30, 90, 270)  # steps
+KEPT = ("value", "stderr", "left_out", "magnitude_drift")  # of each cell
 DIGITS = 4  # significant, of what is kept
 
 
@@ -39,27 +38,28 @@ def short(value: Any) -> Any:
 
 
 def record(plan: Plan, trial: Trial) -> dict[str, Any]:
-    """Train one trial on one thread, score it, and forget its weights."""
-    kept: dict[str, Any] = {"trial": trial.id, "params": trial.params, "steps": trial.recipe.steps}
-    with tempfile.TemporaryDirectory() as folder:
-        run, scored = Path(folder), []
-        try:
-            settled = train(trial.recipe, run, lambda line: None, threads=1)
-        except Diverged as divergence:
-            return kept | {"outcome": "diverged", "step": divergence.step, "rungs": [], "cells": []}
-        kept |= {"outcome": "completed", "training_seconds": training_seconds(run), "rungs": [], "cells": scored}
-        widths = [planned.cell.sigma_rel for planned in plan.cells]
-        for share, step in zip(SHARES, rung_steps(trial.recipe.steps, SHARES), strict=True):
-            began = time.monotonic()
-            results = score_rung(run, settled, step, rung_sigma_rels(step, widths), RUNG)
-            fields = ("sigma_rel", "value", "left_out", "magnitude_drift")
-            rows = [{name: short(result[name]) for name in fields} for result in results]
-            seconds = short(time.monotonic() - began)
-            kept["rungs"].append({"share": share, "step": step, "seconds": seconds, "widths": rows})
-        evaluate(run, settled, [planned.cell for planned in plan.cells], scored.append)
-        fields = ("value", "stderr", "left_out", "magnitude_drift", "scoring_seconds")
-        kept["cells"] = [{name: short(cell[name]) for name in fields} for cell in scored]
-    return kept
+    """Train one trial on one thread, score it at each length, and forget its weights."""
+    kept: dict[str, Any] = {"params": trial.params, "lengths": {}, "diverged_at": None}
+    with tempfile.TemporaryDirectory() as place:
+        folders = {steps: Path(place) / str(steps) for steps in LENGTHS}
+        seconds = 0.0
+        for steps, folder in folders.items():
+            recipe = trial.recipe.model_copy(update={"steps": steps})
+            continue_shorter(recipe, folder, list(folders.values()))
+            try:
+                settled = train(recipe, folder, lambda line: None, threads=1)
+            except Diverged as divergence:
+                return kept | {"diverged_at": divergence.step}
+            scored: list[dict[str, Any]] = []
+            evaluate(folder, settled, [planned.cell for planned in plan.cells], scored.append)
+            kept["lengths"][steps] = [{name: short(cell[name]) for name in KEPT} for cell in scored]
+            seconds = training_seconds(folder)
+    return kept | {"training_seconds": short(seconds)}
+
+
+def key(params: dict[str, Any]) -> str:
+    """Names a training, whatever its number of steps."""
+    return json.dumps({name: value for name, value in params.items() if name != "steps"}, sort_keys=True)
 
 
 def main() -> None:
@@ -69,13 +69,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     plan = make_plan(read_spec(GRID))
-    known = {json.loads(line)["trial"] for line in RECORDED.read_text().splitlines()} if RECORDED.exists() else set()
-    missing = [trial for trial in plan.trials if trial.id not in known][: given.limit]
+    lines = RECORDED.read_text().splitlines() if RECORDED.exists() else []
+    known = {key(json.loads(line)["params"]) for line in lines}
+    missing = [trial for trial in plan.trials if key(trial.params) not in known][: given.limit]
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        for found in pool.map(partial(record, plan), missing):
+        for at, found in enumerate(pool.map(partial(record, plan), missing), start=1):
             with RECORDED.open("a") as file:
                 file.write(json.dumps(found) + "\n")
-            print(f"{found['trial']} {found['params']} {found['outcome']}", flush=True)
+            print(f"{at}/{len(missing)} {key(found['params'])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What several rooms' tests need: a small model, a small recipe, one thread."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,11 +37,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def common_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of all processes that run these tests side by side."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
 @pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_cache(common_folder: Path) -> Iterator[None]:
     """What can be computed again is kept for these tests alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MPDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MPDIT_CACHE", str(common_folder / "cache"))
         yield
 
 

@@ -184,20 +184,20 @@ def settled(driver: int) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Any]:
+def undisturbed(common_folder: Path) -> Callable[..., Any]:
     """The ranking of the shared sweep of so many steps that nothing disturbs; run once for all tests."""
-    base = tmp_path_factory.getbasetemp()
-    common = base if worker_id == "master" else base.parent
 
     def ranking(steps: int = SHORT) -> Any:
-        folder = common / f"undisturbed-{steps}"
+        folder = common_folder / f"undisturbed-{steps}"
         folder.mkdir(exist_ok=True)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             result = folder / "rank.json"
             if not result.exists():
                 (folder / "sweep.yaml").write_text(sweep_text("undisturbed", steps))
-                mpdit("sweep", "sweep.yaml", "--max-concurrent", "1", cwd=folder)  # one worker's start less
+                process = start("sweep", "sweep.yaml", "--max-concurrent", "1", cwd=folder)  # a process may hold nodes
+                _, err = process.communicate(timeout=PATIENCE)
+                assert process.returncode == 0, err
                 result.write_text(mpdit("rank", "--json", cwd=folder))
             return json.loads(result.read_text())
 

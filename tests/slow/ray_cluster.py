@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sweeps.execution.cluster import SETTINGS
 from tests.bucket_server import Server
 
 NOTICE = 1.0  # seconds between the announcement that a node is taken back and its end
@@ -75,7 +76,8 @@ def nodes(s3_server: Server) -> Iterator[Nodes]:
     """Started where our code is not on the path, with what it takes to get into a bucket."""
     folder = Path(tempfile.mkdtemp(prefix="mpdit-two-", dir="/tmp"))  # sockets' paths are short
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONPATH", raising=False)
+        for name in ("PYTHONPATH", *SETTINGS):  # a sweep in this process has left its own
+            patch.delenv(name, raising=False)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         s3_server.enter(patch)
         patch.chdir("/")

@@ -16,7 +16,7 @@ from tests.slow.ray_cluster import Nodes
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.filterwarnings("ignore")]
 
 IN_GROUPS = sweep_text("shared").replace("scale+shift+gate, scale+rotation+gate, ", "")
-IN_GROUPS += "resources: {workers_per_trial: 2}\n"
+IN_GROUPS += "resources: {workers_per_trial: 2}\nconfirm: {best: 0}\n"
 
 
 @pytest.mark.soak

@@ -33,7 +33,7 @@ def test_mlflow_shows_the_sweep_and_compares_its_cells(whole_sweep: Path) -> Non
         for column in ("frechet", "stderr", "ema.sigma_rel", "model.modulation"):
             assert page.get_by_text(column, exact=True).count() > 0
         sweep = runs_of_kind(storage, "conditioning", "sweep")[0]
-        run_page(page, address, experiment, sweep, "with fd_digits_2k")
+        run_page(page, address, experiment, sweep, "with fd_digits_500")
         trial = runs_of_kind(storage, "conditioning", "trial")[0]
         run_page(page, address, experiment, trial, "gradients", "/model-metrics")
         page.get_by_placeholder("Search metric charts").fill("samples as they grow")
