@@ -287,6 +287,7 @@ def test_set_changes_one_field(tmp_path: Path, mpdit: Command) -> None:
     assert read_spec(path).recipe.steps == 8
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_sample_one_run(tmp_path: Path, mpdit: Command, refused: Refused) -> None:
     (tmp_path / "recipe.yaml").write_text("steps: 4\nbatch: 16\nruntime: {device: cpu, threads: 1}\n")
     done = mpdit("train", "recipe.yaml", "-o", "run", "--json", cwd=tmp_path)

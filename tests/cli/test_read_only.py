@@ -62,6 +62,7 @@ def files(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_reading_commands_work_where_permissions_forbid_writing(theirs: Storage, tmp_path: Path) -> None:
     if BITS and not shutil.which("setpriv"):
         pytest.skip("root writes whatever the permissions say, and there is no setpriv")

@@ -39,6 +39,7 @@ def test_a_bundle_scores_what_its_run_scored(exported: tuple[Path, dict[str, Any
     assert bundle_evaluation(bundle) == FEW
 
 
+@pytest.mark.slow
 def test_training_a_bundle_again_reaches_the_same_result(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     bundle, result = exported
     again: list[dict[str, Any]] = []

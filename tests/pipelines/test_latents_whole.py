@@ -36,6 +36,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "latents"
 
 
+@pytest.mark.slow
 def test_the_papers_sweep_runs_in_small(encoded: Path, tmp_path: Path) -> None:
     small = {
         "recipe.data.path": encoded,

@@ -18,6 +18,8 @@ from mpdit.inference.folding import fold, refold
 from mpdit.model.design import DESIGNS, Design
 from tests.conftest import small_architecture
 
+TOGETHER = pytest.mark.xdist_group("ahead of time")  # of compiled files
+
 
 def denoiser_of(design: Design, seed: int = 0) -> Denoiser:
     """One whose gains, biases and weights are not those of the start, at which most of them are 0."""
@@ -46,7 +48,9 @@ def no_compiler(*_: Any) -> None:
     raise RuntimeError("no compiler")
 
 
-@pytest.mark.parametrize("step", [pytest.param("A", marks=pytest.mark.slow), "F"])
+@pytest.mark.slow
+@TOGETHER
+@pytest.mark.parametrize("step", ["A", "F"])
 @torch.inference_mode()
 def test_one_file_serves_every_block_batch_and_weights(
     step: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -68,6 +72,8 @@ def test_one_file_serves_every_block_batch_and_weights(
     assert torch.equal(again(*inputs(5))[0], folded(*inputs(5))[0])
 
 
+@pytest.mark.slow
+@TOGETHER
 def test_another_process_imports_no_compiler(folder: Path) -> None:
     script = """
 import sys, torch

@@ -94,7 +94,7 @@ def covered(samples: int, plain: bool = False, repetitions: int = 300) -> float:
     return float(np.mean(np.abs(values - np.mean(values)) <= t_critical(FOLDS - 1) * np.array(errors)))
 
 
-@pytest.mark.parametrize("samples", [250, 2000])
+@pytest.mark.parametrize("samples", [250, pytest.param(2000, marks=pytest.mark.slow)])
 def test_the_interval_covers_with_hundreds_of_classes(samples: int) -> None:
     assert 0.93 <= covered(samples) <= 0.97
 

@@ -65,6 +65,7 @@ def test_the_distance_is_torch_fidelitys(made: int, real: int) -> None:
     assert fidelity.distance(*both) == pytest.approx(theirs(*both), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_distance_of_2048_features_is_torch_fidelitys() -> None:
     made, real = (features(count, 96, seed) for count, seed in ((60, 1), (90, 2)))
     spread = normal((96, 2048), 0, 0, "spread") / 96**0.5

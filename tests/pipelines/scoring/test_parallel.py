@@ -49,6 +49,7 @@ def test_there_is_room_for_as_many_as_the_processor_has_threads_for(run: tuple[P
     assert process_count(card, CELLS * 1000) == 1
 
 
+@pytest.mark.slow
 def test_what_a_helper_refuses_is_refused(run: tuple[Path, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, recipe = run
     monkeypatch.setattr(parallel, "process_count", lambda recipe, cells: 2)
@@ -57,6 +58,7 @@ def test_what_a_helper_refuses_is_refused(run: tuple[Path, Recipe], monkeypatch:
         evaluate_in_parallel(folder, recipe, cells, lambda result: None, ScoringOptions())
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_the_helpers_which_keep_what_they_have_drawn(run: tuple[Path, Recipe]) -> None:
     folder, recipe = run
     cell = Cell(0.1, Evaluation(samples=10_000, steps=5))

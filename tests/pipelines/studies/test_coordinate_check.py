@@ -22,7 +22,7 @@ def spreads(found: coordinates.Check, parametrization: str, kind: str) -> dict[s
     return {place: coordinates.spread(c[kind][place] for c in by_width) for place in next(iter(by_width))[kind]}
 
 
-@pytest.mark.parametrize("design", "FEA")
+@pytest.mark.parametrize("design", ["F", "A", pytest.param("E", marks=pytest.mark.slow)])
 def test_under_mup_nothing_grows_with_the_width_and_under_sp_it_does(design: str) -> None:
     found = coordinates.check(recipe(design), (64, 256))
     for kind in ("activation", "change"):

@@ -10,6 +10,7 @@ from pipelines.studies import magnitude_evolution as magnitudes
 from pipelines.training.trainer import train
 
 
+@pytest.mark.slow
 def test_the_streams_of_a_trained_run_are_told_and_drawn(
     tmp_path: Path, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

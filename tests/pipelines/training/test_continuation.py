@@ -40,7 +40,7 @@ def continued(recipe: Recipe, folder: Path, *shorter: Path) -> list[dict[str, An
     return trained(recipe, folder)
 
 
-@pytest.mark.parametrize(("steps", "longer"), [(21, 42), (16, 32), (1, 2), (7, 9)])
+@pytest.mark.parametrize(("steps", "longer"), [pytest.param(21, 42, marks=pytest.mark.slow), (16, 32), (1, 2), (7, 9)])
 def test_a_continued_training_is_the_undisturbed_one(steps: int, longer: int, recipe: Recipe, tmp_path: Path) -> None:
     undisturbed = trained(at(recipe, longer), tmp_path / "undisturbed")
     trained(at(recipe, steps), tmp_path / "short")

@@ -69,7 +69,9 @@ def figures(reports: Reports) -> list[dict[str, float]]:
     return [{k: v for k, v in line["metrics"].items() if k not in clock} for line in reports]
 
 
-@pytest.mark.parametrize("step", [1, 4, 8, 10])
+@pytest.mark.parametrize(
+    "step", [1, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow), 10]
+)
 def test_a_killed_run_ends_as_the_undisturbed_one(step: int, tmp_path: Path, small_recipe: Recipe) -> None:
     undisturbed = trained(small_recipe, tmp_path / "undisturbed")
     killed_at(small_recipe, tmp_path / "killed", step)
@@ -165,6 +167,7 @@ def test_a_loss_that_is_not_finite_is_a_divergence(tmp_path: Path, small_recipe:
     assert not is_trained(tmp_path)
 
 
+@pytest.mark.slow
 def test_bf16_follows_fp32(tmp_path: Path, small_recipe: Recipe) -> None:
     half = small_recipe.model_copy(update={"runtime": small_recipe.runtime.model_copy(update={"precision": "bf16"})})
     full, low = trained(small_recipe, tmp_path / "fp32"), trained(half, tmp_path / "bf16")

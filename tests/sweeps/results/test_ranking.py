@@ -112,10 +112,10 @@ def equal_sweeps(seeds: int, spread: float, uneven: float) -> int:
     ("seeds", "spread", "uneven"),
     [
         (1, 0.13, 0.0),  # as the prior says
-        (1, 0.13, 0.3),
+        pytest.param(1, 0.13, 0.3, marks=pytest.mark.slow),
         (2, 0.3, 0.0),  # the sweep's own seeds say more than the prior
-        (3, 0.05, 0.0),
-        (3, 0.3, 0.3),
+        pytest.param(3, 0.05, 0.0, marks=pytest.mark.slow),
+        pytest.param(3, 0.3, 0.3, marks=pytest.mark.slow),
         (5, 0.3, 0.3),
     ],
 )
