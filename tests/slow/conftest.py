@@ -37,7 +37,11 @@ evaluation: {samples: 100, steps: 2}
 """
 TRIALS, CELLS = 3, 3 * 2 + 3  # of that sweep: the best three are scored again on fresh noise
 SHORT, LONG = 100, 400  # steps: to be killed in; long enough for commands from another terminal
-SMALLER = {"steps: 300": "steps: 90", "warmup: 9, decay_from: 120": "warmup: 3, decay_from: 36", "2000": "500"}
+SMALLER = {
+    "steps: 300": "steps: 90\n  batch: 32",
+    "warmup: 9, decay_from: 120": "warmup: 3, decay_from: 36",
+    "2000": "500",
+}
 
 STARTED: list[subprocess.Popen[str]] = []
 

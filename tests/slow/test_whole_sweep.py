@@ -12,8 +12,8 @@ from pipelines.export import bundle_evaluation
 from pipelines.scoring.cell import Cell, Evaluation
 from pipelines.scoring.evaluation import ScoringOptions, evaluate
 from pipelines.training.training_folder import read_recipe
+from tests.slow.conftest import PATIENCE, mpdit_json
 from tests.slow.conftest import mpdit as run
-from tests.slow.conftest import mpdit_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole"), pytest.mark.filterwarnings("ignore")]
 
@@ -43,18 +43,32 @@ def test_running_it_again_trains_nothing(whole_sweep: Path) -> None:
     assert ledger.read_bytes() == before
 
 
-def test_learning_is_real(whole_sweep: Path) -> None:
-    best = mpdit_json("best", "conditioning", "--storage", "runs", cwd=whole_sweep)
-    folder = whole_sweep / "runs/trials" / best["trial"]
-    recipe = read_recipe(folder)
-    tenth = max(
-        int(p.stem.split("-")[1]) for p in (folder / "ema").glob("step-*") if int(p.stem[5:]) <= recipe.steps / 10
-    )
+def assert_learned(folder: Path, times: float) -> None:
+    """The best training of the sweep is so many times better than it was at a tenth of its steps."""
+    best = mpdit_json("best", "conditioning", "--storage", "runs", cwd=folder)
+    run_folder = folder / "runs/trials" / best["trial"]
+    recipe = read_recipe(run_folder)
+    snapshots = [int(path.stem.split("-")[1]) for path in (run_folder / "ema").glob("step-*")]
+    tenth = max(step for step in snapshots if step <= recipe.steps / 10)
     assert tenth >= recipe.steps / 10 * 0.8
     early: list[dict[str, Any]] = []
-    cell = Cell(max(0.05, best["params"]["ema.sigma_rel"]), Evaluation())  # so early there is no narrower width
-    evaluate(folder, recipe, [cell], early.append, ScoringOptions(step=tenth))
-    assert best["value"] <= early[0]["value"] / 2
+    cell = Cell(max(0.05, best["params"]["ema.sigma_rel"]), Evaluation())  # no narrower one so early
+    evaluate(run_folder, recipe, [cell], early.append, ScoringOptions(step=tenth))
+    assert best["value"] <= early[0]["value"] / times
+
+
+def test_learning_is_real(whole_sweep: Path) -> None:
+    assert_learned(whole_sweep, times=2)
+
+
+@pytest.mark.soak
+def test_the_shipped_sweep_learns_and_is_made_again(tmp_path: Path) -> None:
+    """Adds to CI: the shipped sweep as it is, with all its steps and samples."""
+    run("sweep", "conditioning", cwd=tmp_path, patience=4 * PATIENCE)
+    assert len(mpdit_json("rank", "conditioning", cwd=tmp_path)) == 45
+    assert_learned(tmp_path, times=4)
+    run("best", "conditioning", "--export", cwd=tmp_path)
+    assert_made_again(tmp_path / "bundles" / "conditioning", tmp_path)
 
 
 def test_the_bundle_is_the_winner(bundle: Path, whole_sweep: Path) -> None:
@@ -66,12 +80,17 @@ def test_the_bundle_is_the_winner(bundle: Path, whole_sweep: Path) -> None:
     assert model(torch.zeros(1, 1, 8, 8), torch.ones(1), torch.tensor([3])).shape == (1, 1, 8, 8)
 
 
-def test_training_the_bundle_again_gives_it_bit_for_bit(bundle: Path, whole_sweep: Path) -> None:
-    found = mpdit_json("train", bundle, "--output", "again", cwd=whole_sweep)
+def assert_made_again(bundle: Path, folder: Path) -> None:
+    """Training the bundle's recipe gives its weights and its value, bit for bit."""
+    found = mpdit_json("train", bundle, "--output", "again", cwd=folder)
     told = json.loads((bundle / "provenance.json").read_text())["result"]
     assert (found[0]["value"], found[0]["stderr"]) == (told["value"], told["stderr"])
-    one, two = mpdit.load(bundle)[0], mpdit.load(whole_sweep / "again")[0]
+    one, two = mpdit.load(bundle)[0], mpdit.load(folder / "again")[0]
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_training_the_bundle_again_gives_it_bit_for_bit(bundle: Path, whole_sweep: Path) -> None:
+    assert_made_again(bundle, whole_sweep)
     assert bundle_evaluation(bundle).samples == 500
 
 
