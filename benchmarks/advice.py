@@ -6,15 +6,23 @@ with three modulations and three rates, one seed, and follows the advice as `mpd
 `seeds`). It is compared with a grid of nine rates over the same range and three seeds. Counted are trainings; regret is
 the true distance of the chosen point over that of the best point there is. A sweep may end unsettled, and says so:
 `settled` is the share that did not, and `wrongly` the share that said settled of a point that is more than 10 % worse.
+
+--recorded: the same on trainings that were really made (benchmarks/search_record.py): three modulations, eight rates,
+four seeds. Each repetition begins at three other neighbouring rates and takes the seeds in another order; it can go no
+further than what was recorded. The truth is there the mean over all four seeds.
 """
 
 import argparse
+import itertools
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any
+from typing import Any, Protocol
+
+from search_record import LENGTHS, RECORDED, SEEDS, key  # beside this file
 
 from sweeps.advice.advise import advise
 from sweeps.advice.next_steps import first_to_follow
@@ -23,6 +31,7 @@ from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.results.ranking import rank
 from sweeps.results.seed_spread import PRIOR
 from sweeps.spec.model import SweepSpec
+from sweeps.spec.reading import read_spec
 from sweeps.storage.events import CellScored, Event, TrialEnded
 from sweeps.storage.trial_status import TrialStatus
 
@@ -30,6 +39,28 @@ MODULATIONS = ["scale+shift+gate", "scale+rotation+gate", "rotation+gate"]
 START, WIDE = [0.05, 0.1, 0.2], [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
 FOLDS, SAMPLING = 10, 0.02  # of the distance, of the samples
 MOST_ROUNDS = 25
+
+
+class Task(Protocol):
+    """A sweep whose truth is known."""
+
+    start: list[float]  # the rates that it begins with
+
+    def plan(self, rates: list[float], seeds: list[int]) -> Plan:
+        """The sweep over modulations, these rates and these seeds."""
+
+    def knows(self, plan: Plan) -> bool:
+        """Whether it can tell what the trials of a plan report."""
+
+    def trained(self, plan: Plan, trial: Trial) -> list[Event]:
+        """What a trial reports."""
+
+    def distance(self, params: dict[str, Any]) -> float:
+        """The expected distance of a point."""
+
+    @property
+    def best(self) -> float:
+        """The distance of the best point that there is."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +75,16 @@ class Truth:
     worse: dict[str, float]
     number: int
     spread: float
+    start = START
+
+    def plan(self, rates: list[float], seeds: list[int]) -> Plan:
+        """The sweep over modulations, these rates and these seeds."""
+        axes = {"model.modulation": MODULATIONS, "optimizer.lr": rates, "seed": seeds}
+        return make_plan(SweepSpec.model_validate({"name": "made", "axes": axes, "confirm": {"best": 0}}))
+
+    def knows(self, plan: Plan) -> bool:
+        """Whether it can tell what the trials of a plan report: always."""
+        return True
 
     def distance(self, params: dict[str, Any]) -> float:
         """The expected distance of a point: a parabola in the logarithm of the rate."""
@@ -55,6 +96,96 @@ class Truth:
         """The distance of the best point that there is."""
         return 1 + min(self.worse.values())
 
+    def trained(self, plan: Plan, trial: Trial) -> list[Event]:
+        """What a trial reports: the same in each sweep that it is in."""
+        params = {**trial.params, "model.modulation": trial.recipe.model.modulation}
+        source = random.Random(f"{self.number} {trial.id}")
+        seed = math.exp(source.gauss(0, self.spread))
+        expected = self.distance(params | {"optimizer.lr": trial.recipe.optimizer.lr}) * seed
+        events: list[Event] = []
+        for planned in plan.cells:
+            folds = [source.gauss(0, SAMPLING * expected * math.sqrt(FOLDS)) for _ in range(FOLDS)]
+            value = expected + mean(folds)
+            left_out = [expected + (sum(folds) - fold) / (FOLDS - 1) for fold in folds]
+            cell = planned.cell
+            events.append(
+                CellScored(trial.id, 600, cell.params, cell.key, "fd_digits_2k", value, SAMPLING * expected, left_out)
+            )
+        return [*events, TrialEnded(trial.id, TrialStatus.COMPLETED)]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Trainings that were really made.
+
+    lines: what was recorded, by the training. start: the first rates. seeds: the recorded seed of each seed.
+    """
+
+    lines: dict[str, dict[str, Any]]
+    start: list[float]
+    seeds: tuple[int, ...]
+
+    def plan(self, rates: list[float], seeds: list[int]) -> Plan:
+        """The recorded sweep at these rates and seeds."""
+        spec = read_spec(SEEDS)
+        axes = spec.axes | {"optimizer.lr": rates, "seed": seeds}
+        fields = spec.model_dump() | {"axes": axes, "confirm": {"best": 0}}
+        return make_plan(SweepSpec.model_validate(fields))
+
+    def knows(self, plan: Plan) -> bool:
+        """Whether all trials of a plan were recorded, at its EMA widths."""
+        widths = {planned.cell.sigma_rel for planned in plan.cells}
+        return widths == set(read_spec(SEEDS).axes["ema.sigma_rel"]) and all(map(self._has, plan.trials))
+
+    def _has(self, trial: Trial) -> bool:
+        return trial.recipe.seed < len(self.seeds) and self._key(trial) in self.lines
+
+    def _key(self, trial: Trial) -> str:
+        recipe = trial.recipe
+        return self._name(recipe.model.modulation, recipe.optimizer.lr, recipe.optimizer.beta2, recipe.seed)
+
+    def _name(self, modulation: str, rate: float, beta2: float, seed: int) -> str:
+        params = {"model.modulation": modulation, "optimizer.lr": rate, "optimizer.beta2": beta2}
+        return key(params | {"seed": self.seeds[seed]})
+
+    def trained(self, plan: Plan, trial: Trial) -> list[Event]:
+        """What a trial reported."""
+        line, steps = self.lines[self._key(trial)], LENGTHS[-1]
+        if line["diverged_at"]:
+            return [TrialEnded(trial.id, TrialStatus.DIVERGED)]
+        found = zip(plan.cells, line["lengths"][str(steps)], strict=True)
+        cells: list[Event] = [
+            CellScored(trial.id, steps, planned.cell.params, planned.cell.key, "fd_digits_500", **scores)
+            for planned, scores in found
+        ]
+        return [*cells, TrialEnded(trial.id, TrialStatus.COMPLETED)]
+
+    def distance(self, params: dict[str, Any]) -> float:
+        """The mean over the seeds of the best cell."""
+        (beta2,) = read_spec(SEEDS).axes["optimizer.beta2"]
+        names = [
+            self._name(params["model.modulation"], params["optimizer.lr"], beta2, seed)
+            for seed in range(len(self.seeds))
+        ]
+        ends = [self.lines[name]["lengths"].get(str(LENGTHS[-1]), []) for name in names]
+        return mean(min((cell["value"] for cell in cells), default=math.inf) for cells in ends)
+
+    @property
+    def best(self) -> float:
+        """The distance of the best point that was recorded."""
+        axes = read_spec(SEEDS).axes
+        points = itertools.product(axes["model.modulation"], axes["optimizer.lr"])
+        return min(self.distance({"model.modulation": one, "optimizer.lr": rate}) for one, rate in points)
+
+
+def recorded(repetitions: int) -> list[Recorded]:
+    """As many starts on what was recorded, each with other rates or another order of the seeds."""
+    lines = {key(line["params"]): line for line in map(json.loads, RECORDED.read_text().splitlines())}
+    rates = read_spec(SEEDS).axes["optimizer.lr"]
+    starts = [rates[at : at + 3] for at in range(len(rates) - 2)]
+    every = [Recorded(lines, start, seeds) for seeds in itertools.permutations(range(4)) for start in starts]
+    return every[:repetitions]
+
 
 def truth(number: int, spread: float = PRIOR.share) -> Truth:
     """The task of that number."""
@@ -64,35 +195,12 @@ def truth(number: int, spread: float = PRIOR.share) -> Truth:
     return Truth(rate, source.uniform(0.1, 0.4), worse, number, spread)
 
 
-def events_of(plan: Plan, task: Truth) -> list[Event]:
-    """The ledger of the finished sweep; a training has the same noise in each sweep that it is in."""
-    return [event for trial in plan.trials for event in _trained(plan, trial, task)]
+def events_of(plan: Plan, task: Task) -> list[Event]:
+    """The ledger of the finished sweep."""
+    return [event for trial in plan.trials for event in task.trained(plan, trial)]
 
 
-def _trained(plan: Plan, trial: Trial, task: Truth) -> list[Event]:
-    params = {**trial.params, "model.modulation": trial.recipe.model.modulation}
-    source = random.Random(f"{task.number} {trial.id}")
-    seed = math.exp(source.gauss(0, task.spread))
-    expected = task.distance(params | {"optimizer.lr": trial.recipe.optimizer.lr}) * seed
-    events: list[Event] = []
-    for planned in plan.cells:
-        folds = [source.gauss(0, SAMPLING * expected * math.sqrt(FOLDS)) for _ in range(FOLDS)]
-        value = expected + mean(folds)
-        left_out = [expected + (sum(folds) - fold) / (FOLDS - 1) for fold in folds]
-        cell = planned.cell
-        events.append(
-            CellScored(trial.id, 600, cell.params, cell.key, "fd_digits_2k", value, SAMPLING * expected, left_out)
-        )
-    return [*events, TrialEnded(trial.id, TrialStatus.COMPLETED)]
-
-
-def plan_of(rates: list[float], seeds: list[int]) -> Plan:
-    """The sweep over modulations, these rates and these seeds."""
-    axes = {"model.modulation": MODULATIONS, "optimizer.lr": rates, "seed": seeds}
-    return make_plan(SweepSpec.model_validate({"name": "made", "axes": axes, "confirm": {"best": 0}}))
-
-
-def regret(plan: Plan, task: Truth) -> float:
+def regret(plan: Plan, task: Task) -> float:
     """How much worse the chosen point is than the best there is, as a share of that."""
     first = rank(plan, events_of(plan, task))[0]
     chosen = next(trial for trial in plan.trials if trial.id == first.trial)
@@ -100,15 +208,16 @@ def regret(plan: Plan, task: Truth) -> float:
     return task.distance(params) / task.best - 1
 
 
-def followed(task: Truth) -> dict[str, Any]:
+def followed(task: Task) -> dict[str, Any]:
     """Follow the advice to its end; returns the trainings, the regret, how it ended, and what was followed."""
-    plan, trained, kinds, advised = plan_of(START, [0]), set[str](), list[str](), list[Advice]()
+    plan, trained, kinds, advised = task.plan(task.start, [0]), set[str](), list[str](), list[Advice]()
     for _ in range(MOST_ROUNDS):
         trained |= {trial.id for trial in plan.trials}
         events = events_of(plan, task)
         situation = Situation(plan, rank(plan, events), events, "made.yaml")
         advised = advise(situation)
-        following = first_to_follow(advised, situation)
+        ways = (first_to_follow([one], situation) for one in advised)
+        following = next((way for way in ways if way and task.knows(way[1])), None)
         if following is None:
             break
         advice, plan = following
@@ -120,18 +229,24 @@ def followed(task: Truth) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--recorded", action="store_true", help="On trainings that were really made.")
     parser.add_argument("--repetitions", type=int, default=300)
     parser.add_argument("--spread", type=float, default=PRIOR.share, help="of ln of a training's distance, over seeds")
     arguments = parser.parse_args()
-    tasks = [truth(number, arguments.spread) for number in range(arguments.repetitions)]
+    tasks: Sequence[Task]
+    if arguments.recorded:
+        tasks, wide_rates = recorded(arguments.repetitions), read_spec(SEEDS).axes["optimizer.lr"]
+    else:
+        tasks, wide_rates = [truth(number, arguments.spread) for number in range(arguments.repetitions)], WIDE
     ours = [followed(task) for task in tasks]
-    wide, narrow = ([regret(plan_of(rates, [0, 1, 2]), task) for task in tasks] for rates in (WIDE, START))
+    wide = [regret(task.plan(wide_rates, [0, 1, 2]), task) for task in tasks]
+    narrow = [regret(task.plan(task.start, [0, 1, 2]), task) for task in tasks]
     wrong = mean(one["settled"] and one["regret"] > WORSE for one in ours)
     details = {
         "until settled": _summary([one["regret"] for one in ours], [one["trainings"] for one in ours])
         | {"most trainings": max(one["trainings"] for one in ours)}
         | {"settled": mean(one["settled"] for one in ours), "wrongly": wrong},
-        "grid of nine rates, three seeds": _summary(wide, [len(WIDE) * 9] * len(tasks)),
+        f"grid of {len(wide_rates)} rates, three seeds": _summary(wide, [len(wide_rates) * 9] * len(tasks)),
         "grid of the first three rates, three seeds": _summary(narrow, [len(START) * 9] * len(tasks)),
     }
     if arguments.json:

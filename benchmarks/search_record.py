@@ -1,7 +1,7 @@
-"""Train and score the grid that benchmarks/search.py replays: `python benchmarks/search_record.py [--limit N]`.
+"""Train and score what benchmarks/search.py and advice.py replay: `python benchmarks/search_record.py [--limit N]`.
 
-Each trial of benchmarks/search_grid.yaml is really trained, in legs: at each of `LENGTHS` all cells are scored, then
-the training goes on from there. A line of benchmarks/search_grid.jsonl keeps the scores. What is recorded is not
+Each trial of search_grid.yaml and seeds_grid.yaml is really trained, in legs: at each of `LENGTHS` all cells are
+scored, then the training goes on from there. A line of search_grid.jsonl keeps the scores. What is recorded is not
 trained again.
 """
 
@@ -24,7 +24,7 @@ from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.spec.reading import read_spec
 
 HERE = Path(__file__).parent
-GRID, RECORDED = HERE / "search_grid.yaml", HERE / "search_grid.jsonl"
+GRID, SEEDS, RECORDED = (HERE / name for name in ("search_grid.yaml", "seeds_grid.yaml", "search_grid.jsonl"))
 LENGTHS = (10, 30, 90, 270)  # steps
 KEPT = ("value", "stderr", "left_out", "magnitude_drift")  # of each cell
 DIGITS = 4  # significant, of what is kept
@@ -68,12 +68,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="Trials to record now.")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    plan = make_plan(read_spec(GRID))
+    plans = [make_plan(read_spec(grid)) for grid in (GRID, SEEDS)]
     lines = RECORDED.read_text().splitlines() if RECORDED.exists() else []
     known = {key(json.loads(line)["params"]) for line in lines}
-    missing = [trial for trial in plan.trials if key(trial.params) not in known][: given.limit]
+    every = [trial for plan in plans for trial in plan.trials]
+    missing = [trial for trial in every if key(trial.params) not in known][: given.limit]
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        for at, found in enumerate(pool.map(partial(record, plan), missing), start=1):
+        for at, found in enumerate(pool.map(partial(record, plans[0]), missing), start=1):
             with RECORDED.open("a") as file:
                 file.write(json.dumps(found) + "\n")
             print(f"{at}/{len(missing)} {key(found['params'])}", flush=True)

@@ -9,9 +9,10 @@ from mpdit.scoring.intervals import error_over_samples
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.plan import Plan, Trial
 from sweeps.search.observations import first_round
+from sweeps.spec.constraint import keeps_all
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.space import STEPS, Point, identity
-from sweeps.storage.events import Event
+from sweeps.storage.events import CellScored, Event
 from sweeps.storage.ledger import by_trial
 
 
@@ -19,19 +20,26 @@ from sweeps.storage.ledger import by_trial
 class Standing:
     """Where a point stands: the mean over its seeds of its best cell; smaller is better.
 
-    left_out: the same without each fold of samples; None for a metric that has no folds.
+    left_out: the same without each fold of samples; None for a metric that has no folds. keeps_limits: whether the cell
+    keeps the sweep's constraints; the best one that does is taken, if any does.
     """
 
     point: Point
     cost: float
     left_out: list[float] | None
+    keeps_limits: bool = True
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """What points are ranked by."""
+        return not self.keeps_limits, self.cost
 
 
 def promoted(plan: Plan, events: Iterable[Event]) -> list[Point]:
     """The points that go on to more steps, once all trials of a plan have ended; none where there is nothing to decide.
 
     Of the points with so many steps the best 1/factor go on, and those that the errors over samples cannot tell from
-    the last one of these.
+    the last one of these. Points that keep the constraints come before those that do not.
     """
     spec, events_of = plan.spec, by_trial(events)
     groups: dict[int, dict[str, list[Trial]]] = {steps: {} for steps in spec.lengths}
@@ -39,7 +47,7 @@ def promoted(plan: Plan, events: Iterable[Event]) -> list[Point]:
         groups[trial.recipe.steps].setdefault(identity(_at(trial, spec, 0)), []).append(trial)
     for here, further in itertools.pairwise(spec.lengths):
         found = (_standing(spec, trials, [events_of[t.id] for t in trials]) for trials in groups[here].values())
-        ranked = sorted((standing for standing in found if standing), key=lambda standing: standing.cost)
+        ranked = sorted((standing for standing in found if standing), key=lambda standing: standing.order)
         going = [standing.point for standing in _with_ties(ranked, spec.scheduler.places(len(groups[here])))]
         new = [point for point in going if identity(point | {STEPS: 0}) not in groups[further]]
         if new:
@@ -58,6 +66,8 @@ def _with_ties(ranked: Sequence[Standing], places: int) -> list[Standing]:
 
 def _is_tie(one: Standing, other: Standing) -> bool:
     """Whether a paired difference, on the same noise and folds, is within its error at 95 %."""
+    if one.keeps_limits != other.keeps_limits:
+        return False
     if one.left_out is None or other.left_out is None:
         return one.cost == other.cost
     error = error_over_samples([a - b for a, b in zip(one.left_out, other.left_out, strict=True)])
@@ -67,14 +77,23 @@ def _is_tie(one: Standing, other: Standing) -> bool:
 def _standing(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]]) -> Standing | None:
     """A point's standing by its first round of scoring; None where a seed has no value."""
     metric = METRICS[spec.metrics[0]]
-    cells: dict[str, list[tuple[float, list[float] | None]]] = {}
-    for cell, found in first_round(spec, trials, events, [metric.name]):
-        if (value := found[metric.name]) is not None:
-            cells.setdefault(cell.key, []).append((metric.cost(value), cell.left_out if metric.has_folds else None))
-    whole = [seeds for seeds in cells.values() if len(seeds) == len(trials)]
-    if not whole:
-        return None
-    best = min(whole, key=lambda seeds: mean(cost for cost, _ in seeds))
-    folds = [left_out for _, left_out in best if left_out is not None]
-    left_out = [mean(parts) for parts in zip(*folds, strict=True)] if len(folds) == len(best) else None
-    return Standing(_at(trials[0], spec, 0), mean(cost for cost, _ in best), left_out)
+    asked = {metric.name, *(limit.metric for limit in spec.limits)}
+    cells: dict[str, list[tuple[CellScored, dict[str, float]]]] = {}
+    for cell, found in first_round(spec, trials, events, asked):
+        known = {name: value for name, value in found.items() if value is not None}
+        if len(known) == len(asked):
+            cells.setdefault(cell.key, []).append((cell, known))
+    whole = [_of_cell(spec, trials[0], seeds) for seeds in cells.values() if len(seeds) == len(trials)]
+    return min(whole, key=lambda standing: standing.order, default=None)
+
+
+def _of_cell(spec: SweepSpec, trial: Trial, seeds: Sequence[tuple[CellScored, dict[str, float]]]) -> Standing:
+    """The standing of a trial's point by one of its cells: its events and metrics, one for each seed."""
+    metric = METRICS[spec.metrics[0]]
+    means = {name: mean(known[name] for _, known in seeds) for name in seeds[0][1]}
+    folds = [cell.left_out for cell, _ in seeds if metric.has_folds and cell.left_out is not None]
+    left_out = None
+    if len(folds) == len(seeds):
+        left_out = [mean(map(metric.cost, parts)) for parts in zip(*folds, strict=True)]
+    keeps = keeps_all(means, spec.limits)
+    return Standing(_at(trial, spec, 0), metric.cost(means[metric.name]), left_out, keeps)

@@ -117,6 +117,25 @@ def test_a_killed_sweep_goes_on_where_its_ledger_ends(cut: int) -> None:
     assert lengths(plan) == {10: 9, 30: 3, 90: 1}
 
 
+def test_points_that_break_a_constraint_go_on_only_where_too_few_keep_it() -> None:
+    def drifting(broken: set[float]) -> dict[int, set[float]]:
+        """The rates at each length, where the networks of some rates drift."""
+        plan = halved(constraints=["magnitude_drift <= 0.2"])
+
+        def drifts(trial: Trial) -> Curve:
+            drift = 0.3 if trial.recipe.optimizer.lr in broken else 0.1
+            return Curve([{**cell, "magnitude_drift": drift} for cell in curve(trial).cells])
+
+        simulate(plan, drifts)
+        rates: dict[int, set[float]] = {}
+        for trial in plan.trials:
+            rates.setdefault(trial.recipe.steps, set()).add(trial.recipe.optimizer.lr)
+        return rates
+
+    assert drifting({0.032, 0.064}) == {10: {*RATES}, 30: {0.008, 0.016, 0.128}, 90: {0.016}}
+    assert drifting({*RATES} - {0.001}) == {10: {*RATES}, 30: {0.001, 0.016, 0.032, 0.064}, 90: {0.001, 0.032}}
+
+
 def test_a_decision_is_made_once_and_only_when_all_have_ended() -> None:
     plan = halved()
     events = simulate(plan, curve)
