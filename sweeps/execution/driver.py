@@ -23,8 +23,10 @@ from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.planning.reuse import Reuse, fresh_starts
 from sweeps.planning.staged_scoring import missing_cells
 from sweeps.results.contest import Contest
+from sweeps.search.prior import prior_points
 from sweeps.search.trial_scheduler import Candidates, Elsewhere, TrialScheduler
 from sweeps.spec.consistency import check_shared
+from sweeps.spec.model import SweepSpec
 from sweeps.spec.reading import FIXED, check_unchanged
 from sweeps.storage.bucket import BucketLost
 from sweeps.storage.events import Event, SweepEnded, SweepStarted, TrialEnded, TrialRetried, TrialStarted
@@ -236,7 +238,7 @@ class Rounds:
 
     def _begun(self, searching: bool) -> Round:
         plan, storage, events = self.sweep.plan, self.sweep.storage, self.sweep.ledger.events
-        candidates, elsewhere = Candidates(self.todo, searching), _elsewhere(storage, self.sweep.others)
+        candidates, elsewhere = Candidates(self.todo, searching), _elsewhere(plan.spec, storage, self.sweep.others)
         return Round(
             scheduler=TrialScheduler(plan, events, candidates, self.recorder.record, elsewhere),
             cells=missing_cells(plan, events, self._given_up),
@@ -264,7 +266,7 @@ class Rounds:
         return self.last
 
 
-def _elsewhere(storage: Storage, others: OtherSweeps) -> Elsewhere:
+def _elsewhere(spec: SweepSpec, storage: Storage, others: OtherSweeps) -> Elsewhere:
     """What the scheduler is to know of other sweeps, on this machine and, for a bucket, on others."""
     leased: dict[str, tuple[float, bool]] = {}  # when we looked, and what was there
 
@@ -281,7 +283,7 @@ def _elsewhere(storage: Storage, others: OtherSweeps) -> Elsewhere:
             leased[trial] = (time.monotonic(), there)
         return leased[trial][1]
 
-    return Elsewhere(others.finished, is_locked_here, is_leased)
+    return Elsewhere(others.finished, is_locked_here, is_leased, partial(prior_points, spec, storage))
 
 
 def _close(plan: Plan, recorder: Recorder, complete: bool, cut: str | None) -> TrialStatus:

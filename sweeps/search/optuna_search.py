@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 ATTEMPTS = 20  # suggestions of points that are known already, after which a new one is drawn at random
 
 
-def suggest(spec: SweepSpec, past: Sequence[Observation]) -> Point | None:
-    """The next point of a search that learns; None when the space has no other."""
+def suggest(spec: SweepSpec, past: Sequence[Observation], prior: Sequence[Point] = ()) -> Point | None:
+    """The next point of a search that learns; None when the space has no other. prior: what it begins with."""
     search, space = spec.search, spec.space
     known = {identity(one.point): one for one in past}
+    if begin := next((point for point in prior if identity(point) not in known), None):
+        return begin
     if len(past) < min(SEARCHES[search.algorithm].quasi_random_first, math.ceil((search.trials or 1) / 4)):
         sobol = space.quasi_random(len(past) + 1, search.seed)
         return next((point for point in sobol if identity(point) not in known), _untried(spec, known))

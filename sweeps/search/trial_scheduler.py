@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sweeps.planning.budget import Spending, exhausted
 from sweeps.planning.continuation import shorter_trials
@@ -26,12 +27,14 @@ class Elsewhere:
 
     finished: the events that other sweeps have recorded of trials that they have finished. is_locked: whether another
     process of this machine runs a trial now. is_leased: the same for another machine; it is only asked of trials that a
-    worker could not get, for a dead driver's lease may still seem to be held.
+    worker could not get, for a dead driver's lease may still seem to be held. prior_points: what a search begins with,
+    where it asks for it; it is called once.
     """
 
     finished: Callable[[list[Trial]], list[Event]]
     is_locked: Callable[[str], bool]
     is_leased: Callable[[str], bool] = lambda trial: False
+    prior_points: Callable[[], list[Point]] = list
 
 
 NOTHING_ELSEWHERE = Elsewhere(lambda trials: [], lambda trial: False)
@@ -173,6 +176,11 @@ class TrialScheduler:
         self.taken_over.add(trial.id)
         return bool(unfinished(Plan(self.plan.spec, [trial], self.plan.cells), self._own[trial.id]))
 
+    @cached_property
+    def _prior(self) -> list[Point]:
+        """The points that the search begins with."""
+        return self.elsewhere.prior_points() if self.plan.spec.search.prior == "storage" else []
+
     @property
     def _may_promote(self) -> bool:
         """Whether the end of a trial may let points be trained on."""
@@ -183,7 +191,7 @@ class TrialScheduler:
         if self._may_promote:
             points = [] if self.waiting or self._out else promoted(self.plan, self.events)
         elif self.searching and self.plan.open:
-            point = suggest(self.plan.spec, observations(self.plan, self.events))
+            point = suggest(self.plan.spec, observations(self.plan, self.events), self._prior)
             points = [] if point is None else [point]
         else:
             points = []

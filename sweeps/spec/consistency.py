@@ -104,6 +104,12 @@ def _check_search(document: Document, spec: SweepSpec) -> None:
         )
     if algorithm.learns:
         _check_space(place, algorithm, spec)
+    elif search.prior != "none":
+        raise input_error(
+            f"{document.place(('search', 'prior'))}: {algorithm.name} does not follow from results",
+            given=f"prior: {search.prior}",
+            allowed=", ".join(one.name for one in SEARCHES if one.learns),
+        )
 
 
 def _check_space(place: str, algorithm: SearchAlgorithm, spec: SweepSpec) -> None:

@@ -35,13 +35,15 @@ MOST_GPUS = 64  # of one machine, as no machine has
 class Search(Settings):
     """How training axes are searched. trials: how many points, each with all its seeds; a grid has its own number.
 
-    first: points to try before any other, by axis path; the recipe's own value where an axis is not named.
+    first: points to try before any other, by axis path; the recipe's own value where an axis is not named. prior:
+    storage begins a search that learns with the best points of the storage's other sweeps, on the axes that it shares.
     """
 
     algorithm: Annotated[str, KindName(SEARCHES)] = "grid"
     trials: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
     first: list[dict[str, Any]] = Field(default_factory=list)
+    prior: Literal["none", "storage"] = "none"
 
     @property
     def learns(self) -> bool:
