@@ -74,7 +74,10 @@ def reference(dataset: Dataset, extractor: Extractor) -> Reference:
     cached = _read(path, facts)
     if cached is None:
         cached = _compute(dataset, extractor)
-        _write(path, facts, *cached)
+        if meanwhile := _read(path, facts):  # of another process, whose threads may have rounded otherwise
+            cached = meanwhile
+        else:
+            _write(path, facts, *cached)
     sums, slope, means = cached
     return Reference(extractor, _moved(sums, extractor), slope, sums.count, means)
 

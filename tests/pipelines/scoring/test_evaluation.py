@@ -169,6 +169,30 @@ def test_reference_statistics_are_kept_and_neither_stale_nor_damaged_ones_are_us
     reference.cache_clear()
 
 
+def test_processes_that_begin_together_measure_against_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of other threads end in other digits: what another process has kept meanwhile is taken."""
+    monkeypatch.setenv("MPDIT_CACHE", str(tmp_path))
+    digits, extractor = load_dataset("digits"), load_extractor("digits")
+    reference.cache_clear()
+    theirs = reference(digits, extractor)
+    (path,) = (cache_folder() / "references").iterdir()
+    kept, compute = path.read_bytes(), references._compute
+    path.unlink()
+
+    def while_another_finishes(*given: Any) -> Any:
+        sums, slope, means = compute(*given)
+        path.write_bytes(kept)
+        return sums, 2 * slope, means
+
+    monkeypatch.setattr(references, "_compute", while_another_finishes)
+    reference.cache_clear()
+    assert reference(digits, extractor).slope == theirs.slope
+    assert path.read_bytes() == kept
+    reference.cache_clear()
+
+
 def test_scoring_goes_on_where_it_was_stopped(run: tuple[Path, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [Cell(width, Evaluation(samples=2 * SAMPLE_BATCH + 40, steps=1)) for width in (0.05, 0.1)]
     undisturbed = scored(run, cells)
