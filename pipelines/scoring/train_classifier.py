@@ -75,8 +75,9 @@ def train_classifier(
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     state = TrainingState(network, optimizer, schedule, f"{dataset.fingerprint} {seed} {steps}")
+    batch = min(BATCH, len(learn))
     for step in range(state.read(unfinished) if unfinished else 0, steps):
-        index = learn[sample_order(len(learn), seed, step * BATCH, BATCH)]
+        index = learn[sample_order(len(learn), seed, step * batch, batch)]
         seen = shifted(dataset.pixels(index), generator(seed, step, "extractor shift"))
         loss = F.cross_entropy(network.classify(network(seen)), dataset.labels[index], label_smoothing=0.05)
         optimizer.zero_grad()
