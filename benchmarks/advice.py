@@ -181,6 +181,9 @@ class Recorded:
 def recorded(repetitions: int) -> list[Recorded]:
     """As many starts on what was recorded, each with other rates or another order of the seeds."""
     lines = {key(line["params"]): line for line in map(json.loads, RECORDED.read_text().splitlines())}
+    missing = [trial for trial in make_plan(read_spec(SEEDS)).trials if key(trial.params) not in lines]
+    if missing:
+        raise SystemExit(f"{len(missing)} trainings are not recorded yet: python benchmarks/search_record.py")
     rates = read_spec(SEEDS).axes["optimizer.lr"]
     starts = [rates[at : at + 3] for at in range(len(rates) - 2)]
     every = [Recorded(lines, start, seeds) for seeds in itertools.permutations(range(4)) for start in starts]

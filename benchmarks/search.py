@@ -36,9 +36,12 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "hyperband": ({"algorithm": "random"}, {"kind": "hyperband", **RUNGS}),
     "tpe+asha": ({"algorithm": "tpe"}, {"kind": "asha", **RUNGS}),
     "tpe+paired": ({"algorithm": "tpe"}, {"kind": "paired", **RUNGS}),
-    "halving": ({"algorithm": "grid"}, {"kind": "halving", "start": LENGTHS[0], "factor": 3}),
+    **{
+        f"halving-{start}": ({"algorithm": "grid"}, {"kind": "halving", "start": start, "factor": 3})
+        for start in LENGTHS[:-1]
+    },
 }
-OURS = "halving"
+OURS = "tpe+paired"
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the grid's steps
 NEAR = 0.05  # a regret that is good enough
 NOTHING = 10.0  # the regret before any trial has ended
