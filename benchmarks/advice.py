@@ -19,10 +19,11 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import mean, median
 from typing import Any, Protocol
 
-from search_record import LENGTHS, RECORDED, SEEDS, key  # beside this file
+from search_record import LENGTHS, SEEDS, key, recorded  # beside this file
 
 from sweeps.advice.advise import advise
 from sweeps.advice.next_steps import first_to_follow
@@ -127,7 +128,7 @@ class Recorded:
 
     def plan(self, rates: list[float], seeds: list[int]) -> Plan:
         """The recorded sweep at these rates and seeds."""
-        spec = read_spec(SEEDS)
+        spec = recorded_spec()
         axes = spec.axes | {"optimizer.lr": rates, "seed": seeds}
         fields = spec.model_dump() | {"axes": axes, "confirm": {"best": 0}}
         return make_plan(SweepSpec.model_validate(fields))
@@ -135,7 +136,7 @@ class Recorded:
     def knows(self, plan: Plan) -> bool:
         """Whether all trials of a plan were recorded, at its EMA widths."""
         widths = {planned.cell.sigma_rel for planned in plan.cells}
-        return widths == set(read_spec(SEEDS).axes["ema.sigma_rel"]) and all(map(self._has, plan.trials))
+        return widths == set(recorded_spec().axes["ema.sigma_rel"]) and all(map(self._has, plan.trials))
 
     def _has(self, trial: Trial) -> bool:
         return trial.recipe.seed < len(self.seeds) and self._key(trial) in self.lines
@@ -162,7 +163,7 @@ class Recorded:
 
     def distance(self, params: dict[str, Any]) -> float:
         """The mean over the seeds of the best cell."""
-        (beta2,) = read_spec(SEEDS).axes["optimizer.beta2"]
+        (beta2,) = recorded_spec().axes["optimizer.beta2"]
         names = [
             self._name(params["model.modulation"], params["optimizer.lr"], beta2, seed)
             for seed in range(len(self.seeds))
@@ -173,18 +174,24 @@ class Recorded:
     @property
     def best(self) -> float:
         """The distance of the best point that was recorded."""
-        axes = read_spec(SEEDS).axes
+        axes = recorded_spec().axes
         points = itertools.product(axes["model.modulation"], axes["optimizer.lr"])
         return min(self.distance({"model.modulation": one, "optimizer.lr": rate}) for one, rate in points)
 
 
-def recorded(repetitions: int) -> list[Recorded]:
+@cache
+def recorded_spec() -> SweepSpec:
+    """The sweep whose trainings were recorded."""
+    return read_spec(SEEDS)
+
+
+def starts_on_recorded(repetitions: int) -> list[Recorded]:
     """As many starts on what was recorded, each with other rates or another order of the seeds."""
-    lines = {key(line["params"]): line for line in map(json.loads, RECORDED.read_text().splitlines())}
-    missing = [trial for trial in make_plan(read_spec(SEEDS)).trials if key(trial.params) not in lines]
+    lines = recorded()
+    missing = [trial for trial in make_plan(recorded_spec()).trials if key(trial.params) not in lines]
     if missing:
         raise SystemExit(f"{len(missing)} trainings are not recorded yet: python benchmarks/search_record.py")
-    rates = read_spec(SEEDS).axes["optimizer.lr"]
+    rates = recorded_spec().axes["optimizer.lr"]
     starts = [rates[at : at + 3] for at in range(len(rates) - 2)]
     every = [Recorded(lines, start, seeds) for seeds in itertools.permutations(range(4)) for start in starts]
     return every[:repetitions]
@@ -238,7 +245,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tasks: Sequence[Task]
     if arguments.recorded:
-        tasks, wide_rates = recorded(arguments.repetitions), read_spec(SEEDS).axes["optimizer.lr"]
+        tasks, wide_rates = starts_on_recorded(arguments.repetitions), recorded_spec().axes["optimizer.lr"]
     else:
         tasks, wide_rates = [truth(number, arguments.spread) for number in range(arguments.repetitions)], WIDE
     ours = [followed(task) for task in tasks]

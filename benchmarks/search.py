@@ -18,7 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from scipy.stats import spearmanr
-from search_record import GRID, LENGTHS, RECORDED, key  # beside this file
+from search_record import GRID, LENGTHS, key, recorded  # beside this file
 
 from sweeps.planning.plan import Plan, Trial, make_plan
 from sweeps.search.simulator import Curve, simulate, steps_taken
@@ -46,12 +46,6 @@ SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the grid's steps
 NEAR = 0.05  # a regret that is good enough
 NOTHING = 10.0  # the regret before any trial has ended
 Lines = dict[str, dict[str, Any]]
-
-
-def recorded() -> Lines:
-    """What was recorded, by the training."""
-    lines = [json.loads(line) for line in RECORDED.read_text().splitlines()]
-    return {key(line["params"]): line for line in lines}
 
 
 def lowest(line: dict[str, Any], steps: int = LENGTHS[-1]) -> float | None:

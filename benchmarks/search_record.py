@@ -62,6 +62,12 @@ def key(params: dict[str, Any]) -> str:
     return json.dumps({name: value for name, value in params.items() if name != "steps"}, sort_keys=True)
 
 
+def recorded() -> dict[str, dict[str, Any]]:
+    """What is recorded, by the training."""
+    lines = RECORDED.read_text().splitlines() if RECORDED.exists() else []
+    return {key(line["params"]): line for line in map(json.loads, lines)}
+
+
 def main() -> None:
     """Record what is missing."""
     parser = argparse.ArgumentParser()
@@ -69,8 +75,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     plans = [make_plan(read_spec(grid)) for grid in (GRID, SEEDS)]
-    lines = RECORDED.read_text().splitlines() if RECORDED.exists() else []
-    known = {key(json.loads(line)["params"]) for line in lines}
+    known = recorded()
     every = [trial for plan in plans for trial in plan.trials]
     missing = [trial for trial in every if key(trial.params) not in known][: given.limit]
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:

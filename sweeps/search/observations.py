@@ -85,23 +85,34 @@ def first_round(
                 yield cell, metrics_of(trial, cell, own, asked)
 
 
+def whole_cells(
+    spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]]
+) -> list[list[tuple[CellScored, dict[str, float]]]]:
+    """The cells that each seed of a point has scored in its first round: each seed's event and metrics.
+
+    The metrics are the objectives and what constraints limit; a cell that lacks one of them is left out.
+    """
+    asked = {*spec.metrics, *(limit.metric for limit in spec.limits)}
+    cells: dict[str, list[tuple[CellScored, dict[str, float]]]] = {}
+    for cell, found in first_round(spec, trials, events, asked):
+        known = {metric: value for metric, value in found.items() if value is not None}
+        if len(known) == len(asked):
+            cells.setdefault(cell.key, []).append((cell, known))
+    return [seeds for seeds in cells.values() if len(seeds) == len(trials)]
+
+
+def over_seeds(seeds: Sequence[tuple[CellScored, dict[str, float]]]) -> dict[str, float]:
+    """Every metric of a cell, each the mean over the seeds."""
+    return {metric: mean(known[metric] for _, known in seeds) for metric in seeds[0][1]}
+
+
 def best_cell(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]]) -> dict[str, float] | None:
     """Every metric of a point's best cell, each the mean over its seeds.
 
     Best is the cell with the best first objective among those that keep the constraints, or among all if none does.
     Where cells were scored in several rounds, the first round counts, which all points have.
     """
-    asked = {*spec.metrics, *(limit.metric for limit in spec.limits)}
-    cells: dict[str, list[dict[str, float]]] = {}
-    for cell, found in first_round(spec, trials, events, asked):
-        known = {metric: value for metric, value in found.items() if value is not None}
-        if len(known) == len(asked):
-            cells.setdefault(cell.key, []).append(known)
-    means = [
-        {metric: mean(one[metric] for one in seeds) for metric in seeds[0]}
-        for seeds in cells.values()
-        if len(seeds) == len(trials)
-    ]
+    means = [over_seeds(seeds) for seeds in whole_cells(spec, trials, events)]
 
     def order(cell: dict[str, float]) -> tuple[bool, float]:
         objective = METRICS[spec.metrics[0]]

@@ -34,10 +34,11 @@ def _best_points(spec: SweepSpec, storage: Storage) -> Iterator[Point]:
             continue
         try:
             other = read_spec(storage.spec(name))
-            best = _best(other, storage)
+            is_like = other.recipe.data == spec.recipe.data and other.metrics[0] == spec.metrics[0]
+            best = _best(other, storage) if is_like else None
         except InputError:  # of a plug-in that is gone, or of another release
             continue
-        if best is None or other.recipe.data != spec.recipe.data or other.metrics[0] != spec.metrics[0]:
+        if best is None:
             continue
         domains = spec.space.domains
         shared = {axis: best.params[axis] for axis in domains if axis in best.params}

@@ -8,7 +8,7 @@ from statistics import mean
 from mpdit.scoring.intervals import error_over_samples
 from pipelines.scoring.metrics.registry import METRICS
 from sweeps.planning.plan import Plan, Trial
-from sweeps.search.observations import first_round
+from sweeps.search.observations import over_seeds, whole_cells
 from sweeps.spec.constraint import keeps_all
 from sweeps.spec.model import SweepSpec
 from sweeps.spec.space import STEPS, Point, identity
@@ -76,21 +76,14 @@ def _is_tie(one: Standing, other: Standing) -> bool:
 
 def _standing(spec: SweepSpec, trials: Sequence[Trial], events: Sequence[Sequence[Event]]) -> Standing | None:
     """A point's standing by its first round of scoring; None where a seed has no value."""
-    metric = METRICS[spec.metrics[0]]
-    asked = {metric.name, *(limit.metric for limit in spec.limits)}
-    cells: dict[str, list[tuple[CellScored, dict[str, float]]]] = {}
-    for cell, found in first_round(spec, trials, events, asked):
-        known = {name: value for name, value in found.items() if value is not None}
-        if len(known) == len(asked):
-            cells.setdefault(cell.key, []).append((cell, known))
-    whole = [_of_cell(spec, trials[0], seeds) for seeds in cells.values() if len(seeds) == len(trials)]
-    return min(whole, key=lambda standing: standing.order, default=None)
+    standings = (_of_cell(spec, trials[0], seeds) for seeds in whole_cells(spec, trials, events))
+    return min(standings, key=lambda standing: standing.order, default=None)
 
 
 def _of_cell(spec: SweepSpec, trial: Trial, seeds: Sequence[tuple[CellScored, dict[str, float]]]) -> Standing:
     """The standing of a trial's point by one of its cells: its events and metrics, one for each seed."""
     metric = METRICS[spec.metrics[0]]
-    means = {name: mean(known[name] for _, known in seeds) for name in seeds[0][1]}
+    means = over_seeds(seeds)
     folds = [cell.left_out for cell, _ in seeds if metric.has_folds and cell.left_out is not None]
     left_out = None
     if len(folds) == len(seeds):
